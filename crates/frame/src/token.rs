@@ -1,0 +1,299 @@
+//! Frame tokens: [`FreeFrame`] (no contents) and [`Packet`] (contents).
+//!
+//! # Why the unsafe code here is sound
+//!
+//! A token is the only way to reach the bytes of its frame. `Region::leak` mints one token per
+//! frame, once. Tokens are neither `Clone` nor `Copy`, and turning one into the other consumes it,
+//! so at any moment each frame has at most one token, or none while the kernel holds it. Whoever
+//! has the token (or a `&mut` to it) therefore has exclusive access to the `FRAME_SIZE` bytes at
+//! `base`. The mapping is never freed. `start + len <= FRAME_SIZE` is an invariant of `Packet`,
+//! checked by every method that moves either end.
+//!
+//! A token that is dropped instead of recycled is a frame lost for ever: debug builds panic, so
+//! that tests find it; release builds lose the one frame.
+
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+use crate::io::Port;
+use crate::region::FRAME_SIZE;
+use crate::region::HEADROOM;
+
+/// A frame without contents.
+#[derive(Debug)]
+pub struct FreeFrame {
+    base: NonNull<u8>,
+}
+
+/// A frame with contents: `len` bytes at offset `start`, received on (or made for) `port`.
+#[derive(Debug)]
+pub struct Packet {
+    base: NonNull<u8>,
+    start: u16,
+    len: u16,
+    port: Port,
+}
+
+const _: () = assert!(size_of::<Packet>() == 16);
+
+// SAFETY: a token owns its frame exclusively (see the module text); moving it to another thread
+// moves that ownership. Why not safe: `NonNull` is not `Send`.
+unsafe impl Send for FreeFrame {}
+// SAFETY: as for `FreeFrame`.
+unsafe impl Send for Packet {}
+
+impl FreeFrame {
+    /// # Safety
+    /// `base` is the start of a frame of a leaked region, and no other token for it exists.
+    pub(crate) unsafe fn from_base(base: NonNull<u8>) -> FreeFrame {
+        FreeFrame { base }
+    }
+
+    pub(crate) fn into_base(self) -> NonNull<u8> {
+        ManuallyDrop::new(self).base
+    }
+
+    /// Turns the frame into a packet of `len` bytes at `start`; what they hold is left over.
+    ///
+    /// # Panics
+    /// When `start + len` exceeds the frame: our own error, never a peer's.
+    #[must_use]
+    pub fn into_packet(self, start: u16, len: u16, port: Port) -> Packet {
+        assert!(
+            usize::from(start) + usize::from(len) <= FRAME_SIZE,
+            "packet leaves its frame"
+        );
+        Packet {
+            base: self.into_base(),
+            start,
+            len,
+            port,
+        }
+    }
+
+    /// Copies `contents` into the frame behind the usual headroom; gives the frame back when it is
+    /// too small for them.
+    ///
+    /// # Errors
+    /// The frame itself, when `contents` do not fit behind [`HEADROOM`].
+    pub fn with_contents(self, port: Port, contents: &[u8]) -> Result<Packet, FreeFrame> {
+        let Some(len) = u16::try_from(contents.len())
+            .ok()
+            .filter(|&len| HEADROOM + usize::from(len) <= FRAME_SIZE)
+        else {
+            return Err(self);
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "HEADROOM < FRAME_SIZE <= u16::MAX"
+        )]
+        let mut packet = self.into_packet(HEADROOM as u16, len, port);
+        packet.data_mut().copy_from_slice(contents);
+        Ok(packet)
+    }
+}
+
+impl Packet {
+    pub(crate) fn into_parts(self) -> (NonNull<u8>, u16, u16) {
+        let this = ManuallyDrop::new(self);
+        (this.base, this.start, this.len)
+    }
+
+    /// The contents.
+    #[inline]
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        // SAFETY: this token owns the frame and the range lies inside it (module text).
+        // Why not safe: the bytes belong to a leaked mapping shared with the kernel.
+        unsafe {
+            let start = self.base.as_ptr().add(usize::from(self.start));
+            std::slice::from_raw_parts(start, usize::from(self.len))
+        }
+    }
+
+    /// The contents, to change in place.
+    #[inline]
+    #[must_use]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `data`, and `&mut self` makes the access exclusive.
+        unsafe {
+            let start = self.base.as_ptr().add(usize::from(self.start));
+            std::slice::from_raw_parts_mut(start, usize::from(self.len))
+        }
+    }
+
+    /// Length of the contents in bytes.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// True when there are no contents.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Port the packet came in on.
+    #[inline]
+    #[must_use]
+    pub fn port(&self) -> Port {
+        self.port
+    }
+
+    /// Bytes free in front of the contents.
+    #[inline]
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        usize::from(self.start)
+    }
+
+    /// Bytes free behind the contents.
+    #[inline]
+    #[must_use]
+    pub fn tailroom(&self) -> usize {
+        FRAME_SIZE - usize::from(self.start) - usize::from(self.len)
+    }
+
+    /// Grows the contents by `count` bytes at the front and returns the new bytes; `None` (and no
+    /// change) when the headroom is smaller.
+    #[inline]
+    pub fn prepend(&mut self, count: usize) -> Option<&mut [u8]> {
+        let moved = u16::try_from(count).ok()?;
+        self.start = self.start.checked_sub(moved)?;
+        self.len += moved;
+        Some(&mut self.data_mut()[..count])
+    }
+
+    /// Grows the contents by `count` bytes at the back and returns the new bytes; `None` (and no
+    /// change) when the tailroom is smaller.
+    #[inline]
+    pub fn append(&mut self, count: usize) -> Option<&mut [u8]> {
+        if count > self.tailroom() {
+            return None;
+        }
+        let old = self.len();
+        self.len += u16::try_from(count).ok()?;
+        Some(&mut self.data_mut()[old..])
+    }
+
+    /// Removes `count` bytes at the front; `None` (and no change) when there are fewer.
+    #[inline]
+    pub fn trim_front(&mut self, count: usize) -> Option<()> {
+        let count = u16::try_from(count).ok()?;
+        self.len = self.len.checked_sub(count)?;
+        self.start += count;
+        Some(())
+    }
+
+    /// Shortens the contents to `len` bytes; `None` (and no change) when there are fewer.
+    #[inline]
+    pub fn truncate(&mut self, len: usize) -> Option<()> {
+        let len = u16::try_from(len).ok()?;
+        if len > self.len {
+            return None;
+        }
+        self.len = len;
+        Some(())
+    }
+
+    /// Gives up the contents.
+    #[inline]
+    #[must_use = "the frame must go back to a free list"]
+    pub fn into_free(self) -> FreeFrame {
+        FreeFrame {
+            base: self.into_parts().0,
+        }
+    }
+}
+
+fn dropped(what: &str) {
+    if cfg!(debug_assertions) && !std::thread::panicking() {
+        panic!("{what} was dropped instead of recycled");
+    }
+}
+
+impl Drop for FreeFrame {
+    fn drop(&mut self) {
+        dropped("a free frame");
+    }
+}
+
+impl Drop for Packet {
+    fn drop(&mut self) {
+        dropped("a packet");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::Region;
+
+    fn packet(contents: &[u8]) -> (&'static Region, Packet) {
+        let (region, mut frames) = Region::leak(1);
+        (
+            region,
+            frames
+                .pop()
+                .unwrap()
+                .with_contents(Port(3), contents)
+                .unwrap(),
+        )
+    }
+
+    /// Both ends move as asked and the bytes in between stay where they are.
+    #[test]
+    fn ends_move_and_bytes_stay() {
+        let (region, mut packet) = packet(b"payload");
+        let address = packet.data().as_ptr();
+        packet.prepend(2).unwrap().copy_from_slice(b"<<");
+        packet.append(2).unwrap().copy_from_slice(b">>");
+        assert_eq!(packet.data(), b"<<payload>>");
+        packet.trim_front(2).unwrap();
+        packet.truncate(7).unwrap();
+        assert_eq!(packet.data(), b"payload");
+        assert_eq!(packet.data().as_ptr(), address);
+        assert_eq!(packet.port(), Port(3));
+        let _ = region.release_free(packet.into_free());
+    }
+
+    /// Growth beyond the frame and shrinking below nothing are refused without a change.
+    #[test]
+    fn bounds_are_refused() {
+        let (region, mut packet) = packet(b"abc");
+        assert!(packet.prepend(HEADROOM + 1).is_none());
+        assert!(packet.append(FRAME_SIZE - HEADROOM - 2).is_none());
+        assert!(packet.append(usize::MAX).is_none());
+        assert!(packet.trim_front(4).is_none());
+        assert!(packet.truncate(4).is_none());
+        assert_eq!(packet.data(), b"abc");
+        assert!(packet.prepend(HEADROOM).is_some());
+        assert!(packet.append(FRAME_SIZE - HEADROOM - 3).is_some());
+        assert_eq!(packet.len(), FRAME_SIZE);
+        let _ = region.release_free(packet.into_free());
+    }
+
+    /// Contents larger than a frame give the frame back.
+    #[test]
+    fn contents_too_large_give_the_frame_back() {
+        let (region, mut frames) = Region::leak(1);
+        let frame = frames
+            .pop()
+            .unwrap()
+            .with_contents(Port(0), &[0; 1793])
+            .unwrap_err();
+        let packet = frame.with_contents(Port(0), &[0; 1792]).unwrap();
+        let _ = region.release_free(packet.into_free());
+    }
+
+    /// A dropped token is found in debug builds.
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "dropped instead of recycled")]
+    fn dropping_a_token_panics() {
+        drop(Region::leak(1).1.pop());
+    }
+}

@@ -1,0 +1,402 @@
+//! The IPv4 header (RFC 791), its checksum, and the changes forwarding makes to it.
+//!
+//! Options are skipped, not read. Octets behind the total length are link padding and no part of
+//! the packet.
+
+use core::net::Ipv4Addr;
+
+use crate::Malformed;
+use crate::checksum;
+
+/// Octets of a header without options; what [`emit`] writes.
+pub const HEADER_LEN: usize = 20;
+
+const DONT_FRAGMENT: u16 = 0x4000;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+const CHECKSUM_AT: usize = 10;
+
+/// An IPv4 header whose lengths and checksum hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4 {
+    /// Octets of the header with its options: 20 to 60.
+    pub header_len: usize,
+    /// Octets of the packet: at least `header_len`, at most the octets that were parsed.
+    pub total_len: usize,
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Identification.
+    pub id: u16,
+    /// DF.
+    pub dont_fragment: bool,
+    /// MF.
+    pub more_fragments: bool,
+    /// Fragment offset in units of 8 octets.
+    pub fragment_offset: u16,
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// Source address.
+    pub source: Ipv4Addr,
+    /// Destination address.
+    pub destination: Ipv4Addr,
+}
+
+impl Ipv4 {
+    /// True for a fragment, the first included.
+    #[inline]
+    #[must_use]
+    pub fn is_fragment(&self) -> bool {
+        self.more_fragments || self.fragment_offset != 0
+    }
+}
+
+/// Reads and checks the header at the start of `packet`.
+///
+/// # Errors
+/// [`Malformed`] when the version is not 4, the header length is below 20 octets or beyond the
+/// packet, the total length is shorter than the header or longer than `packet`, or the header
+/// checksum is wrong (RFC 1812 section 5.2.2).
+#[inline]
+pub fn parse(packet: &[u8]) -> Result<Ipv4, Malformed> {
+    let header: &[u8; HEADER_LEN] = packet.first_chunk().ok_or(Malformed::Truncated)?;
+    let [
+        version,
+        tos,
+        l0,
+        l1,
+        i0,
+        i1,
+        f0,
+        f1,
+        ttl,
+        protocol,
+        _,
+        _,
+        addresses @ ..,
+    ] = *header;
+    let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
+    if version >> 4 != 4 {
+        return Err(Malformed::Version);
+    }
+    let header_len = usize::from(version & 0x0f) * 4;
+    let total_len = usize::from(u16::from_be_bytes([l0, l1]));
+    if header_len < HEADER_LEN {
+        return Err(Malformed::HeaderLength);
+    }
+    if total_len < header_len || total_len > packet.len() {
+        return Err(Malformed::TotalLength);
+    }
+    // The sum over an array is unrolled; headers with options are rare and take the loop.
+    let sum = if header_len == HEADER_LEN {
+        checksum::sum(header)
+    } else {
+        checksum::sum(&packet[..header_len])
+    };
+    if sum != 0xffff {
+        return Err(Malformed::Checksum);
+    }
+    let fragment = u16::from_be_bytes([f0, f1]);
+    Ok(Ipv4 {
+        header_len,
+        total_len,
+        tos,
+        id: u16::from_be_bytes([i0, i1]),
+        dont_fragment: fragment & DONT_FRAGMENT != 0,
+        more_fragments: fragment & MORE_FRAGMENTS != 0,
+        fragment_offset: fragment & FRAGMENT_OFFSET,
+        ttl,
+        protocol,
+        source: Ipv4Addr::new(s0, s1, s2, s3),
+        destination: Ipv4Addr::new(d0, d1, d2, d3),
+    })
+}
+
+/// A header without options, of a packet that is no fragment, to [`emit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Octets of the packet, the header included.
+    pub total_len: u16,
+    /// Identification.
+    pub id: u16,
+    /// DF.
+    pub dont_fragment: bool,
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// Source address.
+    pub source: Ipv4Addr,
+    /// Destination address.
+    pub destination: Ipv4Addr,
+}
+
+/// Writes `header` with its checksum into the first 20 octets of `out`.
+///
+/// # Panics
+/// When `out` is shorter than [`HEADER_LEN`].
+#[inline]
+pub fn emit(out: &mut [u8], header: &Header) {
+    let out: &mut [u8; HEADER_LEN] = out.first_chunk_mut().expect("room for the IPv4 header");
+    let fragment = u16::from(header.dont_fragment) * DONT_FRAGMENT;
+    out[0] = 0x45;
+    out[1] = header.tos;
+    out[2..4].copy_from_slice(&header.total_len.to_be_bytes());
+    out[4..6].copy_from_slice(&header.id.to_be_bytes());
+    out[6..8].copy_from_slice(&fragment.to_be_bytes());
+    out[8] = header.ttl;
+    out[9] = header.protocol;
+    out[10..12].fill(0);
+    out[12..16].copy_from_slice(&header.source.octets());
+    out[16..].copy_from_slice(&header.destination.octets());
+    let sum = checksum::internet(out);
+    write_checksum(out, sum);
+}
+
+/// Decrements the time to live of a parsed packet and updates its checksum (RFC 1624).
+///
+/// # Panics
+/// When the time to live is 0 or `packet` is shorter than a header: parse and look first.
+#[inline]
+pub fn decrement_ttl(packet: &mut [u8]) {
+    change(packet, 8, |[ttl, protocol]| {
+        [
+            ttl.checked_sub(1).expect("a time to live above 0"),
+            protocol,
+        ]
+    });
+}
+
+/// Sets DSCP and ECN of a parsed packet and updates its checksum (RFC 1624).
+///
+/// # Panics
+/// When `packet` is shorter than a header.
+#[inline]
+pub fn set_tos(packet: &mut [u8], tos: u8) {
+    change(packet, 0, |[version, _]| [version, tos]);
+}
+
+/// Changes the 16-bit word at `at` and updates the checksum for it.
+#[inline]
+fn change(packet: &mut [u8], at: usize, to: impl FnOnce([u8; 2]) -> [u8; 2]) {
+    let header: &mut [u8; HEADER_LEN] = packet.first_chunk_mut().expect("an IPv4 header");
+    let old = [header[at], header[at + 1]];
+    let new = to(old);
+    [header[at], header[at + 1]] = new;
+    let sum = u16::from_be_bytes([header[CHECKSUM_AT], header[CHECKSUM_AT + 1]]);
+    let sum = checksum::update(sum, u16::from_be_bytes(old), u16::from_be_bytes(new));
+    write_checksum(header, sum);
+}
+
+#[inline]
+fn write_checksum(header: &mut [u8; HEADER_LEN], sum: u16) {
+    [header[CHECKSUM_AT], header[CHECKSUM_AT + 1]] = sum.to_be_bytes();
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A UDP packet's header as found in the literature, with its checksum b861.
+    const HEADER: [u8; 20] = [
+        0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0xb8, 0x61, 0xc0, 0xa8, 0x00,
+        0x01, 0xc0, 0xa8, 0x00, 0xc7,
+    ];
+
+    fn golden() -> [u8; 0x73] {
+        let mut packet = [0; 0x73];
+        packet[..20].copy_from_slice(&HEADER);
+        packet
+    }
+
+    /// Changes octets of a header and makes its checksum right again.
+    fn with(at: usize, octets: &[u8]) -> [u8; 0x73] {
+        let mut packet = golden();
+        packet[at..at + octets.len()].copy_from_slice(octets);
+        set_right_checksum(&mut packet);
+        packet
+    }
+
+    fn set_right_checksum(packet: &mut [u8]) {
+        let len = usize::from(packet[0] & 0x0f) * 4;
+        packet[10..12].fill(0);
+        let sum = checksum::internet(&packet[..len.max(20)]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+
+    /// Every field is read.
+    #[test]
+    fn deconstruct() {
+        let expected = Ipv4 {
+            header_len: 20,
+            total_len: 0x73,
+            tos: 0,
+            id: 0,
+            dont_fragment: true,
+            more_fragments: false,
+            fragment_offset: 0,
+            ttl: 64,
+            protocol: 17,
+            source: Ipv4Addr::new(192, 168, 0, 1),
+            destination: Ipv4Addr::new(192, 168, 0, 199),
+        };
+        assert_eq!(parse(&golden()), Ok(expected));
+        assert!(!expected.is_fragment());
+        let other = parse(&with(1, &[0xb9, 0x00, 0x70, 0x12, 0x34, 0x3f, 0xff])).unwrap();
+        assert_eq!((other.tos, other.total_len, other.id), (0xb9, 0x70, 0x1234));
+        assert!(!other.dont_fragment && other.more_fragments && other.is_fragment());
+        assert_eq!(other.fragment_offset, 0x1fff);
+    }
+
+    /// A header is written octet for octet, with its checksum, and nothing behind it.
+    #[test]
+    fn construct() {
+        let mut out = [0xff; 24];
+        let header = Header {
+            tos: 0,
+            total_len: 0x73,
+            id: 0,
+            dont_fragment: true,
+            ttl: 64,
+            protocol: 17,
+            source: Ipv4Addr::new(192, 168, 0, 1),
+            destination: Ipv4Addr::new(192, 168, 0, 199),
+        };
+        emit(&mut out, &header);
+        assert_eq!(out[..20], HEADER);
+        assert_eq!(out[20..], [0xff; 4]);
+    }
+
+    /// Every prefix of a packet is refused; octets behind the total length are not part of it.
+    #[test]
+    fn check_len() {
+        let packet = golden();
+        for len in 0..20 {
+            assert_eq!(parse(&packet[..len]), Err(Malformed::Truncated), "{len}");
+        }
+        for len in 20..packet.len() {
+            assert_eq!(parse(&packet[..len]), Err(Malformed::TotalLength), "{len}");
+        }
+        let mut padded = [0; 0x80];
+        padded[..0x73].copy_from_slice(&packet);
+        assert_eq!(parse(&padded).unwrap().total_len, 0x73);
+    }
+
+    /// Each field that can be wrong is refused under its name.
+    #[test]
+    fn parse_refuses_wrong_fields() {
+        assert_eq!(parse(&with(0, &[0x65])), Err(Malformed::Version));
+        assert_eq!(parse(&with(0, &[0x44])), Err(Malformed::HeaderLength));
+        assert_eq!(parse(&with(0, &[0x40])), Err(Malformed::HeaderLength));
+        assert_eq!(parse(&with(2, &[0, 19])), Err(Malformed::TotalLength));
+        assert_eq!(parse(&with(2, &[0, 0x74])), Err(Malformed::TotalLength));
+        assert_eq!(parse(&with(2, &[0xff, 0xff])), Err(Malformed::TotalLength));
+        // 60 octets of header in a packet of 59.
+        let mut long = with(2, &[0, 59]);
+        long[0] = 0x4f;
+        set_right_checksum(&mut long);
+        assert_eq!(parse(&long), Err(Malformed::TotalLength));
+    }
+
+    /// Options are skipped and covered by the checksum.
+    #[test]
+    fn parse_skips_options() {
+        let mut packet = golden();
+        packet[0] = 0x47;
+        packet[20..28].copy_from_slice(&[0x94, 4, 0, 0, 1, 1, 1, 0]);
+        set_right_checksum(&mut packet);
+        assert_eq!(parse(&packet).unwrap().header_len, 28);
+        packet[26] ^= 1;
+        assert_eq!(parse(&packet), Err(Malformed::Checksum));
+    }
+
+    /// A flip of any bit of the header is refused.
+    #[test]
+    fn parse_refuses_every_flipped_bit() {
+        for bit in 0..160 {
+            let mut packet = golden();
+            packet[bit / 8] ^= 0x80 >> (bit % 8);
+            assert!(parse(&packet).is_err(), "{bit}");
+        }
+    }
+
+    /// A time to live of 0 does not wrap round.
+    #[test]
+    #[should_panic(expected = "a time to live above 0")]
+    fn decrement_refuses_zero() {
+        decrement_ttl(&mut with(8, &[0]));
+    }
+
+    prop_compose! {
+        fn headers()(
+            (tos, total_len, id, dont_fragment) in any::<(u8, u16, u16, bool)>(),
+            (ttl, protocol) in any::<(u8, u8)>(),
+            (source, destination) in any::<([u8; 4], [u8; 4])>(),
+        ) -> Header {
+            let (source, destination) = (source.into(), destination.into());
+            let total_len = total_len % 100 + 20;
+            Header { tos, total_len, id, dont_fragment, ttl, protocol, source, destination }
+        }
+    }
+
+    fn emitted(header: &Header) -> [u8; 120] {
+        let mut packet = [0; 120];
+        emit(&mut packet, header);
+        packet
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// No bytes make the parser panic, and its lengths lie inside the packet.
+        #[test]
+        fn parse_never_panics(
+            mut packet in proptest::collection::vec(any::<u8>(), 0..100),
+            likely: bool,
+        ) {
+            if likely && packet.len() >= 60 {
+                packet[0] = packet[0] & 0x0f | 0x40;
+                packet[2] = 0;
+                set_right_checksum(&mut packet);
+            }
+            if let Ok(header) = parse(&packet) {
+                prop_assert!((20..=60).contains(&header.header_len));
+                prop_assert!(header.header_len <= header.total_len);
+                prop_assert!(header.total_len <= packet.len());
+            }
+        }
+
+        /// What is emitted is parsed back.
+        #[test]
+        fn emit_then_parse(header in headers()) {
+            let parsed = parse(&emitted(&header)).unwrap();
+            prop_assert_eq!(parsed.tos, header.tos);
+            prop_assert_eq!(parsed.total_len, usize::from(header.total_len));
+            prop_assert_eq!(parsed.id, header.id);
+            prop_assert_eq!(parsed.dont_fragment, header.dont_fragment);
+            prop_assert_eq!((parsed.ttl, parsed.protocol), (header.ttl, header.protocol));
+            prop_assert_eq!(parsed.source, header.source);
+            prop_assert_eq!(parsed.destination, header.destination);
+            prop_assert!(!parsed.is_fragment() && parsed.header_len == 20);
+        }
+
+        /// Changes in place give the octets of a header emitted with the new values: the
+        /// incremental checksum is the one computed anew. C08, P19.
+        #[test]
+        fn changes_equal_a_new_header(header in headers(), tos: u8) {
+            let header = Header { ttl: header.ttl.max(1), ..header };
+            let mut packet = emitted(&header);
+            decrement_ttl(&mut packet);
+            let header = Header { ttl: header.ttl - 1, ..header };
+            prop_assert_eq!(packet, emitted(&header));
+            set_tos(&mut packet, tos);
+            prop_assert_eq!(packet, emitted(&Header { tos, ..header }));
+        }
+    }
+}
