@@ -1,0 +1,185 @@
+//! Commands from and events to the control thread.
+//!
+//! One bounded queue each way. SAs and snapshots are *moved*: into the worker by a command, back
+//! out by an event when they are replaced, so that the worker neither allocates nor frees. A
+//! command is only taken while the event queue has room for its answer.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::next_hop::NextHops;
+use crate::next_hop::Target;
+use crate::tables::InboundEntry;
+use crate::tables::OutboundEntry;
+use crate::tables::SaSample;
+use crate::tables::Snapshot;
+
+/// Places kept free in the event queue for answers to commands.
+const RESERVED: usize = 16;
+
+/// What control asks of a worker. Each is answered by an event, in order.
+pub enum Command<K> {
+    /// Put an inbound SA into a slot. Answer: [`Event::Inbound`] with what was there.
+    Inbound(u32, Option<Box<InboundEntry<K>>>),
+    /// Put an outbound SA into a slot. Answer: [`Event::Outbound`] with what was there.
+    Outbound(u32, Option<Box<OutboundEntry<K>>>),
+    /// Use this snapshot from now on. Answer: [`Event::Snapshot`] with the old one.
+    Snapshot(Arc<Snapshot>),
+    /// Use these next hops from now on. Answer: [`Event::NextHops`] with the old ones.
+    NextHops(Arc<NextHops>),
+    /// The outbound SA in this slot may use numbers up to the ceiling. Answer: [`Event::Leased`].
+    Lease {
+        /// Slot of the outbound SA.
+        slot: u32,
+        /// Highest number it may use.
+        ceiling: u64,
+    },
+    /// Fill in what each SA did, as far as the capacity goes. Answer: [`Event::Sample`].
+    Sample(Vec<SaSample>),
+}
+
+/// What a worker tells control.
+pub enum Event<K> {
+    /// What an inbound slot held before.
+    Inbound(u32, Option<Box<InboundEntry<K>>>),
+    /// What an outbound slot held before; its sequence numbers up to `last` are used.
+    Outbound(u32, Option<Box<OutboundEntry<K>>>),
+    /// The snapshot that is no longer used here.
+    Snapshot(Arc<Snapshot>),
+    /// The next hops that are no longer used here.
+    NextHops(Arc<NextHops>),
+    /// The new ceiling is in force.
+    Leased(u32),
+    /// What each SA did.
+    Sample(Vec<SaSample>),
+    /// A packet waits for this neighbour. May be lost when the queue is full.
+    Resolve(Target),
+    /// The lease of the outbound SA in this slot runs low; `last` was used. May be lost.
+    LeaseLow {
+        /// Slot of the outbound SA.
+        slot: u32,
+        /// Last number used.
+        last: u64,
+    },
+}
+
+/// The worker's end.
+pub struct WorkerEnd<K> {
+    commands: Arc<ArrayQueue<Command<K>>>,
+    events: Arc<ArrayQueue<Event<K>>>,
+}
+
+/// Control's end.
+pub struct ControlEnd<K> {
+    commands: Arc<ArrayQueue<Command<K>>>,
+    events: Arc<ArrayQueue<Event<K>>>,
+}
+
+/// Makes a mailbox with room for `capacity` commands and as many events.
+#[must_use]
+pub fn mailbox<K>(capacity: usize) -> (WorkerEnd<K>, ControlEnd<K>) {
+    let commands = Arc::new(ArrayQueue::new(capacity.max(1)));
+    let events = Arc::new(ArrayQueue::new(capacity + 2 * RESERVED));
+    let control = ControlEnd {
+        commands: Arc::clone(&commands),
+        events: Arc::clone(&events),
+    };
+    (WorkerEnd { commands, events }, control)
+}
+
+impl<K> WorkerEnd<K> {
+    /// The next command, if there is one and its answer has room.
+    #[inline]
+    pub(crate) fn command(&mut self) -> Option<Command<K>> {
+        if self.commands.is_empty() || self.events.len() == self.events.capacity() {
+            return None;
+        }
+        self.commands.pop()
+    }
+
+    /// Answers a command. There is room: [`command`](Self::command) saw to that.
+    pub(crate) fn answer(&mut self, event: Event<K>) {
+        let full = self.events.push(event).is_err();
+        assert!(!full, "an answer has no room in the event queue");
+    }
+
+    /// Tells control something that may be lost; false when it was.
+    pub(crate) fn tell(&mut self, event: Event<K>) -> bool {
+        self.events.len() + RESERVED < self.events.capacity() && self.events.push(event).is_ok()
+    }
+
+    /// True when no command waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+}
+
+impl<K> ControlEnd<K> {
+    /// Sends a command; gives it back when the queue is full.
+    ///
+    /// # Errors
+    /// The command itself, when the worker has not caught up.
+    pub fn send(&self, command: Command<K>) -> Result<(), Command<K>> {
+        self.commands.push(command)
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn event(&self) -> Option<Event<K>> {
+        self.events.pop()
+    }
+}
+
+impl<K> std::fmt::Debug for WorkerEnd<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerEnd")
+            .field("commands", &self.commands.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K> std::fmt::Debug for ControlEnd<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ControlEnd")
+            .field("events", &self.events.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events that may be lost never take the room of answers, and no command is taken without.
+    #[test]
+    fn answers_always_have_room() {
+        let (mut worker, control) = mailbox::<()>(64);
+        let target = Target {
+            interface: 1,
+            address: "192.0.2.1".parse().unwrap(),
+        };
+        let told = (0..1000)
+            .filter(|_| worker.tell(Event::Resolve(target)))
+            .count();
+        assert_eq!(told, 64 + RESERVED);
+        for _ in 0..64 {
+            control.send(Command::Sample(Vec::new())).ok().unwrap();
+        }
+        assert!(
+            control.send(Command::Sample(Vec::new())).is_err(),
+            "the queue is bounded"
+        );
+        let mut answered = 0;
+        while let Some(Command::Sample(samples)) = worker.command() {
+            worker.answer(Event::Sample(samples));
+            answered += 1;
+        }
+        assert_eq!(
+            answered, RESERVED,
+            "a command without room for its answer stays"
+        );
+        assert!(!worker.is_empty());
+    }
+}
