@@ -118,6 +118,8 @@ drop_reasons! {
     NoRoom = "no_room",
     /// The kernel has no usable route to the destination through a port of this gateway.
     NoRoute = "no_route",
+    /// The route of a decrypted packet leads back out of the unprotected side, in clear.
+    WrongSide = "wrong_side",
     /// The destination is this machine itself.
     Local = "local",
     /// The queue for unresolved next hops is full.

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use culvert_frame::Packet;
 
 use crate::next_hop::Target;
+use crate::worker::Side;
 
 /// Packets held at most.
 pub const HELD_MAX: usize = 64;
@@ -16,11 +17,16 @@ pub const HELD_PER_TARGET_MAX: usize = 16;
 /// How long a packet is held, in nanoseconds: as long as the kernel tries to resolve.
 pub const HELD_NS_MAX: u64 = 3_000_000_000;
 
+/// A packet on hold.
 #[derive(Debug)]
-struct Held {
-    packet: Packet,
-    target: Target,
-    deadline: u64,
+pub(crate) struct Held {
+    pub(crate) packet: Packet,
+    /// The side it came from.
+    pub(crate) origin: Side,
+    /// The neighbour it waits for.
+    pub(crate) target: Target,
+    /// When it has waited too long.
+    pub(crate) deadline: u64,
 }
 
 /// The queue.
@@ -34,11 +40,13 @@ impl Hold {
         self.queue.is_empty()
     }
 
-    /// Adds a packet; gives it back when the queue, or the target's share, is full. `Ok` says
-    /// whether this is the first packet for its target, so that the kernel must be asked.
+    /// Adds a packet that came from the side `origin`; gives it back when the queue, or the target's
+    /// share, is full. `Ok` says whether this is the first packet for its target, so that the
+    /// kernel must be asked.
     pub(crate) fn push(
         &mut self,
         packet: Packet,
+        origin: Side,
         target: Target,
         now: u64,
     ) -> Result<bool, Packet> {
@@ -52,6 +60,7 @@ impl Hold {
         }
         self.queue.push(Held {
             packet,
+            origin,
             target,
             deadline: now + HELD_NS_MAX,
         });
@@ -65,18 +74,13 @@ impl Hold {
     }
 
     /// The oldest packet.
-    pub(crate) fn pop(&mut self) -> Option<(Packet, Target, u64)> {
-        let held = self.queue.pop_at(0)?;
-        Some((held.packet, held.target, held.deadline))
+    pub(crate) fn pop(&mut self) -> Option<Held> {
+        self.queue.pop_at(0)
     }
 
-    /// Puts a packet back that [`pop`](Self::pop) returned.
-    pub(crate) fn put_back(&mut self, packet: Packet, target: Target, deadline: u64) {
-        self.queue.push(Held {
-            packet,
-            target,
-            deadline,
-        });
+    /// Puts a packet back that [`pop`](Self::pop) returned, behind the others.
+    pub(crate) fn put_back(&mut self, held: Held) {
+        self.queue.push(held);
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -211,6 +211,9 @@ fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: Job, status: 
     }
     let resolution = plane.resolve(inner.destination());
     let hop = match resolution {
+        Resolution::Reachable(hop) if !plane.is_protected(hop.port) => {
+            return Fate::Drop(DropReason::WrongSide);
+        }
         Resolution::Reachable(hop) if inner.total_len() > usize::from(hop.mtu) => {
             return Fate::Drop(DropReason::TooBig);
         }

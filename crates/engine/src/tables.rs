@@ -5,8 +5,8 @@
 
 use culvert_esp::InboundSa;
 use culvert_esp::OutboundSa;
+use culvert_spd::Compiled;
 use culvert_spd::Group;
-use culvert_spd::Spd;
 use rustc_hash::FxHashMap;
 
 use crate::fate::DropReason;
@@ -26,7 +26,7 @@ pub struct Location {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Policies.
-    pub spd: Spd,
+    pub spd: Compiled,
     /// Inbound SAs by SPI.
     pub directory: FxHashMap<u32, Location>,
     /// The outbound SA of each group.

@@ -242,6 +242,15 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             .chain(self.plane.outbound.samples())
     }
 
+    /// The last sequence number used by the outbound SA in a slot.
+    #[must_use]
+    pub fn last_used(&self, slot: u32) -> Option<u64> {
+        self.plane
+            .outbound
+            .at(slot)
+            .map(|entry| entry.sa.sequence.last())
+    }
+
     /// Packets on hold.
     #[must_use]
     pub fn held(&self) -> usize {
@@ -372,7 +381,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                     Err(packet) => (Fate::Drop(DropReason::HandoffFull), Some(packet)),
                 }
             }
-            Fate::Held => self.put_on_hold(packet, now),
+            Fate::Held => self.put_on_hold(side, packet, now),
             Fate::Punt | Fate::Drop(_) => (fate, Some(packet)),
         };
         if let Some(packet) = rest {
@@ -382,11 +391,11 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         fate
     }
 
-    fn put_on_hold(&mut self, packet: Packet, now: u64) -> (Fate, Option<Packet>) {
+    fn put_on_hold(&mut self, side: Side, packet: Packet, now: u64) -> (Fate, Option<Packet>) {
         let Some(Resolution::Unresolved(target)) = self.plane.resolve_packet(&packet) else {
             return (Fate::Drop(DropReason::NoRoute), Some(packet));
         };
-        match self.hold.push(packet, target, now) {
+        match self.hold.push(packet, side, target, now) {
             Ok(first) => {
                 if first {
                     self.plane.events.tell(Event::Resolve(target));
@@ -410,20 +419,26 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             self.io.recycle(packet.into_free());
         }
         for _ in 0..self.hold.len() {
-            let Some((mut packet, target, deadline)) = self.hold.pop() else {
+            let Some(mut held) = self.hold.pop() else {
                 break;
             };
-            let fate = match self.plane.resolve_packet(&packet) {
+            let decrypted = held.origin == Side::Unprotected;
+            let fate = match self.plane.resolve_packet(&held.packet) {
                 Some(Resolution::Unresolved(_)) => {
-                    self.hold.put_back(packet, target, deadline);
+                    self.hold.put_back(held);
                     continue;
                 }
-                Some(Resolution::Reachable(hop)) => put_link_header(&mut packet, &hop),
+                Some(Resolution::Reachable(hop))
+                    if decrypted && !self.plane.is_protected(hop.port) =>
+                {
+                    Fate::Drop(DropReason::WrongSide)
+                }
+                Some(Resolution::Reachable(hop)) => put_link_header(&mut held.packet, &hop),
                 _ => Fate::Drop(DropReason::NoRoute),
             };
             self.counters.released += 1;
             released += 1;
-            self.dispatch(Side::Protected, packet, fate, now);
+            self.dispatch(held.origin, held.packet, fate, now);
         }
         self.flush();
         released
@@ -464,6 +479,13 @@ impl<A: Aead> Plane<A> {
     fn resolve_packet(&mut self, packet: &Packet) -> Option<Resolution> {
         let parsed = ip::parse(packet.data()).ok()?;
         Some(self.next_hops.resolve(parsed.destination()))
+    }
+
+    /// True when a port lies on the protected side.
+    #[inline]
+    pub(crate) fn is_protected(&self, port: Port) -> bool {
+        let config = self.ports.get(usize::from(port.0)).copied().flatten();
+        config.is_some_and(|config| config.side == Side::Protected)
     }
 
     /// What stands between a frame and its processing: is it for this station?

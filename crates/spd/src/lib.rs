@@ -6,14 +6,17 @@
 //!
 //! A policy names a group of SAs, not an SA: a rekey replaces members and leaves policies alone.
 //!
-//! Reads no clock, does no I/O. This is the list of record, searched in order; the engine puts a
-//! cache of exact flows in front of it.
+//! Reads no clock, does no I/O. [`Spd`] is the list of record; [`compiled`] is what packets meet.
 
 #![forbid(unsafe_code)]
+
+pub mod compiled;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+pub use crate::compiled::Compiled;
 
 /// A set of interchangeable SAs that a policy names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,25 +78,11 @@ pub struct Spd {
 }
 
 impl Spd {
-    /// The action for a packet from the protected side; `None`, which means DISCARD, when no policy
-    /// matches.
+    /// The policies made fast to look up.
     #[must_use]
-    pub fn outbound(&self, flow: &Flow) -> Option<Action> {
-        first_match(&self.outbound, flow)
+    pub fn compile(&self) -> Compiled {
+        Compiled::new(self)
     }
-
-    /// The action for a packet that came out of an SA; `None` when no policy matches.
-    #[must_use]
-    pub fn inbound(&self, flow: &Flow) -> Option<Action> {
-        first_match(&self.inbound, flow)
-    }
-}
-
-fn first_match(policies: &[Policy], flow: &Flow) -> Option<Action> {
-    policies
-        .iter()
-        .find(|policy| policy.selector.matches(flow))
-        .map(|policy| policy.action)
 }
 
 #[cfg(test)]
@@ -137,7 +126,7 @@ mod tests {
     /// P02, P03: first match wins, in order, and nothing matches by default.
     #[test]
     fn first_match_wins() {
-        let spd = spd();
+        let spd = spd().compile();
         let outbound = |source, destination| spd.outbound(&flow(source, destination));
         assert_eq!(outbound("10.1.9.1", "10.2.0.1"), Some(Action::Bypass));
         assert_eq!(
@@ -155,7 +144,7 @@ mod tests {
     /// The two directions are separate lists.
     #[test]
     fn directions_are_separate() {
-        let spd = spd();
+        let spd = spd().compile();
         let there = flow("10.2.0.1", "10.1.0.1");
         assert_eq!(spd.inbound(&there), Some(Action::Protect(Group(1))));
         assert_eq!(spd.outbound(&there), None);

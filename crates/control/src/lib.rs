@@ -1,0 +1,22 @@
+//! Everything that is not done per packet: SAs and policies of record, where they live, what the
+//! kernel knows about next hops, and sequence numbers on disk.
+//!
+//! - [`controller`]: [`Controller`], which installs SAs on workers and publishes where they are.
+//! - [`kernel`]: routes, neighbours and links, read and followed by netlink.
+//! - [`sa`]: what is known about an SA before it exists.
+//! - [`sequence_store`]: outbound sequence numbers, written ahead.
+
+#![forbid(unsafe_code)]
+
+pub mod controller;
+pub mod kernel;
+pub mod sa;
+pub mod sequence_store;
+
+pub use controller::ControlError;
+pub use controller::Controller;
+pub use controller::WorkerHandle;
+pub use sa::Direction;
+pub use sa::SaSpec;
+pub use sequence_store::SequenceStore;
+pub use sequence_store::StoreError;

@@ -1,0 +1,156 @@
+//! A whole gateway in memory: the real controller and the real workers, stepped by hand on one
+//! thread. Only I/O and time are replaced.
+
+use std::sync::Arc;
+
+use culvert_aead::Aead;
+use culvert_control::ControlError;
+use culvert_control::Controller;
+use culvert_control::SaSpec;
+use culvert_control::WorkerHandle;
+use culvert_engine::Counters;
+use culvert_engine::Handoff;
+use culvert_engine::NextHops;
+use culvert_engine::PortConfig;
+use culvert_engine::Worker;
+use culvert_engine::WorkerConfig;
+use culvert_engine::WorkerId;
+use culvert_engine::handoff::Wake;
+use culvert_engine::mailbox::mailbox;
+use culvert_engine::tables::SaSample;
+use culvert_frame::MemIo;
+use culvert_frame::Region;
+use culvert_spd::Spd;
+
+/// Packets a handoff ring holds.
+const HANDOFF_CAPACITY: usize = 256;
+
+/// Turns that settle anything: commands are bounded by the mailbox, which is emptied each turn.
+const SETTLE_TURNS_MAX: usize = 1 << 20;
+
+/// What a gateway is made of.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Number of workers.
+    pub workers: usize,
+    /// Frames of each worker.
+    pub frames: usize,
+    /// Ports, the same for all workers.
+    pub ports: Vec<PortConfig>,
+    /// SAs in the order of installation.
+    pub sas: Vec<SaSpec>,
+    /// Policies.
+    pub spd: Spd,
+}
+
+/// A gateway in memory.
+#[derive(Debug)]
+pub struct Gateway<A: Aead> {
+    /// Control.
+    pub controller: Controller<A>,
+    /// Workers, by number.
+    pub workers: Vec<Worker<A, MemIo>>,
+}
+
+struct NobodySleeps;
+
+impl Wake for NobodySleeps {
+    fn wake(&self) {}
+}
+
+impl<A: Aead + Clone> Gateway<A> {
+    /// Builds the gateway and installs everything; when this returns, workers know it all.
+    ///
+    /// # Errors
+    /// When an SA is impossible.
+    pub fn new(
+        config: &GatewayConfig,
+        aead: &A,
+        next_hops: NextHops,
+    ) -> Result<Gateway<A>, ControlError> {
+        let slots = config.sas.len().max(1);
+        let (region, mut frames) = Region::leak(config.workers * config.frames);
+        let wakers: Vec<Arc<dyn Wake>> = (0..config.workers)
+            .map(|_| Arc::new(NobodySleeps) as Arc<dyn Wake>)
+            .collect();
+        let inbound = Handoff::mesh(&wakers, HANDOFF_CAPACITY);
+        let outbound = Handoff::mesh(&wakers, HANDOFF_CAPACITY);
+        let mut workers = Vec::with_capacity(config.workers);
+        let mut handles = Vec::with_capacity(config.workers);
+        for ((id, inbound), outbound) in (0u8..).zip(inbound).zip(outbound) {
+            let (worker_end, control_end) = mailbox(256);
+            let io = MemIo::with_frames(region, frames.split_off(frames.len() - config.frames));
+            let worker_config = WorkerConfig {
+                id: WorkerId(id),
+                ports: config.ports.clone(),
+                slots,
+            };
+            let worker = Worker::new(
+                &worker_config,
+                aead.clone(),
+                io,
+                worker_end,
+                inbound,
+                outbound,
+            );
+            handles.push(WorkerHandle {
+                mailbox: control_end,
+                wake: Arc::new(NobodySleeps),
+                counters: worker.shared_counters(),
+            });
+            workers.push(worker);
+        }
+        let mut controller = Controller::new(aead.clone(), handles, slots, None);
+        for sa in &config.sas {
+            controller.add_sa(sa)?;
+        }
+        controller.set_policies(config.spd.clone());
+        controller.set_next_hops(next_hops);
+        let mut gateway = Gateway {
+            controller,
+            workers,
+        };
+        gateway.settle()?;
+        Ok(gateway)
+    }
+}
+
+impl<A: Aead> Gateway<A> {
+    /// Turns controller and workers, at time 0 and without packets, until control has nothing left
+    /// to say.
+    ///
+    /// # Errors
+    /// What [`Controller::poll`] reports.
+    ///
+    /// # Panics
+    /// When it does not come to rest: our own error.
+    pub fn settle(&mut self) -> Result<(), ControlError> {
+        for _ in 0..SETTLE_TURNS_MAX {
+            self.controller.poll()?;
+            if self.controller.is_idle() {
+                self.workers
+                    .iter_mut()
+                    .for_each(|worker| _ = worker.turn(0));
+                return self.controller.poll();
+            }
+            self.workers
+                .iter_mut()
+                .for_each(|worker| _ = worker.turn(0));
+        }
+        panic!("control does not come to rest");
+    }
+
+    /// The counters of all workers together.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let zero = Counters::default();
+        self.workers
+            .iter()
+            .fold(zero, |sum, worker| sum.plus(worker.counters()))
+    }
+
+    /// What each SA did.
+    pub fn samples(&self) -> impl Iterator<Item = SaSample> {
+        self.workers.iter().flat_map(Worker::samples)
+    }
+}
