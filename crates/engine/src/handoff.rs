@@ -147,6 +147,31 @@ impl Handoff {
     }
 }
 
+impl Handoff {
+    /// Packets that `source` gave to this worker and that still wait in their ring. For checks that
+    /// frames are conserved; only exact while neither of the two workers turns.
+    #[must_use]
+    pub fn waiting_from(&self, source: WorkerId) -> usize {
+        let incoming = self.from.get(usize::from(source.0));
+        incoming
+            .and_then(Option::as_ref)
+            .map_or(0, |incoming| incoming.packets.slots())
+    }
+
+    /// Frames of this worker that are in rings: in packets it gave that nobody has taken yet, and
+    /// those owners gave back that it has not collected yet. For checks that frames are conserved;
+    /// only exact while no other worker turns.
+    #[must_use]
+    pub fn frames_away(&self) -> usize {
+        let given = |packets: &Producer<Packet>| packets.buffer().capacity() - packets.slots();
+        self.to
+            .iter()
+            .flatten()
+            .map(|outgoing| given(&outgoing.packets) + outgoing.frames.slots())
+            .sum()
+    }
+}
+
 impl Drop for Handoff {
     /// Tokens in the rings are let go: their region lives as long as the process.
     fn drop(&mut self) {
@@ -200,14 +225,17 @@ mod tests {
             assert!(source.give(WorkerId(1), packet).is_ok());
         }
         assert!(owner.is_waiting());
+        assert_eq!((owner.waiting_from(WorkerId(0)), source.frames_away()), (5, 5));
         let mut batch = Batch::new();
         owner.take(&mut owner_io, &mut batch);
+        assert_eq!((owner.waiting_from(WorkerId(0)), source.frames_away()), (0, 5));
         let numbers: Vec<u8> = batch.iter().map(|packet| packet.data()[0]).collect();
         assert_eq!(numbers, [0, 1, 2, 3, 4]);
         batch
             .drain(..)
             .for_each(|packet| owner_io.recycle(packet.into_free()));
         source.collect(&mut source_io);
+        assert_eq!(source.frames_away(), 0);
         assert_eq!((source_io.free_frames(), owner_io.free_frames()), (8, 8));
         // Frames have changed owner; let go of both in peace.
         forget_frames(source_io);

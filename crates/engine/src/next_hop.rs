@@ -105,8 +105,8 @@ impl NextHops {
     /// Adds a route, or replaces the one of that prefix. Host bits of `prefix` do not matter.
     pub fn insert_route(&mut self, prefix: IpNet, route: Route) {
         match prefix {
-            IpNet::V4(prefix) => _ = self.routes_v4.insert(prefix.trunc(), route),
-            IpNet::V6(prefix) => _ = self.routes_v6.insert(prefix.trunc(), route),
+            IpNet::V4(prefix) => _ = self.routes_v4.insert(prefix, route),
+            IpNet::V6(prefix) => _ = self.routes_v6.insert(prefix, route),
         }
     }
 
@@ -340,7 +340,7 @@ mod tests {
         assert_eq!(resolve(&next_hops, "10.1.0.1"), Resolution::Local);
     }
 
-    /// No route, a discarding route, and a route out of an interface that is not ours: all the same.
+    /// No route, a discarding route, and a route out of a foreign interface: all the same.
     #[test]
     fn no_route() {
         let next_hops = snapshot(

@@ -257,6 +257,22 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         self.hold.len()
     }
 
+    /// Packets from `source` that wait to be taken over from its queue of that side.
+    #[must_use]
+    pub fn waiting_from(&self, side: Side, source: WorkerId) -> usize {
+        match side {
+            Side::Unprotected => self.inbound_handoff.waiting_from(source),
+            Side::Protected => self.outbound_handoff.waiting_from(source),
+        }
+    }
+
+    /// Frames of this worker outside its I/O: on hold, and in rings between workers. With those in
+    /// the I/O they are as many as at the start, between any two turns.
+    #[must_use]
+    pub fn frames_outside_io(&self) -> usize {
+        self.hold.len() + self.inbound_handoff.frames_away() + self.outbound_handoff.frames_away()
+    }
+
     /// The I/O, for whoever plays the outside world.
     pub fn io_mut(&mut self) -> &mut Io {
         &mut self.io

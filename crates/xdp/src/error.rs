@@ -1,0 +1,120 @@
+//! Why a gateway could not be opened.
+
+use std::io;
+
+use culvert_frame::FRAME_SIZE;
+
+use crate::interface::MAX_MTU;
+use crate::program;
+
+/// Why a gateway could not be opened. Messages name the interface and, where one helps, the command
+/// to run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration asks for something impossible.
+    #[error("{field}: expected {expected}, found {found}")]
+    Config {
+        /// What the value is called.
+        field: &'static str,
+        /// What is possible.
+        expected: String,
+        /// What was asked for.
+        found: String,
+    },
+    /// No interface has this name in the network namespace of the calling thread.
+    #[error("interface {interface}: no such network interface (ip link shows those there are)")]
+    NoInterface {
+        /// Its name.
+        interface: String,
+    },
+    /// The kernel did not answer a question about the interface.
+    #[error("interface {interface}: cannot read its {what}: {source}")]
+    Inspect {
+        /// Its name.
+        interface: String,
+        /// What was asked.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Frames of this MTU do not fit into a packet buffer.
+    #[error(
+        "interface {interface}: its MTU is {mtu}, but a packet buffer of {FRAME_SIZE} bytes takes \
+         at most {MAX_MTU}; run: ip link set dev {interface} mtu 1500"
+    )]
+    Mtu {
+        /// Its name.
+        interface: String,
+        /// Its MTU in bytes.
+        mtu: usize,
+    },
+    /// Some worker would have no queue.
+    #[error(
+        "interface {interface}: {workers} workers need as many queues, but it has {rx} receive \
+         and {tx} transmit queues; use fewer workers, or run: {command}"
+    )]
+    TooFewQueues {
+        /// Its name.
+        interface: String,
+        /// Receive queues in use.
+        rx: usize,
+        /// Transmit queues in use.
+        tx: usize,
+        /// Workers asked for.
+        workers: usize,
+        /// What gives the interface more queues.
+        command: String,
+    },
+    /// Packets of some queue would pass by the gateway, in clear.
+    #[error(
+        "interface {interface}: it has {rx} receive queues for {workers} workers, and packets of \
+         the others would pass by the gateway; use more workers, or run: {command}"
+    )]
+    TooManyQueues {
+        /// Its name.
+        interface: String,
+        /// Receive queues in use.
+        rx: usize,
+        /// Workers asked for.
+        workers: usize,
+        /// What leaves the interface as many queues as there are workers.
+        command: String,
+    },
+    /// An offload that changes packets before the gateway sees them cannot be turned off.
+    #[error(
+        "interface {interface}: {feature} is on, which {effect}, and it could not be turned off \
+         ({reason}); run: ethtool -K {interface} {option} off"
+    )]
+    Offload {
+        /// Its name.
+        interface: String,
+        /// The kernel's name of the offload.
+        feature: &'static str,
+        /// The name that `ethtool -K` takes.
+        option: &'static str,
+        /// What it does to packets.
+        effect: &'static str,
+        /// Why it stayed on.
+        reason: String,
+    },
+    /// The XDP program could not be loaded or attached, or refused a socket.
+    #[error(transparent)]
+    Program(#[from] program::Error),
+    /// A socket could not be made.
+    #[error("interface {interface}, queue {queue}: AF_XDP {step} failed: {source}{hint}")]
+    Socket {
+        /// Its name.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// The step that failed.
+        step: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+        /// What it usually means, with a separator in front; may be empty.
+        hint: &'static str,
+    },
+    /// The descriptor that wakes a worker could not be made.
+    #[error("cannot make an eventfd: {0}")]
+    Wake(io::Error),
+}

@@ -1,0 +1,597 @@
+//! [`open`]: from interface names to running packet I/O, one [`XdpIo`] a worker.
+//!
+//! # Steps
+//!
+//! 1. Look at every interface and refuse what cannot work (MTU, queues).
+//! 2. Turn off offloads that merge or cut packets, and attach the XDP program: native, else generic.
+//!    Nothing is redirected yet, every packet still goes to the kernel.
+//! 3. Make one region of frames and one socket for each worker and port, all over this memory.
+//!    Zero-copy needs every interface to be capable of it, as shared memory has one mode.
+//! 4. Fill the fill rings.
+//! 5. Enter the sockets into the programs' maps. From here on packets arrive.
+//!
+//! Each choice is logged once. A failure undoes the steps before it, as dropping does: programs are
+//! detached, then offloads set back as they were found.
+//!
+//! # Threads
+//!
+//! A [`Gateway`] is taken apart: each [`XdpIo`] moves to the thread of its worker, [`Control`]
+//! stays with the control thread. They share nothing but the kernel and published counters. The
+//! calling thread's network namespace is where the interfaces are looked up; afterwards neither
+//! half depends on it.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::thread;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use culvert_frame::BATCH;
+use culvert_frame::FreeFrame;
+use culvert_frame::MAX_PORTS;
+use culvert_frame::Port;
+use culvert_frame::Region;
+
+use crate::error::Error;
+use crate::interface::Interface;
+use crate::io::IoCounters;
+use crate::io::PublishedCounters;
+use crate::io::XdpIo;
+use crate::program;
+use crate::program::Mode;
+use crate::program::Role;
+use crate::program::Steer;
+use crate::socket::BindMode;
+use crate::socket::KernelStatistics;
+use crate::socket::OpenError;
+use crate::socket::Options;
+use crate::socket::Socket;
+use crate::socket::kernel_statistics;
+use crate::wake::Sleeper;
+
+/// Slots of each ring, unless configured: some milliseconds of packets.
+pub const RING_SIZE: u32 = 2048;
+
+/// Frames of each worker, unless configured: two ports' rings, and as many on their way.
+pub const FRAMES_PER_WORKER: usize = 8192;
+
+/// Largest number of workers: queues that a steering program serves.
+pub const MAX_WORKERS: usize = culvert_steer::map::MAX_QUEUES as usize;
+
+/// Fewest and most slots of a ring.
+const RING_SIZES: std::ops::RangeInclusive<u32> = 64..=65536;
+
+/// The kernel lets go of a closed socket's queue a little later; this is how long that is waited
+/// for, in steps.
+const BUSY_RETRIES: u32 = 40;
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
+
+/// What a gateway is opened with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The interfaces; index is [`Port`] number. At most [`MAX_PORTS`].
+    pub ports: Vec<PortConfig>,
+    /// Workers, each with one queue of every port. At most [`MAX_WORKERS`].
+    pub workers: usize,
+    /// Where the XDP program runs.
+    pub mode: ModeChoice,
+    /// Whether the driver copies packets.
+    pub copy: CopyChoice,
+    /// Frames of each worker.
+    pub frames_per_worker: usize,
+    /// Slots of each ring; a power of two from 64 to 65536.
+    pub ring_size: u32,
+    /// Frames that one system call may send in copy mode; from 32 to `ring_size`. Kernels before
+    /// 6.17 send 32 whatever is asked for.
+    pub tx_budget: u32,
+}
+
+/// One interface.
+#[derive(Clone, Debug)]
+pub struct PortConfig {
+    /// Its name.
+    pub interface: String,
+    /// The side it lies on.
+    pub side: Side,
+}
+
+/// The side of the gateway an interface lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The plaintext network.
+    Protected,
+    /// The ESP network.
+    Unprotected,
+}
+
+/// Where the XDP program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModeChoice {
+    /// In the driver, else in the stack.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the stack.
+    Generic,
+}
+
+/// Whether the driver copies packets to and from the frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyChoice {
+    /// Zero-copy when every interface can, else copy.
+    #[default]
+    Auto,
+    /// Copy.
+    Copy,
+    /// Zero-copy, or not at all.
+    ZeroCopy,
+}
+
+/// An open gateway, to be taken apart.
+#[derive(Debug)]
+pub struct Gateway {
+    /// For the control thread. Dropping it detaches the programs and restores the interfaces.
+    pub control: Control,
+    /// One for each worker, in the order of their queues.
+    pub workers: Vec<XdpIo>,
+}
+
+/// The part of a gateway that stays with the control thread.
+#[derive(Debug)]
+pub struct Control {
+    region: &'static Region,
+    ports: Vec<PortControl>,
+    published: Vec<Arc<PublishedCounters>>,
+}
+
+/// Control of one port.
+///
+/// The order of fields is the order of dropping: the program is detached before offloads return.
+#[derive(Debug)]
+pub struct PortControl {
+    steer: Steer,
+    interface: Interface,
+    side: Side,
+    mode: Mode,
+    zero_copy: bool,
+    sockets: Vec<Weak<OwnedFd>>,
+}
+
+impl Config {
+    /// A configuration with defaults for everything but interfaces and workers.
+    #[must_use]
+    pub fn new(ports: Vec<PortConfig>, workers: usize) -> Config {
+        Config {
+            ports,
+            workers,
+            mode: ModeChoice::default(),
+            copy: CopyChoice::default(),
+            frames_per_worker: FRAMES_PER_WORKER,
+            ring_size: RING_SIZE,
+            tx_budget: RING_SIZE,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        expect("interfaces", 1..=MAX_PORTS, self.ports.len())?;
+        expect("workers", 1..=MAX_WORKERS, self.workers)?;
+        let mut names = HashSet::new();
+        for port in &self.ports {
+            if !names.insert(&port.interface) {
+                return Err(config("interfaces", "each one once", &port.interface));
+            }
+        }
+        if !RING_SIZES.contains(&self.ring_size) || !self.ring_size.is_power_of_two() {
+            return Err(config(
+                "ring_size",
+                "a power of two, 64 to 65536",
+                &self.ring_size,
+            ));
+        }
+        if !(32..=self.ring_size).contains(&self.tx_budget) {
+            return Err(config("tx_budget", "32 to ring_size", &self.tx_budget));
+        }
+        let fewest = (2 * self.ports.len() + 1) * BATCH;
+        expect(
+            "frames_per_worker",
+            fewest..=usize::MAX / self.workers,
+            self.frames_per_worker,
+        )
+    }
+}
+
+/// Opens a gateway over the interfaces of the calling thread's network namespace.
+///
+/// # Errors
+/// See [`Error`]; everything done until then is undone.
+pub fn open(config: &Config) -> Result<Gateway, Error> {
+    config.check()?;
+    let mut interfaces = Vec::with_capacity(config.ports.len());
+    for port in &config.ports {
+        let interface = Interface::inspect(&port.interface)?;
+        interface.check_queues(config.workers)?;
+        interfaces.push(interface);
+    }
+    let mut ports = Vec::with_capacity(config.ports.len());
+    for (interface, port) in interfaces.into_iter().zip(&config.ports) {
+        ports.push(attach(interface, port.side, config.mode)?);
+    }
+    let (region, frames) = Region::leak(config.workers * config.frames_per_worker);
+    let mut frames = Frames {
+        region,
+        free: frames,
+    };
+    let sockets = open_sockets(config, &ports, region)?;
+    let workers = assign(config, sockets, &mut ports, &mut frames)?;
+    connect(&mut ports)?;
+    for port in &ports {
+        port.log();
+    }
+    let published = workers
+        .iter()
+        .map(|io| Arc::clone(io.published()))
+        .collect();
+    Ok(Gateway {
+        control: Control {
+            region,
+            ports,
+            published,
+        },
+        workers,
+    })
+}
+
+impl Control {
+    /// The memory of all packets.
+    #[must_use]
+    pub fn region(&self) -> &'static Region {
+        self.region
+    }
+
+    /// The ports; index is [`Port`] number.
+    #[must_use]
+    pub fn ports(&self) -> &[PortControl] {
+        &self.ports
+    }
+
+    /// The ports, to change their steering.
+    #[must_use]
+    pub fn ports_mut(&mut self) -> &mut [PortControl] {
+        &mut self.ports
+    }
+
+    /// Counters of a worker's I/O as of its last turn; `None` when there is no such worker.
+    #[must_use]
+    pub fn io_counters(&self, worker: usize) -> Option<IoCounters> {
+        self.published.get(worker).map(|counters| counters.load())
+    }
+}
+
+impl PortControl {
+    /// The interface.
+    #[must_use]
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The side it lies on.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Where the XDP program runs.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether packets reach the frames without a copy.
+    #[must_use]
+    pub fn zero_copy(&self) -> bool {
+        self.zero_copy
+    }
+
+    /// The XDP program: its prefixes and counters.
+    #[must_use]
+    pub fn steer(&self) -> &Steer {
+        &self.steer
+    }
+
+    /// The XDP program, to change its prefixes.
+    #[must_use]
+    pub fn steer_mut(&mut self) -> &mut Steer {
+        &mut self.steer
+    }
+
+    /// What the kernel counted for the socket of `worker`; `None` when there is no such worker, or
+    /// its I/O is closed.
+    #[must_use]
+    pub fn kernel_statistics(&self, worker: usize) -> Option<KernelStatistics> {
+        let socket = self.sockets.get(worker)?.upgrade()?;
+        kernel_statistics(socket.as_fd()).ok()
+    }
+
+    fn log(&self) {
+        tracing::info!(
+            interface = self.interface.name(),
+            driver = self.interface.driver(),
+            side = ?self.side,
+            xdp = %self.mode,
+            mode = if self.zero_copy { "zero-copy" } else { "copy" },
+            need_wakeup = true,
+            queues = self.sockets.len(),
+            "interface ready"
+        );
+        self.interface.warn_of_peer(self.mode == Mode::Generic);
+    }
+}
+
+/// Frames not given to a worker yet; released when opening fails.
+struct Frames {
+    region: &'static Region,
+    free: Vec<FreeFrame>,
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        for frame in self.free.drain(..) {
+            let _ = self.region.release_free(frame);
+        }
+    }
+}
+
+/// Prepares an interface and attaches its program, natively if that is possible and wanted.
+fn attach(mut interface: Interface, side: Side, choice: ModeChoice) -> Result<PortControl, Error> {
+    let mut steer = Steer::load(match side {
+        Side::Protected => Role::Protected,
+        Side::Unprotected => Role::Unprotected,
+    })?;
+    let mode = match choice {
+        ModeChoice::Native => attach_as(&mut interface, &mut steer, Mode::Native)?,
+        ModeChoice::Generic => attach_as(&mut interface, &mut steer, Mode::Generic)?,
+        ModeChoice::Auto => match attach_as(&mut interface, &mut steer, Mode::Native) {
+            Err(Error::Program(error)) if may_work_in_generic_mode(&error) => {
+                tracing::warn!(%error, "no native XDP, trying generic");
+                attach_as(&mut interface, &mut steer, Mode::Generic)?
+            }
+            result => result?,
+        },
+    };
+    Ok(PortControl {
+        steer,
+        interface,
+        side,
+        mode,
+        zero_copy: false,
+        sockets: Vec::new(),
+    })
+}
+
+fn attach_as(interface: &mut Interface, steer: &mut Steer, mode: Mode) -> Result<Mode, Error> {
+    interface.prepare(mode == Mode::Generic)?;
+    steer.attach(interface.name(), mode)?;
+    Ok(mode)
+}
+
+/// A taken interface stays taken, and frames that are too long stay too long.
+fn may_work_in_generic_mode(error: &program::Error) -> bool {
+    matches!(
+        error,
+        program::Error::ModeUnsupported { .. } | program::Error::Attach { .. }
+    )
+}
+
+/// Opens one socket a worker and port, worker by worker, in the best mode all of them share.
+fn open_sockets(
+    config: &Config,
+    ports: &[PortControl],
+    region: &'static Region,
+) -> Result<Vec<Socket>, Error> {
+    let generic = ports.iter().find(|port| port.mode == Mode::Generic);
+    let mode = match (config.copy, generic) {
+        (CopyChoice::ZeroCopy, Some(port)) => {
+            let found = format!("generic XDP on {}", port.interface.name());
+            return Err(self::config("copy", "native XDP for zero-copy", &found));
+        }
+        (CopyChoice::ZeroCopy, None) => BindMode::ZeroCopy,
+        (CopyChoice::Auto, None) => BindMode::Auto,
+        (CopyChoice::Copy, _) | (CopyChoice::Auto, Some(_)) => BindMode::Copy,
+    };
+    match open_sockets_in(config, ports, region, mode) {
+        // The first interface may be capable of zero-copy and a later one not.
+        Err(error) if mode == BindMode::Auto => {
+            tracing::warn!(%error, "no common zero-copy mode, trying copy");
+            open_sockets_in(config, ports, region, BindMode::Copy)
+        }
+        result => result,
+    }
+}
+
+fn open_sockets_in(
+    config: &Config,
+    ports: &[PortControl],
+    region: &'static Region,
+    mode: BindMode,
+) -> Result<Vec<Socket>, Error> {
+    let mut sockets: Vec<Socket> = Vec::with_capacity(config.workers * ports.len());
+    for queue in (0_u32..).take(config.workers) {
+        for (number, port) in (0_u8..).zip(ports) {
+            let options = Options {
+                region,
+                port: Port(number),
+                ifindex: port.interface.ifindex(),
+                queue,
+                ring_size: config.ring_size,
+                tx_budget: config.tx_budget,
+                mode,
+            };
+            let socket = open_socket(&options, sockets.first());
+            sockets.push(socket.map_err(|error| Error::Socket {
+                interface: port.interface.name().to_owned(),
+                queue,
+                step: error.step,
+                hint: hint(&error, mode),
+                source: error.source,
+            })?);
+        }
+    }
+    Ok(sockets)
+}
+
+/// Opens a socket, with patience for a queue that a closed socket has not left yet.
+fn open_socket(options: &Options, first: Option<&Socket>) -> Result<Socket, OpenError> {
+    for _ in 0..BUSY_RETRIES {
+        match Socket::open(options, first) {
+            Err(error) if error.source.raw_os_error() == Some(libc::EBUSY) => {
+                thread::sleep(BUSY_PAUSE);
+            }
+            result => return result,
+        }
+    }
+    Socket::open(options, first)
+}
+
+/// Hands sockets and frames out to the workers' I/O, which fills the fill rings.
+fn assign(
+    config: &Config,
+    sockets: Vec<Socket>,
+    ports: &mut [PortControl],
+    frames: &mut Frames,
+) -> Result<Vec<XdpIo>, Error> {
+    let mut sockets = sockets.into_iter();
+    let mut workers = Vec::with_capacity(config.workers);
+    for _ in 0..config.workers {
+        let sleeper = Sleeper::new().map_err(Error::Wake)?;
+        let queues: ArrayVec<Socket, MAX_PORTS> = sockets.by_ref().take(ports.len()).collect();
+        for (port, socket) in ports.iter_mut().zip(&queues) {
+            port.zero_copy = socket.zero_copy();
+            port.sockets.push(Arc::downgrade(socket.descriptor()));
+        }
+        let rest = frames.free.len().saturating_sub(config.frames_per_worker);
+        let own = frames.free.split_off(rest);
+        let ring_size = config.ring_size as usize;
+        workers.push(XdpIo::new(frames.region, queues, own, ring_size, sleeper));
+    }
+    Ok(workers)
+}
+
+/// Enters every socket into the map of its port's program.
+fn connect(ports: &mut [PortControl]) -> Result<(), Error> {
+    for port in ports {
+        for (queue, socket) in (0_u32..).zip(&port.sockets) {
+            let Some(socket) = socket.upgrade() else {
+                continue;
+            };
+            port.steer.set_socket(queue, socket)?;
+        }
+    }
+    Ok(())
+}
+
+fn config(field: &'static str, expected: &str, found: &dyn std::fmt::Display) -> Error {
+    Error::Config {
+        field,
+        expected: expected.to_owned(),
+        found: found.to_string(),
+    }
+}
+
+fn expect(
+    field: &'static str,
+    range: std::ops::RangeInclusive<usize>,
+    found: usize,
+) -> Result<(), Error> {
+    if range.contains(&found) {
+        return Ok(());
+    }
+    Err(config(
+        field,
+        &format!("{} to {}", range.start(), range.end()),
+        &found,
+    ))
+}
+
+/// What a failure usually means.
+fn hint(error: &OpenError, mode: BindMode) -> &'static str {
+    match error.source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => "; run as root, or with CAP_NET_RAW and CAP_BPF",
+        Some(libc::ENOBUFS) if error.step == "XDP_UMEM_REG" => {
+            "; the limit of locked memory is too low: ulimit -l unlimited"
+        }
+        Some(libc::EBUSY) => "; another program holds this queue",
+        Some(libc::EOPNOTSUPP) if mode == BindMode::ZeroCopy => {
+            "; the driver cannot: use copy mode"
+        }
+        Some(libc::EAFNOSUPPORT) => "; this kernel has no AF_XDP",
+        _ if error.source.kind() == io::ErrorKind::OutOfMemory => "; out of memory",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_of(interfaces: &[&str], workers: usize) -> Config {
+        let port = |name: &&str| PortConfig {
+            interface: (*name).to_owned(),
+            side: Side::Protected,
+        };
+        Config::new(interfaces.iter().map(port).collect(), workers)
+    }
+
+    fn refusal(config: &Config) -> String {
+        open(config).unwrap_err().to_string()
+    }
+
+    /// Impossible configurations are refused before any interface is touched, with the field, what
+    /// is possible, and what was found.
+    #[test]
+    fn refuses_impossible_configurations() {
+        let good = config_of(&["no-such-if"], 1);
+        assert!(refusal(&config_of(&[], 1)).starts_with("interfaces: expected 1 to 8, found 0"));
+        assert!(refusal(&config_of(&["a"], 0)).starts_with("workers: expected 1 to 64, found 0"));
+        assert!(refusal(&config_of(&["a", "a"], 1)).contains("each one once, found a"));
+        assert!(
+            refusal(&Config {
+                ring_size: 100,
+                ..good.clone()
+            })
+            .starts_with("ring_size:")
+        );
+        assert!(
+            refusal(&Config {
+                ring_size: 32,
+                ..good.clone()
+            })
+            .starts_with("ring_size:")
+        );
+        assert!(
+            refusal(&Config {
+                tx_budget: 31,
+                ..good.clone()
+            })
+            .starts_with("tx_budget:")
+        );
+        assert!(
+            refusal(&Config {
+                tx_budget: 4096,
+                ..good.clone()
+            })
+            .starts_with("tx_budget:")
+        );
+        let few = Config {
+            frames_per_worker: 191,
+            ..good.clone()
+        };
+        assert!(refusal(&few).starts_with("frames_per_worker: expected 192 to"));
+        assert!(refusal(&good).contains("no such network interface"));
+    }
+}
