@@ -1,0 +1,373 @@
+//! `culvert bench engine`: the worker's whole turn over memory, on one pinned core.
+//!
+//! Timed: `Worker::turn`, that is commands and housekeeping (idle), receive, parse, policy or SA
+//! lookup, sequence number or replay window, AEAD, headers, next hop, send queue and counters.
+//! Not timed: making packets (inbound ones are sealed by a second gateway, so that they are
+//! authentic and their numbers advance), putting them into receive queues, and taking them out of
+//! send queues. Cycles are TSC ticks read around each turn of one batch.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::bail;
+use anyhow::ensure;
+use culvert_aead::Aead;
+use culvert_aead::Keymat;
+use culvert_aead::RustCrypto;
+use culvert_control::Direction;
+use culvert_control::SaSpec;
+use culvert_engine::NextHop;
+use culvert_engine::NextHops;
+use culvert_engine::PortConfig;
+use culvert_engine::Side;
+use culvert_esp::Spi;
+use culvert_frame::PacketIo;
+use culvert_frame::Port;
+use culvert_sim::Gateway;
+use culvert_sim::gateway::GatewayConfig;
+use culvert_spd::Action;
+use culvert_spd::Group;
+use culvert_spd::Policy;
+use culvert_spd::Selector;
+use culvert_spd::Spd;
+use culvert_wire::ethernet;
+use culvert_wire::ethernet::Mac;
+use culvert_wire::ip;
+use culvert_wire::ipv4;
+use culvert_wire::udp;
+use ipnet::IpNet;
+use quanta::Clock;
+use serde::Serialize;
+
+use crate::cli::BenchDirection;
+use crate::cli::EngineArgs;
+
+const PROTECTED: Port = Port(0);
+const UNPROTECTED: Port = Port(1);
+const FIRST_SPI: u32 = 0x1000;
+const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+const NEAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+/// Turns before the clock starts.
+const WARM_UP_TURNS: u32 = 2000;
+
+/// The measured cell.
+#[derive(Debug, Serialize)]
+pub struct Cell {
+    /// `outbound` or `inbound`.
+    pub direction: &'static str,
+    /// strongSwan's keyword.
+    pub algorithm: String,
+    /// Octets of the inner IP packet.
+    pub size: u16,
+    /// Number of SAs.
+    pub sas: u32,
+    /// Packets in the timed turns.
+    pub packets: u64,
+    /// Seconds in the timed turns.
+    pub seconds: f64,
+    /// Packets a second.
+    pub pps: f64,
+    /// Gigabits of inner packets a second.
+    pub gbps: f64,
+    /// TSC ticks a packet.
+    pub tsc_cycles_per_packet: f64,
+    /// AEAD provider.
+    pub provider: &'static str,
+    /// Model of the CPU.
+    pub cpu: String,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// Packets in a batch.
+    pub batch: u16,
+    /// What the timed part holds.
+    pub timed: &'static str,
+}
+
+const TIMED: &str = "worker turn: receive, parse, lookup, sequence or replay, AEAD, headers, next \
+                     hop, send, counters; not packet making and recycling";
+
+/// Runs the command.
+///
+/// # Errors
+/// When the core does not exist.
+pub fn run(args: &EngineArgs) -> anyhow::Result<()> {
+    let cell = measure(args)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&cell)?);
+    } else {
+        println!(
+            "{} {} size {} sas {}: {:.0} cycles/packet, {:.2} Mpps, {:.2} Gbit/s ({} on {})",
+            cell.direction,
+            cell.algorithm,
+            cell.size,
+            cell.sas,
+            cell.tsc_cycles_per_packet,
+            cell.pps / 1e6,
+            cell.gbps,
+            cell.provider,
+            cell.cpu,
+        );
+        println!("timed: {}", cell.timed);
+    }
+    Ok(())
+}
+
+/// Measures one cell.
+///
+/// # Errors
+/// When the core does not exist.
+pub fn measure(args: &EngineArgs) -> anyhow::Result<Cell> {
+    pin(args.core)?;
+    ensure!(args.seconds > 0.0 && args.seconds <= 3600.0, "--seconds: expected 0 to 3600");
+    let mut bench = Bench::new(args)?;
+    for _ in 0..WARM_UP_TURNS {
+        bench.turn()?;
+    }
+    let clock = Clock::new();
+    let goal = Duration::from_secs_f64(args.seconds);
+    let (mut ticks, mut packets, mut elapsed) = (0, 0, Duration::ZERO);
+    while elapsed < goal {
+        let prepared = bench.prepare();
+        let start = clock.raw();
+        let handled = bench.measured.workers[0].turn(0);
+        let end = clock.raw();
+        ensure!(handled == prepared, "the worker took {handled} of {prepared} packets");
+        bench.recycle(prepared)?;
+        ticks += end - start;
+        elapsed += clock.delta(start, end);
+        packets += prepared as u64;
+    }
+    let seconds = elapsed.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let (count, ticks) = (packets as f64, ticks as f64);
+    Ok(Cell {
+        direction: bench.direction_name(),
+        algorithm: args.algorithm.to_string(),
+        size: args.size,
+        sas: args.sas,
+        packets,
+        seconds,
+        pps: count / seconds,
+        gbps: count * f64::from(args.size) * 8.0 / seconds / 1e9,
+        tsc_cycles_per_packet: ticks / count,
+        provider: RustCrypto.name(),
+        cpu: cpu_model(),
+        esn: args.esn,
+        batch: args.batch,
+        timed: TIMED,
+    })
+}
+
+/// Pins the calling thread to a core.
+pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
+    let cores = core_affinity::get_core_ids().context("cannot read the cores of this machine")?;
+    let Some(id) = cores.iter().find(|id| id.id == core) else {
+        bail!("core {core}: expected one of {:?}", cores.iter().map(|id| id.id).collect::<Vec<_>>());
+    };
+    ensure!(core_affinity::set_for_current(*id), "cannot pin to core {core}");
+    Ok(())
+}
+
+pub(crate) fn cpu_model() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    let model = line.and_then(|line| line.split(':').nth(1));
+    model.map_or_else(|| "unknown".to_owned(), |model| model.trim().to_owned())
+}
+
+/// The gateway that is measured, and the one that makes packets for it.
+struct Bench {
+    measured: Gateway<RustCrypto>,
+    maker: Gateway<RustCrypto>,
+    direction: BenchDirection,
+    plain: Vec<u8>,
+    batch: usize,
+    sas: u32,
+    next: u32,
+}
+
+impl Bench {
+    fn new(args: &EngineArgs) -> anyhow::Result<Bench> {
+        let (measured, maker) = match args.direction {
+            BenchDirection::Outbound => (Direction::Outbound, Direction::Outbound),
+            BenchDirection::Inbound => (Direction::Inbound, Direction::Outbound),
+        };
+        Ok(Bench {
+            measured: gateway(args, measured)?,
+            maker: gateway(args, maker)?,
+            direction: args.direction,
+            plain: plain_frame(args.size),
+            batch: usize::from(args.batch),
+            sas: args.sas,
+            next: 0,
+        })
+    }
+
+    fn direction_name(&self) -> &'static str {
+        match self.direction {
+            BenchDirection::Outbound => "outbound",
+            BenchDirection::Inbound => "inbound",
+        }
+    }
+
+    fn turn(&mut self) -> anyhow::Result<()> {
+        let prepared = self.prepare();
+        let handled = self.measured.workers[0].turn(0);
+        ensure!(handled == prepared, "the worker took {handled} of {prepared} packets");
+        self.recycle(prepared)
+    }
+
+    /// Fills the receive queue of the measured worker with one batch.
+    fn prepare(&mut self) -> usize {
+        for _ in 0..self.batch {
+            let destination = destination(self.next);
+            self.next = (self.next + 1) % self.sas;
+            let at = ethernet::HEADER_LEN;
+            self.plain[at + 16..at + 20].copy_from_slice(&destination.octets());
+            let header = &mut self.plain[at..at + ipv4::HEADER_LEN];
+            header[10..12].fill(0);
+            let sum = culvert_wire::checksum::internet(header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            let gateway = match self.direction {
+                BenchDirection::Outbound => &mut self.measured,
+                BenchDirection::Inbound => &mut self.maker,
+            };
+            assert!(gateway.workers[0].io_mut().inject(PROTECTED, &self.plain), "a frame is free");
+        }
+        if self.direction == BenchDirection::Inbound {
+            self.seal();
+        }
+        self.batch
+    }
+
+    /// Lets the maker seal what it was given, and moves it to the measured worker.
+    fn seal(&mut self) {
+        let maker = &mut self.maker.workers[0];
+        maker.turn(0);
+        while let Some(frame) = maker.io_mut().take_sent_bytes(UNPROTECTED) {
+            let io = self.measured.workers[0].io_mut();
+            assert!(io.inject(UNPROTECTED, &frame), "a frame is free");
+        }
+    }
+
+    /// Takes what the measured worker sent and checks that nothing is missing.
+    fn recycle(&mut self, expected: usize) -> anyhow::Result<()> {
+        let port = match self.direction {
+            BenchDirection::Outbound => UNPROTECTED,
+            BenchDirection::Inbound => PROTECTED,
+        };
+        let worker = &mut self.measured.workers[0];
+        let mut sent = 0;
+        while let Some(packet) = worker.io_mut().take_sent(port) {
+            worker.io_mut().recycle(packet.into_free());
+            sent += 1;
+        }
+        let counters = worker.counters();
+        ensure!(sent == expected, "{sent} of {expected} packets came out: {counters:?}");
+        Ok(())
+    }
+}
+
+fn destination(sa: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + sa)
+}
+
+fn gateway(args: &EngineArgs, direction: Direction) -> anyhow::Result<Gateway<RustCrypto>> {
+    let mut spd = Spd::default();
+    let mut sas = Vec::new();
+    for number in 0..args.sas {
+        let group = Group(number);
+        let selector = Selector {
+            source: IpNet::from(IpAddr::from(SOURCE)),
+            destination: IpNet::from(IpAddr::from(destination(number))),
+        };
+        let policy = Policy { selector, action: Action::Protect(group) };
+        match direction {
+            Direction::Outbound => spd.outbound.push(policy),
+            Direction::Inbound => spd.inbound.push(policy),
+        }
+        sas.push(SaSpec {
+            direction,
+            spi: Spi::new(FIRST_SPI + number)?,
+            source: NEAR.into(),
+            destination: FAR.into(),
+            algorithm: args.algorithm,
+            keymat: keymat(args, number),
+            esn: args.esn,
+            sequence: 0,
+            replay_window: 1024,
+            encapsulation: None,
+            group,
+        });
+    }
+    let port = |side| PortConfig { side, mac: None, completes_checksums: false };
+    let config = GatewayConfig {
+        workers: 1,
+        frames: 256,
+        ports: vec![port(Side::Protected), port(Side::Unprotected)],
+        sas,
+        spd,
+    };
+    let hop = |port| NextHop { port, vlan: None, source: MAC, destination: MAC, mtu: 1600 };
+    let next_hops = NextHops::fixed([
+        ("10.0.0.0/8".parse()?, hop(PROTECTED)),
+        ("192.0.2.0/24".parse()?, hop(UNPROTECTED)),
+    ]);
+    Ok(Gateway::new(&config, &RustCrypto, next_hops)?)
+}
+
+/// A key for the bench: distinct for each SA, and never used for anything else.
+fn keymat(args: &EngineArgs, number: u32) -> Keymat {
+    let octet = |index: usize| number.to_be_bytes()[index % 4] ^ index.to_le_bytes()[0];
+    Keymat::new((0..args.algorithm.keymat_len()).map(octet).collect())
+}
+
+/// An Ethernet frame with a UDP packet of `size` octets.
+fn plain_frame(size: u16) -> Vec<u8> {
+    let mut frame = vec![0x5a; ethernet::HEADER_LEN + usize::from(size)];
+    let (link, packet) = frame.split_at_mut(ethernet::HEADER_LEN);
+    ethernet::emit(link, MAC, MAC, None, ethernet::ETHER_TYPE_IPV4);
+    let header = ipv4::Header {
+        tos: 0,
+        total_len: size,
+        id: 0,
+        dont_fragment: true,
+        ttl: 64,
+        protocol: ip::PROTOCOL_UDP,
+        source: SOURCE,
+        destination: destination(0),
+    };
+    ipv4::emit(packet, &header);
+    udp::emit(&mut packet[ipv4::HEADER_LEN..], 1000, 2000, size - 20, 0);
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every packet of a bench comes out, both directions, over several SAs.
+    #[test]
+    fn nothing_is_lost() {
+        for direction in [BenchDirection::Outbound, BenchDirection::Inbound] {
+            let args = EngineArgs {
+                direction,
+                algorithm: culvert_aead::Algorithm::Aes128Gcm16,
+                size: 64,
+                sas: 3,
+                seconds: 0.001,
+                esn: true,
+                batch: 16,
+                core: 0,
+                json: true,
+            };
+            let cell = measure(&args).unwrap();
+            assert!(cell.packets > 0 && cell.tsc_cycles_per_packet > 0.0);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+use culvert_aead::Algorithm;
+
+use crate::bench;
+use crate::replay;
+use crate::run;
+
+const EXAMPLES: &str = "\
+Examples:
+  culvert run --config gw.toml
+  culvert demo
+  culvert replay --config gw.toml --protected-in plain.pcap --unprotected-out esp.pcap
+  culvert bench engine --direction outbound --size 1420 --json
+
+The configuration file is described in docs/configuration.md.";
+
+/// IPsec data plane over AF_XDP.
+#[derive(Debug, Parser)]
+#[command(name = "culvert", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a gateway until SIGINT or SIGTERM.
+    #[command(after_help = "Example:\n  culvert run --config gw.toml --report totals.json")]
+    Run(RunArgs),
+    /// Run the same engine over capture files; needs no privileges.
+    #[command(after_help = "Example:\n  culvert replay --config gw.toml --unprotected-in esp.pcap \
+                            --protected-out plain.pcap --report totals.json")]
+    Replay(ReplayArgs),
+    /// Measure cycles and rates.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+/// Arguments of `culvert run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Write totals to this file (JSON) when the gateway stops.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// Arguments of `culvert replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// Configuration file; sequence numbers start where it says, each time.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Capture that arrives on the protected side.
+    #[arg(long, value_name = "PCAP")]
+    pub protected_in: Option<PathBuf>,
+    /// Capture that arrives on the unprotected side.
+    #[arg(long, value_name = "PCAP")]
+    pub unprotected_in: Option<PathBuf>,
+    /// Write what leaves on the protected side.
+    #[arg(long, value_name = "PCAP")]
+    pub protected_out: Option<PathBuf>,
+    /// Write what leaves on the unprotected side.
+    #[arg(long, value_name = "PCAP")]
+    pub unprotected_out: Option<PathBuf>,
+    /// Write totals (JSON).
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Write one JSON object for each input packet, in order.
+    #[arg(long, value_name = "FILE")]
+    pub verdicts: Option<PathBuf>,
+    /// Link type of the captures written.
+    #[arg(long, value_enum, default_value_t = LinkType::Ethernet)]
+    pub link: LinkType,
+}
+
+/// Link type of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LinkType {
+    /// Packets start at their IP header.
+    Raw,
+    /// Packets start at their Ethernet header.
+    Ethernet,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// The worker's whole turn over memory, on one pinned core.
+    #[command(after_help = "Example:\n  culvert bench engine --direction inbound --algorithm \
+                            aes256gcm16 --size 64 --seconds 2 --json")]
+    Engine(EngineArgs),
+}
+
+/// Arguments of `culvert bench engine`.
+#[derive(Clone, Debug, Args)]
+pub struct EngineArgs {
+    /// Direction of the packets.
+    #[arg(long, value_enum)]
+    pub direction: BenchDirection,
+    /// Algorithm, by strongSwan's keyword.
+    #[arg(long, default_value = "aes128gcm16")]
+    pub algorithm: Algorithm,
+    /// Octets of the inner IP packet.
+    #[arg(long, default_value_t = 1420, value_parser = clap::value_parser!(u16).range(28..=1500))]
+    pub size: u16,
+    /// Number of SAs; packets go round all of them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub sas: u32,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 2.0)]
+    pub seconds: f64,
+    /// Extended sequence numbers.
+    #[arg(long)]
+    pub esn: bool,
+    /// Packets in a batch.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub batch: u16,
+    /// Core to run on.
+    #[arg(long, default_value_t = 0)]
+    pub core: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Direction of a bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchDirection {
+    /// Plaintext to ESP.
+    Outbound,
+    /// ESP to plaintext.
+    Inbound,
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// With a message for the operator.
+    pub fn execute(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Run(args) => run::run(&args),
+            Command::Replay(args) => replay::replay(&args),
+            Command::Bench(BenchCommand::Engine(args)) => bench::engine::run(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The command line is consistent with itself.
+    #[test]
+    fn definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,21 @@
+//! The `culvert` program: configuration, wiring, and the operator's commands.
+//!
+//! - [`cli`]: the command line.
+//! - [`config`]: the configuration file.
+//! - [`assembly`]: from a configuration to SAs, policies and ports of the engine.
+//! - [`report`]: what commands report in JSON.
+//! - [`run`]: `culvert run`, the gateway.
+//! - [`replay`]: `culvert replay`, the same engine over capture files.
+//! - [`bench`]: `culvert bench`, cycles and rates.
+//! - [`lab`]: networks of namespaces for the demonstration, benches and live tests.
+
+#![forbid(unsafe_code)]
+
+pub mod assembly;
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod lab;
+pub mod replay;
+pub mod report;
+pub mod run;

@@ -1,0 +1,432 @@
+//! `culvert run`: the gateway.
+//!
+//! The calling thread is the control thread: it installs SAs, follows the kernel's routes and
+//! neighbours, leases sequence numbers and waits for a signal. Each worker is a thread of its own,
+//! pinned to a core, which owns one queue of every interface.
+//!
+//! Order of a start: everything that can be refused is refused before an interface is touched. Then
+//! the interfaces are opened, workers get SAs, policies and next hops, and only when they confirmed
+//! them does the XDP program learn which prefixes are protected. Order of a stop: workers end
+//! their turn, programs are detached and offloads restored, the last sequence numbers are recorded.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::bail;
+use culvert_aead::RustCrypto;
+use culvert_control::Controller;
+use culvert_control::Direction;
+use culvert_control::SaSpec;
+use culvert_control::SequenceStore;
+use culvert_control::WorkerHandle;
+use culvert_control::kernel::Follower;
+use culvert_engine::Counters;
+use culvert_engine::Handoff;
+use culvert_engine::Location;
+use culvert_engine::PortConfig;
+use culvert_engine::Side;
+use culvert_engine::Worker;
+use culvert_engine::WorkerConfig;
+use culvert_engine::WorkerId;
+use culvert_engine::handoff::Wake;
+use culvert_engine::mailbox::mailbox;
+use culvert_engine::tables::SaSample;
+use culvert_frame::Port;
+use culvert_wire::ethernet::Mac;
+use culvert_xdp::Interface;
+use culvert_xdp::Waker;
+use culvert_xdp::XdpIo;
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use serde::Deserialize;
+use serde::Serialize;
+use tracing::error;
+use tracing::info;
+use tracing::warn;
+
+use crate::assembly;
+use crate::assembly::PortName;
+use crate::cli::RunArgs;
+use crate::config;
+use crate::config::Config;
+use crate::report;
+use crate::report::CounterReport;
+use crate::report::SaReport;
+
+/// Turns without a packet after which a worker sleeps.
+const IDLE_TURNS: u32 = 64;
+/// Longest sleep of a worker: packets on hold expire in its turns.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// How often control looks at the workers' events.
+const CONTROL_INTERVAL_MS: u16 = 10;
+/// Packets a handoff ring holds.
+const HANDOFF_CAPACITY: usize = 1024;
+/// Commands a mailbox holds.
+const MAILBOX_CAPACITY: usize = 1024;
+
+type CulvertWorker = Worker<RustCrypto, XdpIo>;
+
+/// What `culvert run --report` writes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RunReport {
+    /// All workers together.
+    pub totals: CounterReport,
+    /// Each worker.
+    pub workers: Vec<CounterReport>,
+    /// SAs in the order of the configuration.
+    pub sas: Vec<SaReport>,
+    /// The interfaces.
+    pub ports: Vec<PortReport>,
+}
+
+/// What one interface was used as.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PortReport {
+    /// Its name.
+    pub interface: String,
+    /// Where the XDP program ran: `native` or `generic`.
+    pub mode: String,
+    /// True when packets reached the frames without a copy.
+    pub zero_copy: bool,
+    /// What the XDP program counted, all queues together.
+    pub steering: std::collections::BTreeMap<String, u64>,
+}
+
+struct ForWaker(Waker);
+
+impl Wake for ForWaker {
+    fn wake(&self) {
+        self.0.wake();
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the gateway cannot start, with a message for the operator.
+pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    init_logging();
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
+    }
+    let config = Config::load(&args.config)?;
+    for sa in assembly::mute_sas(&config) {
+        warn!(line = sa.line, spi = sa.spi, "no inbound policy names this SA: nothing comes out");
+    }
+    let sas = assembly::sas(&config)?;
+    let store = open_store(&config, &sas)?;
+    let names = assembly::ports(&config);
+    let workers = worker_count(&config, &names)?;
+    let gateway = culvert_xdp::open(&xdp_config(&config, &names, workers))?;
+    let mut control = gateway.control;
+    let (handles, engine_workers) =
+        make_workers(&control, gateway.workers, sas.len().max(1));
+    let mut controller = Controller::new(RustCrypto, handles, sas.len().max(1), store);
+    for sa in &sas {
+        controller.add_sa(sa).with_context(|| format!("SA {}", sa.spi))?;
+    }
+    let spd = assembly::spd(&config);
+    let prefixes = assembly::protected_prefixes(&spd);
+    controller.set_policies(spd);
+    let ports: Vec<(String, Port)> =
+        names.iter().map(|name| name.interface.clone()).zip((0..).map(Port)).collect();
+    let mut follower = Follower::open(&ports)?;
+    controller.set_next_hops(follower.snapshot());
+
+    let threads = start(&config, engine_workers, &stop)?;
+    let result = settle(&mut controller, &stop).and_then(|()| {
+        protect(&mut control, &prefixes)?;
+        info!(workers, sas = sas.len(), "ready");
+        serve(&mut controller, &mut follower, &mut control, &threads, &stop)
+    });
+    stop.store(true, Relaxed);
+    let report = finish(&config, controller, control, threads);
+    result?;
+    let report = report?;
+    info!(
+        received = report.totals.received,
+        forwarded = report.totals.forwarded,
+        dropped = report.totals.dropped,
+        "stopped"
+    );
+    args.report.as_deref().map_or(Ok(()), |path| report::write(path, &report))
+}
+
+fn init_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A second subscriber in one process (tests) is no error.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+}
+
+/// Keys from a file outlive the process: their sequence numbers must be on disk.
+fn open_store(config: &Config, sas: &[SaSpec]) -> anyhow::Result<Option<SequenceStore>> {
+    if sas.iter().all(|sa| sa.direction == Direction::Inbound) {
+        return Ok(None);
+    }
+    let store = SequenceStore::open(&config.state_directory).context(
+        "outbound SAs with static keys need a place to record their sequence numbers, or a \
+         restart would reuse nonces (RFC 4106 section 2)",
+    )?;
+    Ok(Some(store))
+}
+
+/// One worker for each queue: traffic of a queue without a worker would pass by the gateway.
+fn worker_count(config: &Config, names: &[PortName]) -> anyhow::Result<usize> {
+    let mut queues = Vec::with_capacity(names.len());
+    for name in names {
+        queues.push((&name.interface, Interface::inspect(&name.interface)?.rx_queues()));
+    }
+    let wanted = config.workers.count.or_else(|| queues.iter().map(|&(_, count)| count).min());
+    let wanted = wanted.context("no interface")?;
+    for (interface, count) in queues {
+        if count != wanted {
+            bail!(
+                "interface {interface} has {count} receive queues: expected {wanted}, one for \
+                 each worker; set it with `ethtool -L {interface} rx {wanted} tx {wanted}` \
+                 (or `combined {wanted}`), or change workers.count"
+            );
+        }
+    }
+    Ok(wanted)
+}
+
+fn xdp_config(config: &Config, names: &[PortName], workers: usize) -> culvert_xdp::Config {
+    let port = |name: &PortName| culvert_xdp::PortConfig {
+        interface: name.interface.clone(),
+        side: match name.side {
+            Side::Protected => culvert_xdp::Side::Protected,
+            Side::Unprotected => culvert_xdp::Side::Unprotected,
+        },
+    };
+    let mut xdp = culvert_xdp::Config::new(names.iter().map(port).collect(), workers);
+    xdp.mode = match config.interfaces.mode {
+        config::Mode::Auto => culvert_xdp::ModeChoice::Auto,
+        config::Mode::Native => culvert_xdp::ModeChoice::Native,
+        config::Mode::Generic => culvert_xdp::ModeChoice::Generic,
+    };
+    xdp.copy = match config.interfaces.zero_copy {
+        config::ZeroCopy::Auto => culvert_xdp::CopyChoice::Auto,
+        config::ZeroCopy::Off => culvert_xdp::CopyChoice::Copy,
+        config::ZeroCopy::Require => culvert_xdp::CopyChoice::ZeroCopy,
+    };
+    xdp
+}
+
+fn make_workers(
+    control: &culvert_xdp::Control,
+    ios: Vec<XdpIo>,
+    slots: usize,
+) -> (Vec<WorkerHandle<<RustCrypto as culvert_aead::Aead>::Key>>, Vec<CulvertWorker>) {
+    let port = |port: &culvert_xdp::PortControl| PortConfig {
+        side: match port.side() {
+            culvert_xdp::Side::Protected => Side::Protected,
+            culvert_xdp::Side::Unprotected => Side::Unprotected,
+        },
+        mac: Some(Mac(port.interface().mac())),
+        completes_checksums: port.interface().needs_checksum_completion(),
+    };
+    let ports: Vec<PortConfig> = control.ports().iter().map(port).collect();
+    let wakers: Vec<Arc<dyn Wake>> =
+        ios.iter().map(|io| Arc::new(ForWaker(io.waker())) as Arc<dyn Wake>).collect();
+    let inbound = Handoff::mesh(&wakers, HANDOFF_CAPACITY);
+    let outbound = Handoff::mesh(&wakers, HANDOFF_CAPACITY);
+    let mut handles = Vec::with_capacity(ios.len());
+    let mut workers = Vec::with_capacity(ios.len());
+    let parts = ios.into_iter().zip(inbound).zip(outbound).zip(wakers);
+    for (id, (((io, inbound), outbound), wake)) in (0u8..).zip(parts) {
+        let (worker_end, control_end) = mailbox(MAILBOX_CAPACITY);
+        let config = WorkerConfig { id: WorkerId(id), ports: ports.clone(), slots };
+        let worker = Worker::new(&config, RustCrypto, io, worker_end, inbound, outbound);
+        let counters = worker.shared_counters();
+        handles.push(WorkerHandle { mailbox: control_end, wake, counters });
+        workers.push(worker);
+    }
+    (handles, workers)
+}
+
+/// Starts the worker threads, each pinned to its core.
+fn start(
+    config: &Config,
+    workers: Vec<CulvertWorker>,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<Vec<JoinHandle<CulvertWorker>>> {
+    let cores = core_affinity::get_core_ids().context("cannot read the cores of this machine")?;
+    let mut threads = Vec::with_capacity(workers.len());
+    for (index, mut worker) in workers.into_iter().enumerate() {
+        let core = match config.workers.cores.get(index) {
+            Some(&wanted) => cores
+                .iter()
+                .find(|core| core.id == wanted)
+                .with_context(|| format!("workers.cores: this machine has no core {wanted}"))?,
+            None => &cores[index % cores.len()],
+        };
+        let (core, stop) = (*core, Arc::clone(stop));
+        let work = move || {
+            if !core_affinity::set_for_current(core) {
+                warn!(worker = index, core = core.id, "cannot pin the worker to its core");
+            }
+            let start = Instant::now();
+            let mut idle = 0;
+            while !stop.load(Relaxed) {
+                let now = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                idle = if worker.turn(now) > 0 { 0 } else { idle + 1 };
+                if idle > IDLE_TURNS {
+                    worker.wait(SLEEP_MAX);
+                }
+            }
+            worker
+        };
+        let name = format!("worker-{index}");
+        threads.push(thread::Builder::new().name(name).spawn(work).context("cannot start")?);
+    }
+    Ok(threads)
+}
+
+/// Waits until the workers have confirmed everything they were told.
+fn settle(controller: &mut Controller<RustCrypto>, stop: &AtomicBool) -> anyhow::Result<()> {
+    loop {
+        controller.poll()?;
+        if controller.is_idle() || stop.load(Relaxed) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Tells the XDP programs of the protected side which destinations are the engine's, except the
+/// addresses of this machine.
+fn protect(control: &mut culvert_xdp::Control, prefixes: &[(IpAddr, u8)]) -> anyhow::Result<()> {
+    let own = own_addresses()?;
+    for port in control.ports_mut() {
+        if port.side() == culvert_xdp::Side::Protected {
+            port.steer_mut().set_exceptions(&own)?;
+            port.steer_mut().set_prefixes(prefixes)?;
+        }
+    }
+    Ok(())
+}
+
+fn own_addresses() -> anyhow::Result<Vec<(IpAddr, u8)>> {
+    let interfaces = nix::ifaddrs::getifaddrs().context("cannot read the own addresses")?;
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        if let Some(v4) = address.as_sockaddr_in() {
+            return Some((IpAddr::V4(v4.ip()), 32));
+        }
+        address.as_sockaddr_in6().map(|v6| (IpAddr::V6(v6.ip()), 128))
+    });
+    let mut addresses: Vec<(IpAddr, u8)> = addresses.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// The control loop: until a signal comes.
+fn serve(
+    controller: &mut Controller<RustCrypto>,
+    follower: &mut Follower,
+    control: &mut culvert_xdp::Control,
+    threads: &[JoinHandle<CulvertWorker>],
+    stop: &AtomicBool,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while !stop.load(Relaxed) {
+        if threads.iter().any(JoinHandle::is_finished) {
+            bail!("a worker ended by itself");
+        }
+        let mut fds = [PollFd::new(follower.as_fd(), PollFlags::POLLIN)];
+        // An interrupted wait is as good as one that ended.
+        let _ = nix::poll::poll(&mut fds, PollTimeout::from(CONTROL_INTERVAL_MS));
+        match follower.poll() {
+            Ok(true) => {
+                controller.set_next_hops(follower.snapshot());
+                let own = own_addresses()?;
+                for port in control.ports_mut() {
+                    if port.side() == culvert_xdp::Side::Protected {
+                        port.steer_mut().set_exceptions(&own)?;
+                    }
+                }
+            }
+            Ok(false) => {}
+            Err(error) => warn!(%error, "next hops"),
+        }
+        if let Err(error) = controller.poll() {
+            error!(%error, "control");
+        }
+        let now = start.elapsed();
+        for target in controller.take_unresolved() {
+            follower.resolve(target, now);
+        }
+        follower.refresh(now);
+    }
+    Ok(())
+}
+
+/// Ends the workers, restores the interfaces, and records the last sequence numbers.
+fn finish(
+    config: &Config,
+    mut controller: Controller<RustCrypto>,
+    control: culvert_xdp::Control,
+    threads: Vec<JoinHandle<CulvertWorker>>,
+) -> anyhow::Result<RunReport> {
+    // Whoever sleeps wakes up for this, and sees the stop flag.
+    controller.request_samples();
+    let _ = controller.poll();
+    let mut workers = Vec::with_capacity(threads.len());
+    for thread in threads {
+        match thread.join() {
+            Ok(worker) => workers.push(worker),
+            Err(_) => bail!("a worker panicked"),
+        }
+    }
+    let ports = control.ports().iter().map(port_report).collect();
+    drop(control);
+    let last_used: Vec<(Location, u64)> = controller
+        .leased()
+        .filter_map(|location| {
+            let worker = workers.get(usize::from(location.worker.0))?;
+            Some((location, worker.last_used(location.slot)?))
+        })
+        .collect();
+    controller.record_last(last_used)?;
+    let samples: Vec<SaSample> = workers.iter().flat_map(Worker::samples).collect();
+    let zero = Counters::default();
+    let totals = workers.iter().fold(zero, |sum, worker| sum.plus(worker.counters()));
+    Ok(RunReport {
+        totals: CounterReport::from(&totals),
+        workers: workers.iter().map(|worker| worker.counters().into()).collect(),
+        sas: report::sa_reports(config, &samples),
+        ports,
+    })
+}
+
+fn port_report(port: &culvert_xdp::PortControl) -> PortReport {
+    let queues = u32::try_from(port.interface().rx_queues()).unwrap_or(1);
+    let mut steering = std::collections::BTreeMap::new();
+    for row in port.steer().counters(queues).unwrap_or_default() {
+        for (counter, value) in row.iter().filter(|&(_, value)| value > 0) {
+            *steering.entry(counter.name().to_owned()).or_default() += value;
+        }
+    }
+    PortReport {
+        interface: port.interface().name().to_owned(),
+        mode: port.mode().to_string(),
+        zero_copy: port.zero_copy(),
+        steering,
+    }
+}
