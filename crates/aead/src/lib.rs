@@ -4,8 +4,8 @@
 //! - [`algorithm`]: [`Algorithm`], the AES-GCM variants and their lengths.
 //! - [`keymat`]: [`Keymat`], key and salt as IKE or a configuration file hands them over.
 //! - [`rustcrypto`]: [`RustCrypto`], the portable provider.
-//! - `prefetch`: the one unsafe instruction.
 //! - [`audit`]: [`Audit`], a provider around a provider that panics on nonce reuse, for tests.
+//! - `prefetch`: asking for a key ahead of its use, and the crate's only unsafe block.
 
 #![deny(unsafe_code)]
 

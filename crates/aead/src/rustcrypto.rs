@@ -1,4 +1,13 @@
-//! The portable provider: the `aes-gcm` crate.
+//! The portable provider: the `aes-gcm` crate, on any CPU.
+//!
+//! Safe Rust and well reviewed, so also what faster providers are compared with. `aes-gcm` finds
+//! AES, VAES and carry-less multiply instructions at run time and has constant-time code for CPUs
+//! without; it verifies the ICV before it decrypts, so that a forged text stays ciphertext. Its
+//! "zeroize" feature wipes contexts when they are dropped, and the copies of the hash key it makes
+//! for each packet.
+//!
+//! Packets are worked on one at a time, in order. What the batch is good for: key contexts are
+//! fetched some packets ahead, since with thousands of SAs they are in no near cache.
 
 use std::fmt;
 
@@ -9,6 +18,7 @@ use aes_gcm::aes::Aes128Enc;
 use aes_gcm::aes::Aes192Enc;
 use aes_gcm::aes::Aes256Enc;
 use aes_gcm::aes::cipher::consts::U12;
+use zeroize::Zeroize;
 
 use crate::algorithm::Algorithm;
 use crate::algorithm::SALT_LEN;
@@ -22,76 +32,26 @@ use crate::port::Status;
 use crate::port::Verified;
 use crate::port::nonce_of;
 use crate::port::split;
+use crate::prefetch::LINE;
 use crate::prefetch::prefetch;
 
 /// AES-GCM by the `aes-gcm` crate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RustCrypto;
 
-/// The context of one SA. Wiped on drop.
+/// The context of one SA, wiped on drop. It starts on a cache line, so that it spans as few as it
+/// can.
 #[repr(align(64))]
 pub struct RustCryptoKey {
     cipher: Cipher,
     salt: [u8; SALT_LEN],
 }
 
-enum Cipher {
-    Aes128(AesGcm<Aes128Enc, U12>),
-    Aes192(AesGcm<Aes192Enc, U12>),
-    Aes256(AesGcm<Aes256Enc, U12>),
-}
+const _: () = assert!(align_of::<RustCryptoKey>() == LINE);
 
-impl Drop for RustCryptoKey {
-    fn drop(&mut self) {
-        // The cipher wipes itself (feature "zeroize" of aes-gcm).
-        zeroize::Zeroize::zeroize(&mut self.salt);
-    }
-}
-
-impl fmt::Debug for RustCryptoKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RustCryptoKey(..)")
-    }
-}
-
-impl Cipher {
-    #[inline(always)]
-    fn seal(&self, nonce: &[u8; 12], aad: &[u8], text: &mut [u8]) -> [u8; ICV_LEN] {
-        fn run<C: AeadInOut<NonceSize = U12>>(
-            cipher: &C,
-            nonce: &[u8; 12],
-            aad: &[u8],
-            text: &mut [u8],
-        ) -> [u8; ICV_LEN] {
-            let tag = cipher
-                .encrypt_inout_detached(nonce.into(), aad, text.into())
-                .expect("a packet is shorter than the limit of GCM, 64 GiB");
-            let mut icv = [0; ICV_LEN];
-            icv.copy_from_slice(&tag);
-            icv
-        }
-        match self {
-            Cipher::Aes128(cipher) => run(cipher, nonce, aad, text),
-            Cipher::Aes192(cipher) => run(cipher, nonce, aad, text),
-            Cipher::Aes256(cipher) => run(cipher, nonce, aad, text),
-        }
-    }
-
-    #[inline(always)]
-    fn open(&self, nonce: &[u8; 12], aad: &[u8], text: &mut [u8], icv: &[u8; ICV_LEN]) -> bool {
-        match self {
-            Cipher::Aes128(cipher) => cipher
-                .decrypt_inout_detached(nonce.into(), aad, text.into(), icv.into())
-                .is_ok(),
-            Cipher::Aes192(cipher) => cipher
-                .decrypt_inout_detached(nonce.into(), aad, text.into(), icv.into())
-                .is_ok(),
-            Cipher::Aes256(cipher) => cipher
-                .decrypt_inout_detached(nonce.into(), aad, text.into(), icv.into())
-                .is_ok(),
-        }
-    }
-}
+/// How many packets ahead a key is asked for: four of the smallest take several times as long as a
+/// read from memory.
+const AHEAD: usize = 4;
 
 impl Aead for RustCrypto {
     type Key = RustCryptoKey;
@@ -107,18 +67,12 @@ impl Aead for RustCrypto {
             given: keymat.len(),
         };
         let (key, salt) = keymat.split().ok_or_else(wrong_length)?;
-        let cipher = match algorithm {
-            Algorithm::Aes128Gcm16 => AesGcm::new_from_slice(key).map(Cipher::Aes128),
-            Algorithm::Aes192Gcm16 => AesGcm::new_from_slice(key).map(Cipher::Aes192),
-            Algorithm::Aes256Gcm16 => AesGcm::new_from_slice(key).map(Cipher::Aes256),
-        };
-        Ok(RustCryptoKey {
-            cipher: cipher.map_err(|_| wrong_length())?,
-            salt,
-        })
+        let cipher = Cipher::new(algorithm, key).ok_or_else(wrong_length)?;
+        Ok(RustCryptoKey { cipher, salt })
     }
 
-    /// Every packet needs the whole context: it is small.
+    /// Asks for the whole context: every packet needs all of it. Not needed ahead of
+    /// [`Aead::seal`] and [`Aead::open`], which do the same for the packets of their batch.
     #[inline]
     fn prefetch(&self, key: &RustCryptoKey, _len: usize) {
         prefetch(key);
@@ -141,18 +95,7 @@ impl Aead for RustCrypto {
         prefetch_first(ops);
         for at in 0..ops.len() {
             prefetch_later(ops, at);
-            let op = &mut ops[at];
-            statuses[at] = match split(op.esp) {
-                None => Status::Forged,
-                Some((header, text, icv)) => {
-                    let nonce = nonce_of(op.key.salt, header);
-                    let aad = Aad::of(header, op.esn_high);
-                    match op.key.cipher.open(&nonce, aad.as_bytes(), text, icv) {
-                        true => Status::Authentic(Verified::new()),
-                        false => Status::Forged,
-                    }
-                }
-            };
+            statuses[at] = open_one(&mut ops[at]);
         }
     }
 
@@ -164,7 +107,7 @@ impl Aead for RustCrypto {
         text_and_icv: &mut [u8],
     ) {
         let (text, icv) = text_and_icv
-            .split_last_chunk_mut::<ICV_LEN>()
+            .split_last_chunk_mut()
             .expect("room for the ICV");
         *icv = key.cipher.seal(nonce, aad, text);
     }
@@ -176,16 +119,25 @@ impl Aead for RustCrypto {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) -> bool {
-        match text_and_icv.split_last_chunk_mut::<ICV_LEN>() {
+        match text_and_icv.split_last_chunk_mut() {
             None => false,
             Some((text, icv)) => key.cipher.open(nonce, aad, text, icv),
         }
     }
 }
 
-/// How many packets ahead key contexts are fetched: a packet takes longer than a fetch from memory
-/// takes for each of its lines, so a few are enough.
-const AHEAD: usize = 4;
+#[inline(always)]
+fn open_one(op: &mut Op<'_, RustCryptoKey>) -> Status {
+    let Some((header, text, icv)) = split(op.esp) else {
+        return Status::Forged;
+    };
+    let nonce = nonce_of(op.key.salt, header);
+    let aad = Aad::of(header, op.esn_high);
+    match op.key.cipher.open(&nonce, aad.as_bytes(), text, icv) {
+        true => Status::Authentic(Verified::new()),
+        false => Status::Forged,
+    }
+}
 
 /// Asks for the keys of the first packets of a batch.
 #[inline(always)]
@@ -195,12 +147,95 @@ fn prefetch_first(ops: &[Op<'_, RustCryptoKey>]) {
     }
 }
 
-/// Asks for the key of the packet that comes [`AHEAD`] after `at`, when it is another one.
+/// Asks for the key of the packet [`AHEAD`] of `at`, unless it is the one in use.
 #[inline(always)]
 fn prefetch_later(ops: &[Op<'_, RustCryptoKey>], at: usize) {
     if let Some(later) = ops.get(at + AHEAD)
         && !std::ptr::eq(later.key, ops[at].key)
     {
         prefetch(later.key);
+    }
+}
+
+impl Drop for RustCryptoKey {
+    fn drop(&mut self) {
+        // The cipher wipes itself.
+        self.salt.zeroize();
+    }
+}
+
+impl fmt::Debug for RustCryptoKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RustCryptoKey(..)")
+    }
+}
+
+type Gcm<Aes> = AesGcm<Aes, U12>;
+
+/// In line and not boxed: a box would be one more dependent read. GCM never decrypts with AES, so
+/// the contexts hold the encryption key schedule alone.
+enum Cipher {
+    Aes128(Gcm<Aes128Enc>),
+    Aes192(Gcm<Aes192Enc>),
+    Aes256(Gcm<Aes256Enc>),
+}
+
+impl Cipher {
+    /// `None` when the key has not the length of the algorithm's.
+    fn new(algorithm: Algorithm, key: &[u8]) -> Option<Cipher> {
+        match algorithm {
+            Algorithm::Aes128Gcm16 => Gcm::new_from_slice(key).map(Cipher::Aes128),
+            Algorithm::Aes192Gcm16 => Gcm::new_from_slice(key).map(Cipher::Aes192),
+            Algorithm::Aes256Gcm16 => Gcm::new_from_slice(key).map(Cipher::Aes256),
+        }
+        .ok()
+    }
+
+    #[inline(always)]
+    fn seal(&self, nonce: &[u8; 12], aad: &[u8], text: &mut [u8]) -> [u8; ICV_LEN] {
+        let (nonce, text) = (nonce.into(), text.into());
+        let icv = match self {
+            Cipher::Aes128(gcm) => gcm.encrypt_inout_detached(nonce, aad, text),
+            Cipher::Aes192(gcm) => gcm.encrypt_inout_detached(nonce, aad, text),
+            Cipher::Aes256(gcm) => gcm.encrypt_inout_detached(nonce, aad, text),
+        };
+        icv.expect("a packet is far shorter than the limit of GCM, 64 GiB")
+            .into()
+    }
+
+    #[inline(always)]
+    fn open(&self, nonce: &[u8; 12], aad: &[u8], text: &mut [u8], icv: &[u8; ICV_LEN]) -> bool {
+        let (nonce, text, icv) = (nonce.into(), text.into(), icv.into());
+        match self {
+            Cipher::Aes128(gcm) => gcm.decrypt_inout_detached(nonce, aad, text, icv),
+            Cipher::Aes192(gcm) => gcm.decrypt_inout_detached(nonce, aad, text, icv),
+            Cipher::Aes256(gcm) => gcm.decrypt_inout_detached(nonce, aad, text, icv),
+        }
+        .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aes_gcm::aead::consts::U16;
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+
+    /// No key octet in Debug.
+    #[test]
+    fn debug_is_redacted() {
+        let keymat = Keymat::new(vec![0xab; 20]);
+        let key = RustCrypto.key(Algorithm::Aes128Gcm16, &keymat).unwrap();
+        assert_eq!(format!("{key:?}"), "RustCryptoKey(..)");
+    }
+
+    /// The "zeroize" feature of `aes-gcm` is on: without it this does not compile.
+    #[test]
+    fn contexts_are_wiped_on_drop() {
+        fn wiped<T: ZeroizeOnDrop>() {}
+        wiped::<AesGcm<Aes128Enc, U12, U16>>();
+        wiped::<AesGcm<Aes192Enc, U12, U16>>();
+        wiped::<AesGcm<Aes256Enc, U12, U16>>();
     }
 }

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use culvert_aead::Algorithm;
 
 use crate::bench;
+use crate::demo;
 use crate::replay;
 use crate::run;
 
@@ -34,9 +35,14 @@ enum Command {
     /// Run a gateway until SIGINT or SIGTERM.
     #[command(after_help = "Example:\n  culvert run --config gw.toml --report totals.json")]
     Run(RunArgs),
+    /// Carry real traffic through two gateways in network namespaces, and show what happened.
+    #[command(after_help = "Example:\n  sudo culvert demo --workers 2")]
+    Demo(DemoArgs),
     /// Run the same engine over capture files; needs no privileges.
-    #[command(after_help = "Example:\n  culvert replay --config gw.toml --unprotected-in esp.pcap \
-                            --protected-out plain.pcap --report totals.json")]
+    #[command(
+        after_help = "Example:\n  culvert replay --config gw.toml --unprotected-in esp.pcap \
+                            --protected-out plain.pcap --report totals.json"
+    )]
     Replay(ReplayArgs),
     /// Measure cycles and rates.
     #[command(subcommand)]
@@ -52,6 +58,20 @@ pub struct RunArgs {
     /// Write totals to this file (JSON) when the gateway stops.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+}
+
+/// Arguments of `culvert demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Workers of each gateway, and queues of its interfaces.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub workers: u32,
+    /// Datagrams a second of the UDP stream, for two seconds.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub udp_rate: u32,
+    /// Megabytes of the TCP transfer.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub tcp_megabytes: u32,
 }
 
 /// Arguments of `culvert replay`.
@@ -149,6 +169,7 @@ impl Cli {
     pub fn execute(self) -> anyhow::Result<()> {
         match self.command {
             Command::Run(args) => run::run(&args),
+            Command::Demo(args) => demo::demo(&args),
             Command::Replay(args) => replay::replay(&args),
             Command::Bench(BenchCommand::Engine(args)) => bench::engine::run(&args),
         }

@@ -6,6 +6,7 @@
 //! - [`report`]: what commands report in JSON.
 //! - [`run`]: `culvert run`, the gateway.
 //! - [`replay`]: `culvert replay`, the same engine over capture files.
+//! - [`demo`]: `culvert demo`, the demonstration.
 //! - [`bench`]: `culvert bench`, cycles and rates.
 //! - [`lab`]: networks of namespaces for the demonstration, benches and live tests.
 
@@ -15,6 +16,7 @@ pub mod assembly;
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod lab;
 pub mod replay;
 pub mod report;

@@ -129,8 +129,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let workers = worker_count(&config, &names)?;
     let gateway = culvert_xdp::open(&xdp_config(&config, &names, workers))?;
     let mut control = gateway.control;
-    let (handles, engine_workers) =
-        make_workers(&control, gateway.workers, sas.len().max(1));
+    let (handles, engine_workers) = make_workers(&control, gateway.workers, sas.len().max(1));
     let mut controller = Controller::new(RustCrypto, handles, sas.len().max(1), store);
     for sa in &sas {
         controller.add_sa(sa).with_context(|| format!("SA {}", sa.spi))?;

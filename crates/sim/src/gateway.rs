@@ -18,12 +18,14 @@ use culvert_engine::WorkerId;
 use culvert_engine::handoff::Wake;
 use culvert_engine::mailbox::mailbox;
 use culvert_engine::tables::SaSample;
+use culvert_frame::FreeFrame;
 use culvert_frame::MemIo;
+use culvert_frame::PacketIo;
 use culvert_frame::Region;
 use culvert_spd::Spd;
 
-/// Packets a handoff ring holds.
-const HANDOFF_CAPACITY: usize = 256;
+/// Packets a handoff ring holds, unless something else is asked for.
+pub const HANDOFF_CAPACITY: usize = 256;
 
 /// Turns that settle anything: commands are bounded by the mailbox, which is emptied each turn.
 const SETTLE_TURNS_MAX: usize = 1 << 20;
@@ -52,6 +54,46 @@ pub struct Gateway<A: Aead> {
     pub workers: Vec<Worker<A, MemIo>>,
 }
 
+/// Frames for gateways that come and go: a region is leaked, so a program that makes thousands of
+/// gateways has their frames from one.
+#[derive(Debug)]
+pub struct FramePool {
+    region: &'static Region,
+    free: Vec<FreeFrame>,
+}
+
+impl FramePool {
+    /// A pool of `frames` frames in a region of its own.
+    ///
+    /// # Panics
+    /// When `frames` is zero.
+    #[must_use]
+    pub fn new(frames: usize) -> FramePool {
+        let (region, free) = Region::leak(frames);
+        FramePool { region, free }
+    }
+
+    /// Frames that no gateway has.
+    #[must_use]
+    pub fn free_frames(&self) -> usize {
+        self.free.len()
+    }
+
+    fn take(&mut self, count: usize) -> Vec<FreeFrame> {
+        let rest = self.free.len().checked_sub(count);
+        self.free
+            .split_off(rest.expect("the pool has frames for this gateway"))
+    }
+}
+
+impl Drop for FramePool {
+    fn drop(&mut self) {
+        self.free
+            .drain(..)
+            .for_each(|frame| _ = self.region.release_free(frame));
+    }
+}
+
 struct NobodySleeps;
 
 impl Wake for NobodySleeps {
@@ -68,18 +110,36 @@ impl<A: Aead + Clone> Gateway<A> {
         aead: &A,
         next_hops: NextHops,
     ) -> Result<Gateway<A>, ControlError> {
+        let mut pool = FramePool::new(config.workers * config.frames);
+        Gateway::in_pool(config, aead, next_hops, &mut pool, HANDOFF_CAPACITY)
+    }
+
+    /// Like [`new`](Self::new), with frames from `pool` and `handoff_capacity` packets in each ring
+    /// between workers.
+    ///
+    /// # Errors
+    /// When an SA is impossible.
+    ///
+    /// # Panics
+    /// When the pool has too few frames.
+    pub fn in_pool(
+        config: &GatewayConfig,
+        aead: &A,
+        next_hops: NextHops,
+        pool: &mut FramePool,
+        handoff_capacity: usize,
+    ) -> Result<Gateway<A>, ControlError> {
         let slots = config.sas.len().max(1);
-        let (region, mut frames) = Region::leak(config.workers * config.frames);
         let wakers: Vec<Arc<dyn Wake>> = (0..config.workers)
             .map(|_| Arc::new(NobodySleeps) as Arc<dyn Wake>)
             .collect();
-        let inbound = Handoff::mesh(&wakers, HANDOFF_CAPACITY);
-        let outbound = Handoff::mesh(&wakers, HANDOFF_CAPACITY);
+        let inbound = Handoff::mesh(&wakers, handoff_capacity);
+        let outbound = Handoff::mesh(&wakers, handoff_capacity);
         let mut workers = Vec::with_capacity(config.workers);
         let mut handles = Vec::with_capacity(config.workers);
         for ((id, inbound), outbound) in (0u8..).zip(inbound).zip(outbound) {
             let (worker_end, control_end) = mailbox(256);
-            let io = MemIo::with_frames(region, frames.split_off(frames.len() - config.frames));
+            let io = MemIo::with_frames(pool.region, pool.take(config.frames));
             let worker_config = WorkerConfig {
                 id: WorkerId(id),
                 ports: config.ports.clone(),
@@ -138,6 +198,15 @@ impl<A: Aead> Gateway<A> {
                 .for_each(|worker| _ = worker.turn(0));
         }
         panic!("control does not come to rest");
+    }
+
+    /// Gives the free frames of all workers back to the pool they came from. Frames in use are
+    /// lost to it.
+    pub fn dissolve(mut self, pool: &mut FramePool) {
+        for worker in &mut self.workers {
+            pool.free
+                .extend(std::iter::from_fn(|| worker.io_mut().take_free()));
+        }
     }
 
     /// The counters of all workers together.

@@ -67,10 +67,7 @@ impl Ethtool {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket =
             nix::sys::socket::socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
-        Ok(Ethtool {
-            socket,
-            name: padded,
-        })
+        Ok(Ethtool { socket, name: padded })
     }
 
     pub(crate) fn ifindex(&self) -> io::Result<u32> {
@@ -122,11 +119,9 @@ impl Ethtool {
         let mut channels = [0_u32; 9];
         channels[0] = ETHTOOL_GCHANNELS;
         match self.ethtool(&mut channels) {
-            Ok(()) => Ok(Some(Channels {
-                rx: channels[5],
-                tx: channels[6],
-                combined: channels[8],
-            })),
+            Ok(()) => {
+                Ok(Some(Channels { rx: channels[5], tx: channels[6], combined: channels[8] }))
+            }
             Err(error) if unsupported(&error) => Ok(None),
             Err(error) => Err(error),
         }
@@ -187,9 +182,7 @@ impl Ethtool {
     fn request(&self) -> libc::ifreq {
         libc::ifreq {
             ifr_name: self.name,
-            ifr_ifru: libc::__c_anonymous_ifr_ifru {
-                ifru_slave: [0; libc::IFNAMSIZ],
-            },
+            ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_slave: [0; libc::IFNAMSIZ] },
         }
     }
 
@@ -198,17 +191,9 @@ impl Ethtool {
         // the buffer it points to, which callers of `ethtool` size after the kernel's structures.
         // Why not safe: the kernel has no safe interface for this.
         let result = unsafe {
-            libc::ioctl(
-                self.socket.as_raw_fd(),
-                number as libc::Ioctl,
-                &raw mut request,
-            )
+            libc::ioctl(self.socket.as_raw_fd(), number as libc::Ioctl, &raw mut request)
         };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(request)
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(request) }
     }
 }
 
@@ -223,9 +208,7 @@ fn word(count: usize) -> u32 {
 /// The text of a fixed-size, zero-terminated field.
 fn text(words: &[u32]) -> String {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let text = CStr::from_bytes_until_nul(&bytes)
-        .map(CStr::to_bytes)
-        .unwrap_or(&bytes);
+    let text = CStr::from_bytes_until_nul(&bytes).map(CStr::to_bytes).unwrap_or(&bytes);
     String::from_utf8_lossy(text).into_owned()
 }
 

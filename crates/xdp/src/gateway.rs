@@ -3,8 +3,8 @@
 //! # Steps
 //!
 //! 1. Look at every interface and refuse what cannot work (MTU, queues).
-//! 2. Turn off offloads that merge or cut packets, and attach the XDP program: native, else generic.
-//!    Nothing is redirected yet, every packet still goes to the kernel.
+//! 2. Turn off offloads that merge or cut packets, and attach the XDP program: native, else
+//!    generic. Nothing is redirected yet, every packet still goes to the kernel.
 //! 3. Make one region of frames and one socket for each worker and port, all over this memory.
 //!    Zero-copy needs every interface to be capable of it, as shared memory has one mode.
 //! 4. Fill the fill rings.
@@ -66,8 +66,9 @@ pub const MAX_WORKERS: usize = culvert_steer::map::MAX_QUEUES as usize;
 /// Fewest and most slots of a ring.
 const RING_SIZES: std::ops::RangeInclusive<u32> = 64..=65536;
 
-/// The kernel lets go of a closed socket's queue a little later; this is how long that is waited
-/// for, in steps.
+/// The kernel lets go of the program and the queues of a closed gateway a little later (work
+/// queues, or a child process that has not closed its copy of a descriptor yet); this is how long
+/// that is waited for, in steps.
 const BUSY_RETRIES: u32 = 40;
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -188,21 +189,13 @@ impl Config {
             }
         }
         if !RING_SIZES.contains(&self.ring_size) || !self.ring_size.is_power_of_two() {
-            return Err(config(
-                "ring_size",
-                "a power of two, 64 to 65536",
-                &self.ring_size,
-            ));
+            return Err(config("ring_size", "a power of two, 64 to 65536", &self.ring_size));
         }
         if !(32..=self.ring_size).contains(&self.tx_budget) {
             return Err(config("tx_budget", "32 to ring_size", &self.tx_budget));
         }
         let fewest = (2 * self.ports.len() + 1) * BATCH;
-        expect(
-            "frames_per_worker",
-            fewest..=usize::MAX / self.workers,
-            self.frames_per_worker,
-        )
+        expect("frames_per_worker", fewest..=usize::MAX / self.workers, self.frames_per_worker)
     }
 }
 
@@ -223,28 +216,15 @@ pub fn open(config: &Config) -> Result<Gateway, Error> {
         ports.push(attach(interface, port.side, config.mode)?);
     }
     let (region, frames) = Region::leak(config.workers * config.frames_per_worker);
-    let mut frames = Frames {
-        region,
-        free: frames,
-    };
+    let mut frames = Frames { region, free: frames };
     let sockets = open_sockets(config, &ports, region)?;
     let workers = assign(config, sockets, &mut ports, &mut frames)?;
     connect(&mut ports)?;
     for port in &ports {
         port.log();
     }
-    let published = workers
-        .iter()
-        .map(|io| Arc::clone(io.published()))
-        .collect();
-    Ok(Gateway {
-        control: Control {
-            region,
-            ports,
-            published,
-        },
-        workers,
-    })
+    let published = workers.iter().map(|io| Arc::clone(io.published())).collect();
+    Ok(Gateway { control: Control { region, ports, published }, workers })
 }
 
 impl Control {
@@ -364,28 +344,24 @@ fn attach(mut interface: Interface, side: Side, choice: ModeChoice) -> Result<Po
             result => result?,
         },
     };
-    Ok(PortControl {
-        steer,
-        interface,
-        side,
-        mode,
-        zero_copy: false,
-        sockets: Vec::new(),
-    })
+    Ok(PortControl { steer, interface, side, mode, zero_copy: false, sockets: Vec::new() })
 }
 
 fn attach_as(interface: &mut Interface, steer: &mut Steer, mode: Mode) -> Result<Mode, Error> {
     interface.prepare(mode == Mode::Generic)?;
+    for _ in 0..BUSY_RETRIES {
+        match steer.attach(interface.name(), mode) {
+            Err(program::Error::Busy { .. }) => thread::sleep(BUSY_PAUSE),
+            result => return Ok(result.map(|()| mode)?),
+        }
+    }
     steer.attach(interface.name(), mode)?;
     Ok(mode)
 }
 
 /// A taken interface stays taken, and frames that are too long stay too long.
 fn may_work_in_generic_mode(error: &program::Error) -> bool {
-    matches!(
-        error,
-        program::Error::ModeUnsupported { .. } | program::Error::Attach { .. }
-    )
+    matches!(error, program::Error::ModeUnsupported { .. } | program::Error::Attach { .. })
 }
 
 /// Opens one socket a worker and port, worker by worker, in the best mode all of them share.
@@ -496,11 +472,7 @@ fn connect(ports: &mut [PortControl]) -> Result<(), Error> {
 }
 
 fn config(field: &'static str, expected: &str, found: &dyn std::fmt::Display) -> Error {
-    Error::Config {
-        field,
-        expected: expected.to_owned(),
-        found: found.to_string(),
-    }
+    Error::Config { field, expected: expected.to_owned(), found: found.to_string() }
 }
 
 fn expect(
@@ -511,11 +483,7 @@ fn expect(
     if range.contains(&found) {
         return Ok(());
     }
-    Err(config(
-        field,
-        &format!("{} to {}", range.start(), range.end()),
-        &found,
-    ))
+    Err(config(field, &format!("{} to {}", range.start(), range.end()), &found))
 }
 
 /// What a failure usually means.
@@ -540,10 +508,8 @@ mod tests {
     use super::*;
 
     fn config_of(interfaces: &[&str], workers: usize) -> Config {
-        let port = |name: &&str| PortConfig {
-            interface: (*name).to_owned(),
-            side: Side::Protected,
-        };
+        let port =
+            |name: &&str| PortConfig { interface: (*name).to_owned(), side: Side::Protected };
         Config::new(interfaces.iter().map(port).collect(), workers)
     }
 
@@ -559,38 +525,11 @@ mod tests {
         assert!(refusal(&config_of(&[], 1)).starts_with("interfaces: expected 1 to 8, found 0"));
         assert!(refusal(&config_of(&["a"], 0)).starts_with("workers: expected 1 to 64, found 0"));
         assert!(refusal(&config_of(&["a", "a"], 1)).contains("each one once, found a"));
-        assert!(
-            refusal(&Config {
-                ring_size: 100,
-                ..good.clone()
-            })
-            .starts_with("ring_size:")
-        );
-        assert!(
-            refusal(&Config {
-                ring_size: 32,
-                ..good.clone()
-            })
-            .starts_with("ring_size:")
-        );
-        assert!(
-            refusal(&Config {
-                tx_budget: 31,
-                ..good.clone()
-            })
-            .starts_with("tx_budget:")
-        );
-        assert!(
-            refusal(&Config {
-                tx_budget: 4096,
-                ..good.clone()
-            })
-            .starts_with("tx_budget:")
-        );
-        let few = Config {
-            frames_per_worker: 191,
-            ..good.clone()
-        };
+        assert!(refusal(&Config { ring_size: 100, ..good.clone() }).starts_with("ring_size:"));
+        assert!(refusal(&Config { ring_size: 32, ..good.clone() }).starts_with("ring_size:"));
+        assert!(refusal(&Config { tx_budget: 31, ..good.clone() }).starts_with("tx_budget:"));
+        assert!(refusal(&Config { tx_budget: 4096, ..good.clone() }).starts_with("tx_budget:"));
+        let few = Config { frames_per_worker: 191, ..good.clone() };
         assert!(refusal(&few).starts_with("frames_per_worker: expected 192 to"));
         assert!(refusal(&good).contains("no such network interface"));
     }

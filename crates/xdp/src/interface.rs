@@ -67,13 +67,7 @@ struct Offload {
 const MERGES: &str = "merges packets before they reach the gateway";
 
 const OFFLOADS: [Offload; 4] = [
-    Offload {
-        feature: "rx-lro",
-        option: "lro",
-        effect: MERGES,
-        only_generic: false,
-        refuse: true,
-    },
+    Offload { feature: "rx-lro", option: "lro", effect: MERGES, only_generic: false, refuse: true },
     Offload {
         feature: "rx-gro-hw",
         option: "rx-gro-hw",
@@ -81,13 +75,7 @@ const OFFLOADS: [Offload; 4] = [
         only_generic: false,
         refuse: true,
     },
-    Offload {
-        feature: "rx-gro",
-        option: "gro",
-        effect: MERGES,
-        only_generic: true,
-        refuse: true,
-    },
+    Offload { feature: "rx-gro", option: "gro", effect: MERGES, only_generic: true, refuse: true },
     Offload {
         feature: "rx-vlan-hw-parse",
         option: "rxvlan",
@@ -120,38 +108,25 @@ impl Interface {
     pub fn inspect(name: &str) -> Result<Interface, Error> {
         let ask = |what: &'static str| {
             move |source: io::Error| match source.raw_os_error() {
-                Some(libc::ENODEV | libc::ENXIO) => Error::NoInterface {
-                    interface: name.to_owned(),
-                },
-                _ => Error::Inspect {
-                    interface: name.to_owned(),
-                    what,
-                    source,
-                },
+                Some(libc::ENODEV | libc::ENXIO) => {
+                    Error::NoInterface { interface: name.to_owned() }
+                }
+                _ => Error::Inspect { interface: name.to_owned(), what, source },
             }
         };
         let ethtool = Ethtool::new(name).map_err(ask("name"))?;
         let ifindex = ethtool.ifindex().map_err(ask("index"))?;
         let mtu = ethtool.mtu().map_err(ask("MTU"))?;
         if mtu > MAX_MTU {
-            return Err(Error::Mtu {
-                interface: name.to_owned(),
-                mtu,
-            });
+            return Err(Error::Mtu { interface: name.to_owned(), mtu });
         }
         if !ethtool.is_up().map_err(ask("flags"))? {
-            tracing::warn!(
-                interface = name,
-                "interface is down; run: ip link set dev {name} up"
-            );
+            tracing::warn!(interface = name, "interface is down; run: ip link set dev {name} up");
         }
         let channels = ethtool.channels().map_err(ask("queues"))?;
         let (rx_queues, tx_queues) = match channels {
             Some(queues) => (queues.rx + queues.combined, queues.tx + queues.combined),
-            None => (
-                listed_queues(name, ifindex, "rx-"),
-                listed_queues(name, ifindex, "tx-"),
-            ),
+            None => (listed_queues(name, ifindex, "rx-"), listed_queues(name, ifindex, "tx-")),
         };
         Ok(Interface {
             name: name.to_owned(),
@@ -180,21 +155,10 @@ impl Interface {
             format!("ethtool -L {interface} rx {workers} tx {workers}")
         };
         if rx < workers || tx < workers {
-            return Err(Error::TooFewQueues {
-                interface,
-                rx,
-                tx,
-                workers,
-                command,
-            });
+            return Err(Error::TooFewQueues { interface, rx, tx, workers, command });
         }
         if rx > workers {
-            return Err(Error::TooManyQueues {
-                interface,
-                rx,
-                workers,
-                command,
-            });
+            return Err(Error::TooManyQueues { interface, rx, workers, command });
         }
         Ok(())
     }
@@ -204,10 +168,7 @@ impl Interface {
     /// # Errors
     /// [`Error::Offload`] when one stays on, [`Error::Inspect`] when the kernel does not tell.
     pub fn prepare(&mut self, generic: bool) -> Result<(), Error> {
-        for offload in OFFLOADS
-            .iter()
-            .filter(|offload| generic || !offload.only_generic)
-        {
+        for offload in OFFLOADS.iter().filter(|offload| generic || !offload.only_generic) {
             self.turn_off(offload)?;
         }
         Ok(())
@@ -307,15 +268,8 @@ impl Interface {
             Err(error) => error.to_string(),
         };
         let after = self.ethtool.feature(offload.feature);
-        if !after
-            .map_err(|source| self.unreadable(source))?
-            .is_some_and(|after| after.active)
-        {
-            tracing::debug!(
-                interface = self.name,
-                offload = offload.feature,
-                "turned off"
-            );
+        if !after.map_err(|source| self.unreadable(source))?.is_some_and(|after| after.active) {
+            tracing::debug!(interface = self.name, offload = offload.feature, "turned off");
             self.turned_off.push((offload, feature));
             return Ok(());
         }
@@ -329,19 +283,12 @@ impl Interface {
             });
         }
         let (feature, effect) = (offload.feature, offload.effect);
-        tracing::warn!(
-            interface = self.name,
-            "{feature} stays on and {effect}: {reason}"
-        );
+        tracing::warn!(interface = self.name, "{feature} stays on and {effect}: {reason}");
         Ok(())
     }
 
     fn unreadable(&self, source: io::Error) -> Error {
-        Error::Inspect {
-            interface: self.name.clone(),
-            what: "offloads",
-            source,
-        }
+        Error::Inspect { interface: self.name.clone(), what: "offloads", source }
     }
 }
 
@@ -378,22 +325,14 @@ mod tests {
     fn missing_interface() {
         let error = Interface::inspect("no-such-if").unwrap_err();
         assert!(matches!(error, Error::NoInterface { .. }));
-        assert!(
-            error
-                .to_string()
-                .starts_with("interface no-such-if: no such"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("interface no-such-if: no such"), "{error}");
     }
 
     /// The loopback interface is refused: its MTU is larger than a buffer.
     #[test]
     fn loopback_is_refused() {
         let error = Interface::inspect("lo").unwrap_err();
-        assert!(
-            matches!(error, Error::Mtu { .. } | Error::Inspect { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Mtu { .. } | Error::Inspect { .. }), "{error}");
     }
 
     /// sysfs of another namespace is not believed, and an unlisted interface has one queue.

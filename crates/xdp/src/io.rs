@@ -18,8 +18,8 @@
 //!
 //! # System calls
 //!
-//! One kick a batch, not a packet: in copy mode `sendto` is where the sending happens, and its fixed
-//! cost is shared by the batch. Receiving makes no call while packets keep coming, unless the
+//! One kick a batch, not a packet: in copy mode `sendto` is where the sending happens, and its
+//! fixed cost is shared by the batch. Receiving makes no call while packets keep coming, unless the
 //! driver asks for one (need-wakeup).
 //!
 //! What this file does not do: it never waits for room (a batch that does not fit after a bounded
@@ -250,14 +250,9 @@ impl PacketIo for XdpIo {
 
     fn wait(&mut self, timeout: Duration, ready: &dyn Fn() -> bool) {
         self.counters.waits += 1;
-        let timeout = if self.is_impatient() {
-            timeout.min(IMPATIENT)
-        } else {
-            timeout
-        };
+        let timeout = if self.is_impatient() { timeout.min(IMPATIENT) } else { timeout };
         // Polling a socket also wakes its driver and sends what is left in its TX ring.
-        self.sleeper
-            .sleep(self.queues.iter().map(AsFd::as_fd), timeout, ready);
+        self.sleeper.sleep(self.queues.iter().map(AsFd::as_fd), timeout, ready);
     }
 }
 
@@ -286,16 +281,8 @@ impl PublishedCounters {
             rx_kicks,
             waits,
         } = *counters;
-        let values = [
-            received,
-            sent,
-            not_accepted,
-            unsendable,
-            bad_descriptors,
-            tx_kicks,
-            rx_kicks,
-            waits,
-        ];
+        let values =
+            [received, sent, not_accepted, unsendable, bad_descriptors, tx_kicks, rx_kicks, waits];
         for (slot, value) in self.0.iter().zip(values) {
             slot.store(value, Ordering::Relaxed);
         }
@@ -303,16 +290,8 @@ impl PublishedCounters {
 
     /// Each counter is exact; they may be of two neighbouring moments.
     pub(crate) fn load(&self) -> IoCounters {
-        let [
-            received,
-            sent,
-            not_accepted,
-            unsendable,
-            bad_descriptors,
-            tx_kicks,
-            rx_kicks,
-            waits,
-        ] = &self.0;
+        let [received, sent, not_accepted, unsendable, bad_descriptors, tx_kicks, rx_kicks, waits] =
+            &self.0;
         let load = |slot: &AtomicU64| slot.load(Ordering::Relaxed);
         IoCounters {
             received: load(received),
@@ -349,10 +328,7 @@ mod tests {
             kernels.push(kernel);
         }
         let sleeper = Sleeper::new().unwrap();
-        (
-            XdpIo::new(region, queues, minted, ring_size as usize, sleeper),
-            kernels,
-        )
+        (XdpIo::new(region, queues, minted, ring_size as usize, sleeper), kernels)
     }
 
     /// The kernel receives at most `count` packets; returns how many.
@@ -360,11 +336,8 @@ mod tests {
         let room = kernel.rx.room(count);
         let mut filled = Vec::new();
         kernel.fill.consume(room, |offset| filled.push(offset));
-        let descriptors = filled.into_iter().map(|offset| Descriptor {
-            addr: offset + 256,
-            len: 60,
-            options: 0,
-        });
+        let descriptors =
+            filled.into_iter().map(|offset| Descriptor { addr: offset + 256, len: 60, options: 0 });
         kernel.rx.produce(descriptors)
     }
 
@@ -372,9 +345,7 @@ mod tests {
     fn depart(kernel: &mut Kernel, count: u32) {
         let room = kernel.completion.room(count);
         let mut sent = Vec::new();
-        kernel
-            .tx
-            .consume(room, |descriptor| sent.push(descriptor.addr));
+        kernel.tx.consume(room, |descriptor| sent.push(descriptor.addr));
         kernel.completion.produce(sent.into_iter());
     }
 
@@ -469,36 +440,16 @@ mod tests {
     #[test]
     fn fill_rings_share_the_frames() {
         let (io, _kernels) = rig(1024, 128);
-        assert_eq!(
-            io.frames(),
-            FrameCount {
-                free: 1024 - 256,
-                receiving: 256,
-                sending: 0
-            }
-        );
+        assert_eq!(io.frames(), FrameCount { free: 1024 - 256, receiving: 256, sending: 0 });
         let (mut io, mut kernels) = rig(320, 128);
-        assert_eq!(
-            io.frames(),
-            FrameCount {
-                free: 80,
-                receiving: 240,
-                sending: 0
-            }
-        );
+        assert_eq!(io.frames(), FrameCount { free: 80, receiving: 240, sending: 0 });
         let received = arrive(&mut kernels[0], u32::MAX);
         assert_eq!(received, 120, "half of what can be spared");
         let mut batch = Batch::new();
         io.recv(Port(0), &mut batch);
         io.service();
-        assert_eq!(
-            io.frames().free,
-            80,
-            "held packets leave less to refill with"
-        );
-        batch
-            .drain(..)
-            .for_each(|packet| io.recycle(packet.into_free()));
+        assert_eq!(io.frames().free, 80, "held packets leave less to refill with");
+        batch.drain(..).for_each(|packet| io.recycle(packet.into_free()));
         io.service();
         assert_eq!((io.frames().free, io.frames().receiving), (80, 240));
         assert_eq!(io.queues[1].receiving(), 120);
@@ -522,9 +473,7 @@ mod tests {
         depart(&mut kernels[1], 20);
         io.send(Port(1), &mut batch);
         assert_eq!((batch.len(), batch[0].data()[0]), (16, 84));
-        batch
-            .drain(..)
-            .for_each(|packet| io.recycle(packet.into_free()));
+        batch.drain(..).for_each(|packet| io.recycle(packet.into_free()));
     }
 
     /// What is published is what is read, field by field.

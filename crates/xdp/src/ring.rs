@@ -74,12 +74,7 @@ impl Mapping {
         offset: libc::off_t,
         len: usize,
     ) -> io::Result<Mapping> {
-        Mapping::map(
-            libc::MAP_SHARED | libc::MAP_POPULATE,
-            socket.as_raw_fd(),
-            offset,
-            len,
-        )
+        Mapping::map(libc::MAP_SHARED | libc::MAP_POPULATE, socket.as_raw_fd(), offset, len)
     }
 
     /// Maps `len` zeroed bytes of anonymous memory, to run a ring without a kernel behind it.
@@ -107,15 +102,10 @@ impl Mapping {
 
     /// Pointer to `count` values of `T` at `offset`, when they lie inside and are aligned.
     fn at<T>(&self, offset: usize, count: usize) -> io::Result<NonNull<T>> {
-        let end = count
-            .checked_mul(size_of::<T>())
-            .and_then(|bytes| bytes.checked_add(offset));
+        let end = count.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(offset));
         let inside = end.is_some_and(|end| end <= self.len);
         if !inside || !offset.is_multiple_of(align_of::<T>()) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "impossible ring layout",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "impossible ring layout"));
         }
         // SAFETY: `offset` is inside the mapping. Why not safe: pointer arithmetic.
         Ok(unsafe { self.base.add(offset) }.cast())
@@ -149,10 +139,7 @@ unsafe impl<T: Copy + Send> Send for Ring<T> {}
 impl<T: Copy> Ring<T> {
     fn new(mapping: &Arc<Mapping>, layout: Layout) -> io::Result<Ring<T>> {
         if !layout.capacity.is_power_of_two() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "ring size not a power of 2",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "ring size not a power of 2"));
         }
         Ok(Ring {
             producer: mapping.at(layout.producer, 1)?,
@@ -191,11 +178,7 @@ impl<T: Copy> Ring<T> {
     /// Slots between the two indices; an impossible distance counts as `impossible`.
     fn distance(&self, produced: u32, consumed: u32, impossible: u32) -> u32 {
         let distance = produced.wrapping_sub(consumed);
-        if distance <= self.capacity {
-            distance
-        } else {
-            impossible
-        }
+        if distance <= self.capacity { distance } else { impossible }
     }
 }
 
@@ -214,11 +197,7 @@ impl<T: Copy> Producer<T> {
         let ring = Ring::new(mapping, layout)?;
         let produced = ring.producer().load(Ordering::Relaxed);
         let consumed = ring.consumer().load(Ordering::Acquire);
-        Ok(Producer {
-            ring,
-            produced,
-            consumed,
-        })
+        Ok(Producer { ring, produced, consumed })
     }
 
     /// How many of `want` items fit now.
@@ -252,8 +231,7 @@ impl<T: Copy> Producer<T> {
     #[inline]
     pub(crate) fn pending(&mut self) -> u32 {
         self.consumed = self.ring.consumer().load(Ordering::Acquire);
-        self.ring
-            .distance(self.produced, self.consumed, self.ring.capacity)
+        self.ring.distance(self.produced, self.consumed, self.ring.capacity)
     }
 
     /// True when the kernel waits for a system call before it looks at the ring again.
@@ -263,9 +241,7 @@ impl<T: Copy> Producer<T> {
     }
 
     fn cached_room(&self) -> u32 {
-        let used = self
-            .ring
-            .distance(self.produced, self.consumed, self.ring.capacity);
+        let used = self.ring.distance(self.produced, self.consumed, self.ring.capacity);
         self.ring.capacity - used
     }
 }
@@ -285,11 +261,7 @@ impl<T: Copy> Consumer<T> {
         let ring = Ring::new(mapping, layout)?;
         let consumed = ring.consumer().load(Ordering::Relaxed);
         let produced = ring.producer().load(Ordering::Acquire);
-        Ok(Consumer {
-            ring,
-            produced,
-            consumed,
-        })
+        Ok(Consumer { ring, produced, consumed })
     }
 
     /// Reads at most `max` items, gives their slots back, and returns how many there were.
@@ -324,13 +296,7 @@ pub(crate) mod fake {
     const SLOTS_AT: usize = 192;
 
     pub(crate) fn layout(capacity: u32) -> Layout {
-        Layout {
-            producer: 0,
-            consumer: 64,
-            flags: 128,
-            slots: SLOTS_AT,
-            capacity,
-        }
+        Layout { producer: 0, consumer: 64, flags: 128, slots: SLOTS_AT, capacity }
     }
 
     pub(crate) fn memory(capacity: u32) -> Arc<Mapping> {
@@ -385,10 +351,8 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            (0..40_u32).prop_map(Step::Produce),
-            (0..40_u32).prop_map(Step::Consume),
-        ];
+        let step =
+            prop_oneof![(0..40_u32).prop_map(Step::Produce), (0..40_u32).prop_map(Step::Consume),];
         proptest::collection::vec(step, 0..200)
     }
 
@@ -503,31 +467,13 @@ mod tests {
         let memory = memory(8);
         let good = layout(8);
         let bad = [
-            Layout {
-                capacity: 0,
-                ..good
-            },
-            Layout {
-                capacity: 6,
-                ..good
-            },
-            Layout {
-                capacity: 1 << 31,
-                ..good
-            },
-            Layout {
-                producer: good.slots + 128,
-                ..good
-            },
-            Layout {
-                consumer: usize::MAX,
-                ..good
-            },
+            Layout { capacity: 0, ..good },
+            Layout { capacity: 6, ..good },
+            Layout { capacity: 1 << 31, ..good },
+            Layout { producer: good.slots + 128, ..good },
+            Layout { consumer: usize::MAX, ..good },
             Layout { flags: 130, ..good },
-            Layout {
-                slots: good.slots + 8,
-                ..good
-            },
+            Layout { slots: good.slots + 8, ..good },
         ];
         for layout in bad {
             // SAFETY: no second end exists.

@@ -52,16 +52,10 @@ const MAX_FUTILE_KICKS: u32 = 8;
 /// Shortest frame the kernel is given: an Ethernet header.
 const MIN_FRAME: usize = 14;
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a frame is a few thousand bytes"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "a frame is a few thousand bytes")]
 const CHUNK_SIZE: u32 = FRAME_SIZE as u32;
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "address families are small numbers"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "address families are small numbers")]
 const FAMILY: u16 = libc::AF_XDP as u16;
 
 /// How a socket that registers the UMEM binds; the sockets that share it follow.
@@ -227,9 +221,7 @@ impl Socket {
         let want = u32::try_from(free.len().min(max)).unwrap_or(u32::MAX);
         let room = self.fill.room(want) as usize;
         let frames = free.drain(free.len() - room..);
-        self.receiving += self
-            .fill
-            .produce(frames.map(|frame| region.release_free(frame)));
+        self.receiving += self.fill.produce(frames.map(|frame| region.release_free(frame)));
     }
 
     /// Wakes the driver when it waits for frames to receive into.
@@ -244,14 +236,7 @@ impl Socket {
         unsafe {
             let fd = self.fd.as_raw_fd();
             let null = ptr::null_mut();
-            libc::recvfrom(
-                fd,
-                null,
-                0,
-                libc::MSG_DONTWAIT,
-                ptr::null_mut(),
-                ptr::null_mut(),
-            );
+            libc::recvfrom(fd, null, 0, libc::MSG_DONTWAIT, ptr::null_mut(), ptr::null_mut());
         }
     }
 
@@ -268,11 +253,7 @@ impl Socket {
                 return None;
             }
             let (addr, len) = region.release_packet(packet);
-            Some(Descriptor {
-                addr,
-                len,
-                options: 0,
-            })
+            Some(Descriptor { addr, len, options: 0 })
         });
         self.sending += self.tx.produce(descriptors);
     }
@@ -335,11 +316,7 @@ impl Socket {
             let fd = self.fd.as_raw_fd();
             libc::sendto(fd, ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
         };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 
@@ -412,18 +389,8 @@ fn map_rings(fd: BorrowedFd<'_>, capacity: u32) -> Result<[MappedRing; 4], OpenE
     ] {
         set_option(fd, name, &capacity).map_err(step(what))?;
     }
-    let zero = libc::xdp_ring_offset {
-        producer: 0,
-        consumer: 0,
-        desc: 0,
-        flags: 0,
-    };
-    let mut at = libc::xdp_mmap_offsets {
-        rx: zero,
-        tx: zero,
-        fr: zero,
-        cr: zero,
-    };
+    let zero = libc::xdp_ring_offset { producer: 0, consumer: 0, desc: 0, flags: 0 };
+    let mut at = libc::xdp_mmap_offsets { rx: zero, tx: zero, fr: zero, cr: zero };
     option(fd, libc::XDP_MMAP_OFFSETS, &mut at).map_err(step("XDP_MMAP_OFFSETS"))?;
     let map = |page: u64, parts: libc::xdp_ring_offset, slot: usize| {
         map_ring(fd, page, parts, slot, capacity).map_err(step("mmap of a ring"))
@@ -431,11 +398,7 @@ fn map_rings(fd: BorrowedFd<'_>, capacity: u32) -> Result<[MappedRing; 4], OpenE
     let descriptor = size_of::<Descriptor>();
     Ok([
         map(libc::XDP_UMEM_PGOFF_FILL_RING, at.fr, size_of::<u64>())?,
-        map(
-            libc::XDP_UMEM_PGOFF_COMPLETION_RING,
-            at.cr,
-            size_of::<u64>(),
-        )?,
+        map(libc::XDP_UMEM_PGOFF_COMPLETION_RING, at.cr, size_of::<u64>())?,
         map(const { libc::XDP_PGOFF_RX_RING as u64 }, at.rx, descriptor)?,
         map(const { libc::XDP_PGOFF_TX_RING as u64 }, at.tx, descriptor)?,
     ])
@@ -483,11 +446,7 @@ fn bind(fd: BorrowedFd<'_>, options: &Options, first: Option<&Socket>) -> io::Re
     // SAFETY: the address is a live sockaddr_xdp of the length given. Why not safe: nix has no
     // such address.
     let result = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn zero_copy(fd: BorrowedFd<'_>) -> io::Result<bool> {
@@ -514,10 +473,7 @@ unsafe impl Plain for libc::xdp_statistics {}
 unsafe impl Plain for libc::xdp_options {}
 
 /// Length of an argument of a system call.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "arguments are a few dozen bytes"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "arguments are a few dozen bytes")]
 const fn length_of<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
@@ -528,11 +484,7 @@ fn set_option<T: Plain>(fd: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io:
     // SAFETY: `value` is live and of length `len`. Why not safe: nix has no options of AF_XDP.
     let result =
         unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_XDP, name, value.cast(), len) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn option<T: Plain>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io::Result<()> {
@@ -542,11 +494,7 @@ fn option<T: Plain>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io:
     // Why not safe: nix has no options of AF_XDP.
     let result =
         unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, name, value.cast(), &mut len) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A socket whose kernel is a test.
@@ -599,16 +547,11 @@ mod tests {
     use super::*;
 
     fn descriptor(addr: u64, len: u32) -> Descriptor {
-        Descriptor {
-            addr,
-            len,
-            options: 0,
-        }
+        Descriptor { addr, len, options: 0 }
     }
 
     fn release(region: &Region, free: Vec<FreeFrame>) {
-        free.into_iter()
-            .for_each(|frame| _ = region.release_free(frame));
+        free.into_iter().for_each(|frame| _ = region.release_free(frame));
     }
 
     /// Impossible descriptors of received packets are counted and skipped; those between them
@@ -620,25 +563,17 @@ mod tests {
         socket.refill(&mut free, 4);
         let mut given = Vec::new();
         kernel.fill.consume(8, |offset| given.push(offset));
-        let good = [
-            descriptor(given[0] + 256, 60),
-            descriptor(given[1] + 300, 1748),
-        ];
+        let good = [descriptor(given[0] + 256, 60), descriptor(given[1] + 300, 1748)];
         let bad = [
             descriptor(region.len() as u64, 60),
             descriptor(u64::MAX, 60),
             descriptor(given[2] + 256, 1793),
             descriptor(given[3], u32::MAX),
         ];
-        kernel
-            .rx
-            .produce([bad[0], good[0], bad[1], bad[2], good[1], bad[3]].into_iter());
+        kernel.rx.produce([bad[0], good[0], bad[1], bad[2], good[1], bad[3]].into_iter());
         let mut batch = Batch::new();
         socket.receive(&mut batch);
-        assert_eq!(
-            batch.iter().map(Packet::len).collect::<Vec<_>>(),
-            [60, 1748]
-        );
+        assert_eq!(batch.iter().map(Packet::len).collect::<Vec<_>>(), [60, 1748]);
         assert!(batch.iter().all(|packet| packet.port() == Port(2)));
         assert_eq!(socket.counters().bad_descriptors, 4);
         release(region, batch.into_iter().map(Packet::into_free).collect());
@@ -651,22 +586,13 @@ mod tests {
         let (region, mut free) = Region::leak(2);
         let (mut socket, mut kernel) = fake::socket(region, Port(0), 8);
         let mut batch = Batch::new();
-        batch.push(
-            free.pop()
-                .unwrap()
-                .with_contents(Port(0), &[1; 60])
-                .unwrap(),
-        );
+        batch.push(free.pop().unwrap().with_contents(Port(0), &[1; 60]).unwrap());
         socket.enqueue(&mut batch, &mut free);
         assert_eq!((socket.sending(), free.len()), (1, 1));
         let mut sent = Vec::new();
-        kernel
-            .tx
-            .consume(8, |descriptor| sent.push((descriptor.addr, descriptor.len)));
+        kernel.tx.consume(8, |descriptor| sent.push((descriptor.addr, descriptor.len)));
         assert_eq!(sent, [(2048 + 256, 60)]);
-        kernel
-            .completion
-            .produce([4096, sent[0].0, u64::MAX].into_iter());
+        kernel.completion.produce([4096, sent[0].0, u64::MAX].into_iter());
         socket.reap(&mut free);
         assert_eq!((free.len(), socket.counters().bad_descriptors), (2, 2));
         assert_eq!(socket.sending(), 0);
@@ -684,20 +610,11 @@ mod tests {
             batch.push(frame.with_contents(Port(0), &[0; 60][..len]).unwrap());
         }
         socket.enqueue(&mut batch, &mut free);
-        assert_eq!(
-            (batch.len(), free.len()),
-            (1, 2),
-            "four slots were looked for"
-        );
+        assert_eq!((batch.len(), free.len()), (1, 2), "four slots were looked for");
         socket.enqueue(&mut batch, &mut free);
-        assert_eq!(
-            (batch.len(), free.len(), socket.counters().unsendable),
-            (0, 3, 3)
-        );
+        assert_eq!((batch.len(), free.len(), socket.counters().unsendable), (0, 3, 3));
         let mut lengths = Vec::new();
-        kernel
-            .tx
-            .consume(8, |descriptor| lengths.push(descriptor.len));
+        kernel.tx.consume(8, |descriptor| lengths.push(descriptor.len));
         assert_eq!(lengths, [14, 60]);
         release(region, free);
     }

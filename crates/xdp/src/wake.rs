@@ -78,18 +78,11 @@ impl Sleeper {
     pub(crate) fn new() -> io::Result<Sleeper> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = EventFd::from_flags(flags)?;
-        Ok(Sleeper {
-            shared: Arc::new(Shared {
-                event,
-                sleeping: AtomicBool::new(false),
-            }),
-        })
+        Ok(Sleeper { shared: Arc::new(Shared { event, sleeping: AtomicBool::new(false) }) })
     }
 
     pub(crate) fn waker(&self) -> Waker {
-        Waker {
-            shared: Arc::clone(&self.shared),
-        }
+        Waker { shared: Arc::clone(&self.shared) }
     }
 
     /// Blocks until one of `sockets` is readable, the worker is woken, or `timeout` passed; returns
@@ -111,11 +104,7 @@ impl Sleeper {
     fn block<'fd>(&self, sockets: impl Iterator<Item = BorrowedFd<'fd>>, timeout: Duration) {
         let mut polled: ArrayVec<PollFd<'_>, { MAX_PORTS + 1 }> = ArrayVec::new();
         polled.push(PollFd::new(self.shared.event.as_fd(), PollFlags::POLLIN));
-        polled.extend(
-            sockets
-                .take(MAX_PORTS)
-                .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
-        );
+        polled.extend(sockets.take(MAX_PORTS).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         // An error (a signal) ends the sleep like a wake-up for nothing.
         let _ = ppoll(&mut polled, Some(TimeSpec::from_duration(timeout)), None);
         if polled[0].any().unwrap_or(true) {
@@ -228,11 +217,7 @@ mod tests {
                 wait_for(&left, &pong, round);
             }
         });
-        assert!(
-            start.elapsed() < LONG,
-            "a wake-up was lost: {:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < LONG, "a wake-up was lost: {:?}", start.elapsed());
     }
 
     /// Publishing and falling asleep at the same moment, again and again: the sleeper sees the
@@ -276,9 +261,6 @@ mod tests {
                 missed += u64::from(!seen.get() && !woken);
             }
         });
-        assert_eq!(
-            missed, 0,
-            "rounds in which both looked too early, of {ROUNDS}"
-        );
+        assert_eq!(missed, 0, "rounds in which both looked too early, of {ROUNDS}");
     }
 }

@@ -167,7 +167,10 @@ pub fn measure(args: &EngineArgs) -> anyhow::Result<Cell> {
 pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
     let cores = core_affinity::get_core_ids().context("cannot read the cores of this machine")?;
     let Some(id) = cores.iter().find(|id| id.id == core) else {
-        bail!("core {core}: expected one of {:?}", cores.iter().map(|id| id.id).collect::<Vec<_>>());
+        bail!(
+            "core {core}: expected one of {:?}",
+            cores.iter().map(|id| id.id).collect::<Vec<_>>()
+        );
     };
     ensure!(core_affinity::set_for_current(*id), "cannot pin to core {core}");
     Ok(())

@@ -40,10 +40,7 @@ pub enum ConfigError {
 
 impl ConfigError {
     pub(super) fn read(file: &str, reason: io::Error) -> ConfigError {
-        ConfigError::Read {
-            file: one_line(file),
-            reason,
-        }
+        ConfigError::Read { file: one_line(file), reason }
     }
 
     pub(super) fn invalid(
@@ -66,11 +63,7 @@ impl ConfigError {
 pub(super) fn shown(value: &str) -> String {
     let length = value.chars().count();
     let hex = value.chars().filter(char::is_ascii_hexdigit).count();
-    let run = value
-        .split(|c: char| !c.is_ascii_hexdigit())
-        .map(str::len)
-        .max()
-        .unwrap_or(0);
+    let run = value.split(|c: char| !c.is_ascii_hexdigit()).map(str::len).max().unwrap_or(0);
     if length > QUOTED_MAX || hex > HEX_MAX || run > HEX_RUN_MAX {
         format!("{length} characters")
     } else {
@@ -102,10 +95,7 @@ mod tests {
         assert_eq!(shown("2001:db8::1/64"), "`2001:db8::1/64`");
         assert_eq!(shown("a\nb"), "`a\\nb`");
         assert_eq!(shown("0001020304050607"), "16 characters");
-        assert_eq!(
-            shown("00:01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0f"),
-            "47 characters"
-        );
+        assert_eq!(shown("00:01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0f"), "47 characters");
         assert_eq!(shown(&"z".repeat(65)), "65 characters");
     }
 
@@ -113,10 +103,7 @@ mod tests {
     #[test]
     fn messages_are_one_line() {
         let error = ConfigError::invalid("a\nb.toml", 3, "x\r\u{2028}", "bad\tthing\n");
-        assert_eq!(
-            error.to_string(),
-            "a\\nb.toml:3: x\\r\\u{2028}: bad\\tthing\\n"
-        );
+        assert_eq!(error.to_string(), "a\\nb.toml:3: x\\r\\u{2028}: bad\\tthing\\n");
         let error = ConfigError::read("c.toml", io::Error::other("no disk"));
         assert_eq!(error.to_string(), "c.toml: cannot be read: no disk");
     }

@@ -39,14 +39,7 @@ use self::reader::Section;
 use self::reader::Source;
 
 /// Keys of the file, and of each of its sections.
-const KEYS: [&str; 6] = [
-    "state_directory",
-    "interfaces",
-    "workers",
-    "lab",
-    "sa",
-    "policy",
-];
+const KEYS: [&str; 6] = ["state_directory", "interfaces", "workers", "lab", "sa", "policy"];
 const INTERFACES_KEYS: [&str; 4] = ["protected", "unprotected", "mode", "zero_copy"];
 const WORKERS_KEYS: [&str; 2] = ["count", "cores"];
 const LAB_KEYS: [&str; 1] = ["static_keys"];
@@ -152,12 +145,7 @@ impl Config {
             Ok(text) => Config::parse(&file_name, text),
             Err(error) => {
                 let line = reader::line_starts(&octets[..error.valid_up_to()]).len();
-                Err(ConfigError::invalid(
-                    &file_name,
-                    line,
-                    "TOML",
-                    "expected text in UTF-8",
-                ))
+                Err(ConfigError::invalid(&file_name, line, "TOML", "expected text in UTF-8"))
             }
         }
     }
@@ -188,14 +176,7 @@ impl Config {
         };
         let sas = sa::read(&tables(&root, "sa", &sa::KEYS)?, lab)?;
         let policies = policy::read(&tables(&root, "policy", &policy::KEYS)?, &sas)?;
-        Ok(Config {
-            interfaces,
-            workers,
-            lab,
-            state_directory,
-            sas,
-            policies,
-        })
+        Ok(Config { interfaces, workers, lab, state_directory, sas, policies })
     }
 
     /// A file with every key in it, for documentation and help.
@@ -229,21 +210,14 @@ fn tables<'a>(
     key: &str,
     keys: &[&str],
 ) -> Result<Vec<Section<'a>>, ConfigError> {
-    root.optional(key)
-        .map_or(Ok(Vec::new()), |field| field.sections(keys))
+    root.optional(key).map_or(Ok(Vec::new()), |field| field.sections(keys))
 }
 
 fn read_interfaces(section: &Section<'_>) -> Result<Interfaces, ConfigError> {
-    const MODES: [(&str, Mode); 3] = [
-        ("auto", Mode::Auto),
-        ("native", Mode::Native),
-        ("generic", Mode::Generic),
-    ];
-    const ZERO_COPIES: [(&str, ZeroCopy); 3] = [
-        ("auto", ZeroCopy::Auto),
-        ("off", ZeroCopy::Off),
-        ("require", ZeroCopy::Require),
-    ];
+    const MODES: [(&str, Mode); 3] =
+        [("auto", Mode::Auto), ("native", Mode::Native), ("generic", Mode::Generic)];
+    const ZERO_COPIES: [(&str, ZeroCopy); 3] =
+        [("auto", ZeroCopy::Auto), ("off", ZeroCopy::Off), ("require", ZeroCopy::Require)];
     let mut taken = Vec::new();
     let protected = read_side(section, "protected", &mut taken)?;
     let unprotected = read_side(section, "unprotected", &mut taken)?;
@@ -253,9 +227,7 @@ fn read_interfaces(section: &Section<'_>) -> Result<Interfaces, ConfigError> {
             format!("expected at most {MAX_PORTS} interfaces on both sides, found {count}");
         return Err(section.error("unprotected", problem));
     }
-    let mode = section
-        .optional("mode")
-        .map_or(Ok(Mode::Auto), |field| field.word(&MODES))?;
+    let mode = section.optional("mode").map_or(Ok(Mode::Auto), |field| field.word(&MODES))?;
     let zero_copy = section
         .optional("zero_copy")
         .map_or(Ok(ZeroCopy::Auto), |field| field.word(&ZERO_COPIES))?;
@@ -264,12 +236,7 @@ fn read_interfaces(section: &Section<'_>) -> Result<Interfaces, ConfigError> {
                        found `require`";
         return Err(section.error("zero_copy", problem));
     }
-    Ok(Interfaces {
-        protected,
-        unprotected,
-        mode,
-        zero_copy,
-    })
+    Ok(Interfaces { protected, unprotected, mode, zero_copy })
 }
 
 /// The interfaces of one side. `taken` holds those read so far, with the key they stood under.
@@ -278,9 +245,7 @@ fn read_side<'k>(
     key: &'k str,
     taken: &mut Vec<(String, &'k str)>,
 ) -> Result<Vec<String>, ConfigError> {
-    let fields = section
-        .required(key, INTERFACE_NAMES)?
-        .list(INTERFACE_NAMES)?;
+    let fields = section.required(key, INTERFACE_NAMES)?.list(INTERFACE_NAMES)?;
     let mut names = Vec::with_capacity(fields.len());
     for field in &fields {
         let name = read_interface(field)?;
@@ -310,15 +275,9 @@ fn read_interface(field: &Field<'_>) -> Result<String, ConfigError> {
 }
 
 fn read_workers(section: &Section<'_>) -> Result<Workers, ConfigError> {
-    let count = section
-        .optional("count")
-        .map(|field| field.number(1..=WORKERS_MAX))
-        .transpose()?;
+    let count = section.optional("count").map(|field| field.number(1..=WORKERS_MAX)).transpose()?;
     let Some(field) = section.optional("cores") else {
-        return Ok(Workers {
-            count,
-            cores: Vec::new(),
-        });
+        return Ok(Workers { count, cores: Vec::new() });
     };
     let mut cores = Vec::new();
     for core in field.list("a list of core numbers such as [0, 1]")? {
@@ -333,31 +292,22 @@ fn read_workers(section: &Section<'_>) -> Result<Workers, ConfigError> {
         Some(count) if count != length => Err(field.error(format_args!(
             "expected {count} cores, one for each worker of workers.count, found {length}"
         ))),
-        None if length > WORKERS_MAX => Err(field.error(format_args!(
-            "expected at most {WORKERS_MAX} cores, found {length}"
-        ))),
-        _ => Ok(Workers {
-            count: Some(length),
-            cores,
-        }),
+        None if length > WORKERS_MAX => {
+            Err(field.error(format_args!("expected at most {WORKERS_MAX} cores, found {length}")))
+        }
+        _ => Ok(Workers { count: Some(length), cores }),
     }
 }
 
 fn read_lab(section: &Section<'_>) -> Result<Lab, ConfigError> {
-    let static_keys = section
-        .optional("static_keys")
-        .map_or(Ok(false), |field| field.flag())?;
+    let static_keys = section.optional("static_keys").map_or(Ok(false), |field| field.flag())?;
     Ok(Lab { static_keys })
 }
 
 fn read_state_directory(field: &Field<'_>) -> Result<PathBuf, ConfigError> {
     let expected = "an absolute path";
     let path = PathBuf::from(field.text(expected)?);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(field.wrong(expected))
-    }
+    if path.is_absolute() { Ok(path) } else { Err(field.wrong(expected)) }
 }
 
 #[cfg(test)]

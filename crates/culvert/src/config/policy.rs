@@ -58,16 +58,12 @@ pub enum Action {
 /// Reads the policies. Where both selectors are `"any"`, one table makes two policies, the first
 /// for IPv4 and the second for IPv6.
 pub(super) fn read(sections: &[Section<'_>], sas: &[Sa]) -> Result<Vec<Policy>, ConfigError> {
-    let names = sas
-        .iter()
-        .enumerate()
-        .filter_map(|(index, sa)| Some((sa.name.as_deref()?, index)));
+    let names = sas.iter().enumerate().filter_map(|(index, sa)| Some((sa.name.as_deref()?, index)));
     let names: BTreeMap<&str, usize> = names.collect();
     let mut policies = Vec::with_capacity(sections.len());
     for section in sections {
-        let direction = section
-            .required("direction", "\"inbound\" or \"outbound\"")?
-            .word(&DIRECTIONS)?;
+        let direction =
+            section.required("direction", "\"inbound\" or \"outbound\"")?.word(&DIRECTIONS)?;
         let pairs = selectors(section)?;
         let action = action(section, direction, sas, &names)?;
         let line = section.line();
@@ -144,14 +140,10 @@ fn action(
     sas: &[Sa],
     names: &BTreeMap<&str, usize>,
 ) -> Result<Action, ConfigError> {
-    const VERBS: [(&str, Verb); 3] = [
-        ("protect", Verb::Protect),
-        ("bypass", Verb::Bypass),
-        ("discard", Verb::Discard),
-    ];
-    let verb = section
-        .required("action", "\"protect\", \"bypass\" or \"discard\"")?
-        .word(&VERBS)?;
+    const VERBS: [(&str, Verb); 3] =
+        [("protect", Verb::Protect), ("bypass", Verb::Bypass), ("discard", Verb::Discard)];
+    let verb =
+        section.required("action", "\"protect\", \"bypass\" or \"discard\"")?.word(&VERBS)?;
     let unused = match verb {
         Verb::Protect => {
             let expected = format!("the name of an {direction} SA for action = \"protect\"");
@@ -176,10 +168,7 @@ fn protect(
 ) -> Result<Action, ConfigError> {
     let name = field.text(expected)?;
     let Some(&sa) = names.get(name) else {
-        return Err(field.error(format_args!(
-            "expected {expected}, found no SA {}",
-            shown(name)
-        )));
+        return Err(field.error(format_args!("expected {expected}, found no SA {}", shown(name))));
     };
     if sas[sa].direction != direction {
         return Err(field.error(format_args!(

@@ -28,11 +28,7 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     pub(super) fn new(file: &'a str, text: &'a str) -> Source<'a> {
         let line_starts = line_starts(text.as_bytes());
-        Source {
-            file,
-            text,
-            line_starts,
-        }
+        Source { file, text, line_starts }
     }
 
     /// The tree of the text.
@@ -71,13 +67,8 @@ impl<'a> Source<'a> {
 
 /// Offsets of the first octet of each line; never empty.
 pub(super) fn line_starts(text: &[u8]) -> Vec<usize> {
-    let ends = text
-        .iter()
-        .enumerate()
-        .filter(|&(_, &octet)| octet == b'\n');
-    std::iter::once(0)
-        .chain(ends.map(|(at, _)| at + 1))
-        .collect()
+    let ends = text.iter().enumerate().filter(|&(_, &octet)| octet == b'\n');
+    std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect()
 }
 
 /// One table of the file, all of whose keys are known.
@@ -95,13 +86,7 @@ impl<'a> Section<'a> {
         tree: &'a DeTable<'a>,
         keys: &[&str],
     ) -> Result<Section<'a>, ConfigError> {
-        Section {
-            source,
-            table: tree,
-            path: String::new(),
-            line: 1,
-        }
-        .checked(keys)
+        Section { source, table: tree, path: String::new(), line: 1 }.checked(keys)
     }
 
     /// Line of the header.
@@ -126,8 +111,7 @@ impl<'a> Section<'a> {
         key: &str,
         expected: impl Display,
     ) -> Result<Field<'a>, ConfigError> {
-        self.optional(key)
-            .ok_or_else(|| self.missing(key, expected))
+        self.optional(key).ok_or_else(|| self.missing(key, expected))
     }
 
     /// The error for a field the table lacks.
@@ -144,10 +128,7 @@ impl<'a> Section<'a> {
 
     /// Refuses a key that is not among `keys`; the first in the file, if there are more.
     fn checked(self, keys: &[&str]) -> Result<Section<'a>, ConfigError> {
-        let unknown = self
-            .table
-            .keys()
-            .filter(|key| !keys.contains(&key.get_ref().as_ref()));
+        let unknown = self.table.keys().filter(|key| !keys.contains(&key.get_ref().as_ref()));
         let Some(key) = unknown.min_by_key(|key| key.span().start) else {
             return Ok(self);
         };
@@ -162,17 +143,11 @@ impl<'a> Section<'a> {
             ""
         };
         let problem = format!("unknown key: expected one of {}{above}", keys.join(", "));
-        Err(self
-            .source
-            .error(self.source.line(key.span().start), &path, problem))
+        Err(self.source.error(self.source.line(key.span().start), &path, problem))
     }
 
     fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 }
 
@@ -203,9 +178,7 @@ impl<'a> Field<'a> {
 
     /// A boolean.
     pub(super) fn flag(&self) -> Result<bool, ConfigError> {
-        self.value
-            .as_bool()
-            .ok_or_else(|| self.wrong("true or false"))
+        self.value.as_bool().ok_or_else(|| self.wrong("true or false"))
     }
 
     /// An integer in `range`.
@@ -217,11 +190,7 @@ impl<'a> Field<'a> {
             .and_then(|number| T::try_from(number).ok())
             .filter(|number| range.contains(number))
             .ok_or_else(|| {
-                self.wrong(format_args!(
-                    "an integer from {} to {}",
-                    range.start(),
-                    range.end()
-                ))
+                self.wrong(format_args!("an integer from {} to {}", range.start(), range.end()))
             })
     }
 
@@ -229,9 +198,7 @@ impl<'a> Field<'a> {
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, ConfigError> {
         let found = self.as_text();
         let meant = words.iter().find(|(word, _)| Some(*word) == found);
-        meant
-            .map(|&(_, meaning)| meaning)
-            .ok_or_else(|| self.wrong(alternatives(words)))
+        meant.map(|&(_, meaning)| meaning).ok_or_else(|| self.wrong(alternatives(words)))
     }
 
     /// The values of an array that is not empty.
@@ -249,16 +216,8 @@ impl<'a> Field<'a> {
     pub(super) fn section(self, keys: &[&str]) -> Result<Section<'a>, ConfigError> {
         match self.value.as_table() {
             Some(table) => {
-                let Field {
-                    source, path, line, ..
-                } = self;
-                Section {
-                    source,
-                    table,
-                    path,
-                    line,
-                }
-                .checked(keys)
+                let Field { source, path, line, .. } = self;
+                Section { source, table, path, line }.checked(keys)
             }
             None => Err(self.wrong("a table")),
         }
@@ -269,10 +228,7 @@ impl<'a> Field<'a> {
         let Some(array) = self.value.as_array() else {
             return Err(self.wrong(format_args!("tables headed [[{}]]", self.path)));
         };
-        self.elements(array)
-            .into_iter()
-            .map(|element| element.section(keys))
-            .collect()
+        self.elements(array).into_iter().map(|element| element.section(keys)).collect()
     }
 
     /// The error "expected this, found that". It quotes the value; a field that holds a secret
@@ -318,10 +274,7 @@ impl<'a> Field<'a> {
 
 /// The words in quotes: `"a", "b" or "c"`.
 fn alternatives<T>(words: &[(&str, T)]) -> String {
-    let quoted: Vec<String> = words
-        .iter()
-        .map(|(word, _)| format!("\"{word}\""))
-        .collect();
+    let quoted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
     match quoted.split_last() {
         Some((last, [])) => last.clone(),
         Some((last, others)) => format!("{} or {last}", others.join(", ")),

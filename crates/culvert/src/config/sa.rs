@@ -57,22 +57,10 @@ const AN_SPI: &str = "an SPI such as \"0x1001\" or 4097";
 
 /// Algorithms that are known and never used, by their keyword without its key length.
 const REFUSED: [(&str, &str); 9] = [
-    (
-        "des",
-        "its key of 56 bits can be searched (RFC 8221 section 5)",
-    ),
-    (
-        "3des",
-        "its blocks of 64 bits repeat too soon (RFC 8221 section 5)",
-    ),
-    (
-        "blowfish",
-        "its blocks of 64 bits repeat too soon (RFC 8221 section 5)",
-    ),
-    (
-        "cast",
-        "its blocks of 64 bits repeat too soon (RFC 8221 section 5)",
-    ),
+    ("des", "its key of 56 bits can be searched (RFC 8221 section 5)"),
+    ("3des", "its blocks of 64 bits repeat too soon (RFC 8221 section 5)"),
+    ("blowfish", "its blocks of 64 bits repeat too soon (RFC 8221 section 5)"),
+    ("cast", "its blocks of 64 bits repeat too soon (RFC 8221 section 5)"),
     ("null", "it encrypts nothing"),
     ("aes128gmac", "it encrypts nothing (RFC 4543)"),
     ("aes192gmac", "it encrypts nothing (RFC 4543)"),
@@ -90,10 +78,8 @@ pub enum Direction {
 }
 
 /// The words of the file for a direction.
-pub(super) const DIRECTIONS: [(&str, Direction); 2] = [
-    ("inbound", Direction::Inbound),
-    ("outbound", Direction::Outbound),
-];
+pub(super) const DIRECTIONS: [(&str, Direction); 2] =
+    [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)];
 
 impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -181,25 +167,15 @@ fn read_one(section: &Section<'_>, lab: Lab) -> Result<Sa, ConfigError> {
         ));
     }
     let name = section.optional("name").as_ref().map(name).transpose()?;
-    let direction = section
-        .required("direction", "\"inbound\" or \"outbound\"")?
-        .word(&DIRECTIONS)?;
+    let direction =
+        section.required("direction", "\"inbound\" or \"outbound\"")?.word(&DIRECTIONS)?;
     let spi = spi(&section.required("spi", AN_SPI)?)?;
-    let mode = section
-        .optional("mode")
-        .as_ref()
-        .map(mode)
-        .transpose()?
-        .unwrap_or_default();
+    let mode = section.optional("mode").as_ref().map(mode).transpose()?.unwrap_or_default();
     let (source, destination) = addresses(section)?;
     let algorithm = algorithm(&section.required("algorithm", Keywords)?)?;
     let keymat = keymat(section, algorithm)?;
-    let esn = section
-        .optional("esn")
-        .map_or(Ok(false), |field| field.flag())?;
-    let sequence = section
-        .optional("sequence")
-        .map_or(Ok(0), |field| sequence(&field, esn))?;
+    let esn = section.optional("esn").map_or(Ok(false), |field| field.flag())?;
+    let sequence = section.optional("sequence").map_or(Ok(0), |field| sequence(&field, esn))?;
     let replay_window = section
         .optional("replay_window")
         .map_or(Ok(REPLAY_WINDOW), |field| field.number(64..=65536))?;
@@ -247,15 +223,12 @@ fn spi(field: &Field<'_>) -> Result<u32, ConfigError> {
         None => field.as_number(),
     };
     let number = number.ok_or_else(|| field.wrong(AN_SPI))?;
-    u32::try_from(number)
-        .ok()
-        .filter(|&spi| spi >= SPI_MIN)
-        .ok_or_else(|| {
-            field.wrong(format_args!(
-                "an SPI from {SPI_MIN:#x} to {:#x} (RFC 4303 section 2.1 reserves 0 to 255)",
-                u32::MAX,
-            ))
-        })
+    u32::try_from(number).ok().filter(|&spi| spi >= SPI_MIN).ok_or_else(|| {
+        field.wrong(format_args!(
+            "an SPI from {SPI_MIN:#x} to {:#x} (RFC 4303 section 2.1 reserves 0 to 255)",
+            u32::MAX,
+        ))
+    })
 }
 
 fn mode(field: &Field<'_>) -> Result<SaMode, ConfigError> {
@@ -270,21 +243,14 @@ fn addresses(section: &Section<'_>) -> Result<(IpAddr, IpAddr), ConfigError> {
     let field = section.required("destination", AN_ADDRESS)?;
     let destination = address(&field)?;
     if source.is_ipv4() != destination.is_ipv4() {
-        let family = if source.is_ipv4() {
-            "an IPv4"
-        } else {
-            "an IPv6"
-        };
+        let family = if source.is_ipv4() { "an IPv4" } else { "an IPv6" };
         return Err(field.wrong(format_args!("{family} address, as the source is one")));
     }
     Ok((source, destination))
 }
 
 fn address(field: &Field<'_>) -> Result<IpAddr, ConfigError> {
-    let address: IpAddr = field
-        .text(AN_ADDRESS)?
-        .parse()
-        .map_err(|_| field.wrong(AN_ADDRESS))?;
+    let address: IpAddr = field.text(AN_ADDRESS)?.parse().map_err(|_| field.wrong(AN_ADDRESS))?;
     let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     if address.is_unspecified() || address.is_multicast() || broadcast {
         return Err(field.wrong("the address of one host"));
@@ -314,14 +280,12 @@ fn algorithm(field: &Field<'_>) -> Result<Algorithm, ConfigError> {
     // Proposals such as `3des-md5` name their parts with hyphens between.
     for part in text.split(['-', '_']) {
         let part = part.to_ascii_lowercase();
-        let is = |word| {
-            part.strip_prefix(word)
-                .is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()))
-        };
+        let is =
+            |word| part.strip_prefix(word).is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()));
         if let Some((word, reason)) = REFUSED.iter().find(|&&(word, _)| is(word)) {
-            return Err(field.error(format_args!(
-                "{word} is refused, {reason}: expected {Keywords}"
-            )));
+            return Err(
+                field.error(format_args!("{word} is refused, {reason}: expected {Keywords}"))
+            );
         }
     }
     Err(field.wrong(Keywords))
@@ -342,10 +306,7 @@ fn keymat(section: &Section<'_>, algorithm: Algorithm) -> Result<Keymat, ConfigE
         return Err(wrong(&field.kind()));
     };
     if let Some(at) = text.chars().position(|c| !c.is_ascii_hexdigit()) {
-        return Err(wrong(&format_args!(
-            "something else at character {}",
-            at + 1
-        )));
+        return Err(wrong(&format_args!("something else at character {}", at + 1)));
     }
     if text.len() != 2 * algorithm.keymat_len() {
         return Err(wrong(&text.len()));
@@ -379,10 +340,7 @@ fn encapsulation(field: Field<'_>, direction: Direction) -> Result<Encapsulation
             ),
         ));
     }
-    Ok(Encapsulation {
-        source_port,
-        destination_port,
-    })
+    Ok(Encapsulation { source_port, destination_port })
 }
 
 fn port(section: &Section<'_>, key: &str) -> Result<u16, ConfigError> {
@@ -416,10 +374,8 @@ fn compare(sections: &[Section<'_>], sas: &[Sa]) -> Result<(), ConfigError> {
             && let Some(other) = names.insert(name, index)
         {
             let line = sas[other].line;
-            let problem = format!(
-                "expected a name of its own, found {}, the SA of line {line}",
-                shown(name)
-            );
+            let problem =
+                format!("expected a name of its own, found {}, the SA of line {line}", shown(name));
             return Err(section.error("name", problem));
         }
         let other = match sa.direction {

@@ -105,11 +105,7 @@ fn message_of(text: &str) -> String {
 /// Asserts the whole message of each (from, to, message).
 fn assert_messages(cases: &[(&str, &str, &str)]) {
     for (from, to, message) in cases {
-        assert_eq!(
-            message_of(&spoiled(from, to)),
-            *message,
-            "for {from:?} -> {to:?}"
-        );
+        assert_eq!(message_of(&spoiled(from, to)), *message, "for {from:?} -> {to:?}");
     }
 }
 
@@ -120,18 +116,10 @@ fn a_good_file_is_read_in_full() {
     assert_eq!(config.state_directory, Path::new("/var/lib/culvert"));
     assert_eq!(config.interfaces.protected, ["lan0"]);
     assert_eq!(config.interfaces.unprotected, ["wan0"]);
-    assert_eq!(
-        config.workers,
-        Workers {
-            count: Some(2),
-            cores: vec![0, 1]
-        }
-    );
+    assert_eq!(config.workers, Workers { count: Some(2), cores: vec![0, 1] });
     assert!(config.lab.static_keys);
 
-    let [out, into] = config.sas.as_slice() else {
-        panic!("two SAs")
-    };
+    let [out, into] = config.sas.as_slice() else { panic!("two SAs") };
     assert_eq!(out.name.as_deref(), Some("to-b"));
     assert_eq!(out.direction, Direction::Outbound);
     assert_eq!((out.spi, out.mode, out.line), (0x1001, SaMode::Tunnel, 12));
@@ -142,20 +130,11 @@ fn a_good_file_is_read_in_full() {
     assert_eq!(out.encapsulation, None);
     assert_eq!((into.spi, into.esn, into.sequence), (0x2001, true, 1 << 32));
     assert_eq!((into.keymat.len(), into.replay_window), (36, 65536));
-    let ports = Encapsulation {
-        source_port: 4501,
-        destination_port: 4500,
-    };
+    let ports = Encapsulation { source_port: 4501, destination_port: 4500 };
     assert_eq!(into.encapsulation, Some(ports));
 
     let line = |policy: &Policy| {
-        let Policy {
-            direction,
-            source,
-            destination,
-            action,
-            line,
-        } = policy;
+        let Policy { direction, source, destination, action, line } = policy;
         format!("{line} {direction} {source} {destination} {action:?}")
     };
     let lines: Vec<String> = config.policies.iter().map(line).collect();
@@ -174,13 +153,7 @@ fn defaults_and_other_spellings() {
     let config = Config::parse("f", "interfaces = {protected=['a'], unprotected=['b']}").unwrap();
     assert_eq!(config.interfaces.mode, Mode::Auto);
     assert_eq!(config.interfaces.zero_copy, ZeroCopy::Auto);
-    assert_eq!(
-        config.workers,
-        Workers {
-            count: None,
-            cores: vec![]
-        }
-    );
+    assert_eq!(config.workers, Workers { count: None, cores: vec![] });
     assert!(!config.lab.static_keys && config.sas.is_empty() && config.policies.is_empty());
     assert_eq!(config.state_directory, Path::new(STATE_DIRECTORY));
 
@@ -190,22 +163,13 @@ fn defaults_and_other_spellings() {
     assert_eq!(config.sas[0].spi, 0x1001);
     let ports = "{ source_port = 4501, destination_port = 4500 }";
     let config = Config::parse("f", &spoiled(ports, "{}")).unwrap();
-    let default = Encapsulation {
-        source_port: 4500,
-        destination_port: 4500,
-    };
+    let default = Encapsulation { source_port: 4500, destination_port: 4500 };
     assert_eq!(config.sas[1].encapsulation, Some(default));
     let config = Config::parse("f", &spoiled("10.1.0.0/16", "10.1.2.3")).unwrap();
     assert_eq!(config.policies[0].source.to_string(), "10.1.2.3/32");
     for window in [64, 65, 1000, 65535] {
-        let text = spoiled(
-            "replay_window = 65536",
-            &format!("replay_window = {window}"),
-        );
-        assert_eq!(
-            Config::parse("f", &text).unwrap().sas[1].replay_window,
-            window
-        );
+        let text = spoiled("replay_window = 65536", &format!("replay_window = {window}"));
+        assert_eq!(Config::parse("f", &text).unwrap().sas[1].replay_window, window);
     }
 }
 
@@ -215,10 +179,7 @@ fn the_examples_are_valid() {
     let config = Config::parse("example.toml", Config::example()).unwrap();
     assert_eq!((config.sas.len(), config.policies.len()), (2, 2));
     let config = Config::parse("gw.toml", FIRST_LIGHT).unwrap();
-    assert_eq!(
-        (config.sas[0].spi, config.policies[0].action),
-        (0x1001, Action::Protect { sa: 0 })
-    );
+    assert_eq!((config.sas[0].spi, config.policies[0].action), (0x1001, Action::Protect { sa: 0 }));
 }
 
 /// Text that is not TOML: the line, and the key where one can be seen.
@@ -245,16 +206,8 @@ fn broken_toml_is_named_by_line() {
             "000102030405060708090a0b0c0d0e0fa0a1a2a3 = key",
             "gw.toml:20: TOML: string values must be quoted, expected literal string",
         ),
-        (
-            "count = 2",
-            "count = 2\ncount = 3",
-            "gw.toml:9: count: duplicate key",
-        ),
-        (
-            "[lab]",
-            "[lab",
-            "gw.toml:10: TOML: unclosed table, expected `]`",
-        ),
+        ("count = 2", "count = 2\ncount = 3", "gw.toml:9: count: duplicate key"),
+        ("[lab]", "[lab", "gw.toml:10: TOML: unclosed table, expected `]`"),
         ("[lab]", "[workers]", "gw.toml:10: TOML: duplicate key"),
     ]);
 }
@@ -310,11 +263,7 @@ fn unknown_keys_are_refused() {
 #[test]
 fn wrong_types_are_refused() {
     assert_messages(&[
-        (
-            "[lab]",
-            "[[lab]]",
-            "gw.toml:10: lab: expected a table, found an array",
-        ),
+        ("[lab]", "[[lab]]", "gw.toml:10: lab: expected a table, found an array"),
         ("[[sa]]", "[sa]", "gw.toml:23: TOML: duplicate key"),
         (
             "[lab]",
@@ -367,10 +316,7 @@ fn wrong_types_are_refused() {
         ),
     ]);
     let text = "interfaces = {protected=['a'], unprotected=['b']}\npolicy = 3";
-    assert_eq!(
-        message_of(text),
-        "gw.toml:2: policy: expected tables headed [[policy]], found `3`"
-    );
+    assert_eq!(message_of(text), "gw.toml:2: policy: expected tables headed [[policy]], found `3`");
 }
 
 /// `[interfaces]`: both sides, names the kernel could have given, none twice.
@@ -502,16 +448,8 @@ fn static_keys_are_refused_outside_a_lab() {
                key can use a nonce twice, which lays AES-GCM open (RFC 4106 section 2); keys in a \
                file are for labs and tests";
     assert_messages(&[
-        (
-            "static_keys = true",
-            "static_keys = false",
-            &format!("gw.toml:20: {why}"),
-        ),
-        (
-            "[lab]\nstatic_keys = true\n",
-            "",
-            &format!("gw.toml:18: {why}"),
-        ),
+        ("static_keys = true", "static_keys = false", &format!("gw.toml:20: {why}")),
+        ("[lab]\nstatic_keys = true\n", "", &format!("gw.toml:18: {why}")),
     ]);
 }
 
@@ -520,16 +458,8 @@ fn static_keys_are_refused_outside_a_lab() {
 fn bad_words_are_refused() {
     let name = "expected a name of 1 to 64 letters, digits, \"-\", \"_\" or \".\"";
     assert_messages(&[
-        (
-            "\"to-b\"",
-            "\"\"",
-            &format!("gw.toml:13: sa[0].name: {name}, found ``"),
-        ),
-        (
-            "\"to-b\"",
-            "\"to/b\"",
-            &format!("gw.toml:13: sa[0].name: {name}, found `to/b`"),
-        ),
+        ("\"to-b\"", "\"\"", &format!("gw.toml:13: sa[0].name: {name}, found ``")),
+        ("\"to-b\"", "\"to/b\"", &format!("gw.toml:13: sa[0].name: {name}, found `to/b`")),
         (
             "direction = \"outbound\"\n",
             "",
@@ -545,11 +475,7 @@ fn bad_words_are_refused() {
             "\"transport\"",
             "gw.toml:16: sa[0].mode: transport mode is not supported yet: expected \"tunnel\"",
         ),
-        (
-            "\"tunnel\"",
-            "\"beet\"",
-            "gw.toml:16: sa[0].mode: expected \"tunnel\", found `beet`",
-        ),
+        ("\"tunnel\"", "\"beet\"", "gw.toml:16: sa[0].mode: expected \"tunnel\", found `beet`"),
     ]);
 }
 
@@ -597,11 +523,7 @@ fn bad_addresses_are_refused() {
 #[test]
 fn bad_numbers_are_refused() {
     assert_messages(&[
-        (
-            "esn = false",
-            "esn = 0",
-            "gw.toml:21: sa[0].esn: expected true or false, found `0`",
-        ),
+        ("esn = false", "esn = 0", "gw.toml:21: sa[0].esn: expected true or false, found `0`"),
         (
             "sequence = 7",
             "sequence = 4294967296",
@@ -635,44 +557,16 @@ fn bad_spis_are_refused() {
                  reserves 0 to 255)";
     let spi = "\"0x1001\"";
     assert_messages(&[
-        (
-            "spi = \"0x1001\"\n",
-            "",
-            &format!("gw.toml:12: sa[0].spi: missing: {}", &such[11..]),
-        ),
-        (
-            spi,
-            "\"0xspi\"",
-            &format!("gw.toml:15: {such}, found `0xspi`"),
-        ),
-        (
-            spi,
-            "\"1001\"",
-            &format!("gw.toml:15: {such}, found `1001`"),
-        ),
-        (
-            spi,
-            "\"0x+1001\"",
-            &format!("gw.toml:15: {such}, found `0x+1001`"),
-        ),
+        ("spi = \"0x1001\"\n", "", &format!("gw.toml:12: sa[0].spi: missing: {}", &such[11..])),
+        (spi, "\"0xspi\"", &format!("gw.toml:15: {such}, found `0xspi`")),
+        (spi, "\"1001\"", &format!("gw.toml:15: {such}, found `1001`")),
+        (spi, "\"0x+1001\"", &format!("gw.toml:15: {such}, found `0x+1001`")),
         (spi, "-4097", &format!("gw.toml:15: {such}, found `-4097`")),
         (spi, "true", &format!("gw.toml:15: {such}, found `true`")),
         (spi, "0", &format!("gw.toml:15: {range}, found `0`")),
-        (
-            spi,
-            "\"0xff\"",
-            &format!("gw.toml:15: {range}, found `0xff`"),
-        ),
-        (
-            spi,
-            "\"0x100000000\"",
-            &format!("gw.toml:15: {range}, found `0x100000000`"),
-        ),
-        (
-            spi,
-            "4294967296",
-            &format!("gw.toml:15: {range}, found `4294967296`"),
-        ),
+        (spi, "\"0xff\"", &format!("gw.toml:15: {range}, found `0xff`")),
+        (spi, "\"0x100000000\"", &format!("gw.toml:15: {range}, found `0x100000000`")),
+        (spi, "4294967296", &format!("gw.toml:15: {range}, found `4294967296`")),
     ]);
     for good in ["\"0x100\"", "256", "\"0XFFFFFFFF\""] {
         assert_eq!(message_of(&spoiled(spi, good)), "accepted");
@@ -686,14 +580,8 @@ fn bad_algorithms_are_refused() {
     let blocks = "its blocks of 64 bits repeat too soon (RFC 8221 section 5)";
     let line = "gw.toml:19: sa[0].algorithm:";
     let spoil = |to: &str| message_of(&spoiled("\"aes128gcm16\"", &format!("\"{to}\"")));
-    assert_eq!(
-        spoil("aes128gcm8"),
-        format!("{line} {one_of}, found `aes128gcm8`")
-    );
-    assert_eq!(
-        spoil("AES128GCM16"),
-        format!("{line} {one_of}, found `AES128GCM16`")
-    );
+    assert_eq!(spoil("aes128gcm8"), format!("{line} {one_of}, found `aes128gcm8`"));
+    assert_eq!(spoil("AES128GCM16"), format!("{line} {one_of}, found `AES128GCM16`"));
     assert_eq!(spoil("desert"), format!("{line} {one_of}, found `desert`"));
     let des = "its key of 56 bits can be searched (RFC 8221 section 5)";
     let md5 = "its hash is broken (RFC 8221 section 6)";
@@ -708,10 +596,7 @@ fn bad_algorithms_are_refused() {
         ("null-null", "null", "it encrypts nothing"),
         ("aes128gmac", "aes128gmac", "it encrypts nothing (RFC 4543)"),
     ] {
-        assert_eq!(
-            spoil(keyword),
-            format!("{line} {word} is refused, {reason}: {one_of}")
-        );
+        assert_eq!(spoil(keyword), format!("{line} {word} is refused, {reason}: {one_of}"));
     }
 }
 
@@ -732,11 +617,7 @@ fn bad_keys_are_refused() {
             "\"000102030405060708090a0b0c0d0e0fa0a1a2\"",
             &format!("gw.toml:20: sa[0].key: {expected}, found 38"),
         ),
-        (
-            key,
-            "\"\"",
-            &format!("gw.toml:20: sa[0].key: {expected}, found 0"),
-        ),
+        (key, "\"\"", &format!("gw.toml:20: sa[0].key: {expected}, found 0")),
         (
             key,
             "\"0x000102030405060708090a0b0c0d0e0fa0a1a2\"",
@@ -815,16 +696,9 @@ fn same_names_and_spis_are_refused() {
 #[test]
 fn same_keys_are_refused() {
     let twice = |one: &str, two: &str| {
-        message_with(&[
-            sa(one, 0x3001, OTHER, "00000000"),
-            sa(two, 0x3002, OTHER, "00000000"),
-        ])
+        message_with(&[sa(one, 0x3001, OTHER, "00000000"), sa(two, 0x3002, OTHER, "00000000")])
     };
-    for (one, two) in [
-        ("outbound", "outbound"),
-        ("inbound", "outbound"),
-        ("outbound", "inbound"),
-    ] {
+    for (one, two) in [("outbound", "outbound"), ("inbound", "outbound"), ("outbound", "inbound")] {
         assert_eq!(
             twice(one, two),
             format!(
@@ -850,18 +724,9 @@ fn same_keys_are_refused() {
 #[test]
 fn what_sas_may_share() {
     for sas in [
-        [
-            sa("inbound", 0x1001, OTHER, "00000000"),
-            sa("outbound", 0x2001, OTHER, "00000001"),
-        ],
-        [
-            sa("outbound", 0x1001, OTHER, "00000000"),
-            sa("outbound", 0x3001, OTHER, "00000001"),
-        ],
-        [
-            sa("inbound", 0x3001, OTHER, "00000000"),
-            sa("inbound", 0x3002, OTHER, "00000000"),
-        ],
+        [sa("inbound", 0x1001, OTHER, "00000000"), sa("outbound", 0x2001, OTHER, "00000001")],
+        [sa("outbound", 0x1001, OTHER, "00000000"), sa("outbound", 0x3001, OTHER, "00000001")],
+        [sa("inbound", 0x3001, OTHER, "00000000"), sa("inbound", 0x3002, OTHER, "00000000")],
     ] {
         assert_eq!(message_with(&sas), "accepted");
     }
@@ -877,11 +742,7 @@ fn bad_selectors_are_refused() {
             "",
             &format!("gw.toml:35: policy[0].source: missing: {such}"),
         ),
-        (
-            "10.1.0.0/16",
-            "lan",
-            &format!("gw.toml:37: policy[0].source: {such}, found `lan`"),
-        ),
+        ("10.1.0.0/16", "lan", &format!("gw.toml:37: policy[0].source: {such}, found `lan`")),
         (
             "10.1.0.0/16",
             "10.1.0.0/33",
@@ -914,11 +775,7 @@ fn bad_actions_are_refused() {
             "gw.toml:39: policy[0].action: expected \"protect\", \"bypass\" or \"discard\", found \
              `encrypt`",
         ),
-        (
-            sa,
-            "action = \"protect\"",
-            &format!("gw.toml:35: policy[0].sa: missing: {an_sa}"),
-        ),
+        (sa, "action = \"protect\"", &format!("gw.toml:35: policy[0].sa: missing: {an_sa}")),
         (
             sa,
             "action = \"bypass\"\nsa = \"to-b\"",
@@ -966,10 +823,7 @@ fn files_are_loaded() {
     fs::write(&path, b"[interfaces]\n# caf\xe9\n").unwrap();
     assert_eq!(message(), format!("{name}:2: TOML: expected text in UTF-8"));
     File::create(&path).unwrap().set_len(FILE_MAX + 1).unwrap();
-    assert_eq!(
-        message(),
-        format!("{name}: cannot be read: it is larger than 64 MiB")
-    );
+    assert_eq!(message(), format!("{name}: cannot be read: it is larger than 64 MiB"));
     fs::write(&path, GOOD).unwrap();
     assert_eq!(Config::load(&path).unwrap().sas.len(), 2);
 }
@@ -979,10 +833,7 @@ fn files_are_loaded() {
 fn debug_shows_no_key() {
     let shown = format!("{:?}", Config::parse("gw.toml", GOOD).unwrap());
     assert!(shown.contains("Keymat(..)"), "{shown}");
-    assert!(
-        !shown.contains("0001020304") && !shown.contains("0, 1, 2, 3"),
-        "{shown}"
-    );
+    assert!(!shown.contains("0001020304") && !shown.contains("0, 1, 2, 3"), "{shown}");
 }
 
 /// Every key that is read has its row in the reference, in its section, and the reference shows

@@ -124,10 +124,7 @@ impl Counts {
 
     /// Classes that occurred, with their number of frames.
     pub fn iter(&self) -> impl Iterator<Item = (Class, u64)> + '_ {
-        Class::ALL
-            .into_iter()
-            .map(|class| (class, self[class]))
-            .filter(|(_, count)| *count > 0)
+        Class::ALL.into_iter().map(|class| (class, self[class])).filter(|(_, count)| *count > 0)
     }
 }
 
@@ -227,11 +224,7 @@ impl Capture {
     #[must_use]
     pub fn frames(&self, class: Class) -> Vec<Vec<u8>> {
         let seen = self.shared.lock();
-        seen.frames
-            .iter()
-            .filter(|frame| Class::of(frame) == class)
-            .cloned()
-            .collect()
+        seen.frames.iter().filter(|frame| Class::of(frame) == class).cloned().collect()
     }
 
     /// Forgets the kept frames, so that the next ones are kept.
@@ -302,12 +295,7 @@ fn open(interface: &str) -> Result<(Box<dyn DataLinkSender>, Box<dyn DataLinkRec
         .context("no such interface")?;
     // Without a protocol it receives nothing until it is bound to the interface, so that no frame
     // of another one is counted.
-    let socket = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, RcvBufForce, &SOCKET_BUFFER)?;
     let config = Config {
         read_buffer_size: FRAME_MAX,
@@ -338,10 +326,7 @@ fn read(mut receiver: Box<dyn DataLinkReceiver>, shared: &Shared) {
 /// Whether an error of a read means no more than that there is nothing yet.
 fn is_patience(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
-    matches!(
-        error.kind(),
-        ErrorKind::TimedOut | ErrorKind::WouldBlock | ErrorKind::Interrupted
-    )
+    matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 impl Seen {
@@ -479,10 +464,7 @@ mod tests {
         }
         let all = |counts: &Counts| counts[Class::Esp4] == 100;
         assert!(at_right.wait(Duration::from_secs(5), all).expect("wait"));
-        let (left, right) = (
-            at_left.stop().expect("left"),
-            at_right.stop().expect("right"),
-        );
+        let (left, right) = (at_left.stop().expect("left"), at_right.stop().expect("right"));
         for captured in [&left, &right] {
             assert_eq!(captured.counts.esp(), 100, "{:?}", captured.counts);
             // The ends may still say which multicast groups they listen to.
@@ -490,10 +472,6 @@ mod tests {
             assert!(captured.frames.contains(&frame));
             assert_eq!(captured.missed, 0);
         }
-        assert_eq!(
-            at_a.counts().esp(),
-            0,
-            "a capture does not see what it injects"
-        );
+        assert_eq!(at_a.counts().esp(), 0, "a capture does not see what it injects");
     }
 }

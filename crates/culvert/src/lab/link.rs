@@ -39,12 +39,7 @@ impl<'a> End<'a> {
     /// An end with addresses, and a MAC address that the kernel draws.
     #[must_use]
     pub fn new(ns: &'a Ns, interface: &'a str, addresses: &'a [&'a str]) -> End<'a> {
-        End {
-            ns,
-            interface,
-            addresses,
-            mac: None,
-        }
+        End { ns, interface, addresses, mac: None }
     }
 }
 
@@ -62,11 +57,7 @@ pub struct Link {
 
 impl Default for Link {
     fn default() -> Link {
-        Link {
-            mtu: 1500,
-            queues: 1,
-            offloads: true,
-        }
+        Link { mtu: 1500, queues: 1, offloads: true }
     }
 }
 
@@ -95,10 +86,7 @@ impl Link {
     pub fn connect(&self, left: &End<'_>, right: &End<'_>) -> Result<()> {
         let Link { mtu, queues, .. } = self;
         let properties = |end: &End<'_>| {
-            let mac = end
-                .mac
-                .map(|mac| format!("address {}", mac_text(mac)))
-                .unwrap_or_default();
+            let mac = end.mac.map(|mac| format!("address {}", mac_text(mac))).unwrap_or_default();
             format!(
                 "name {} mtu {mtu} numrxqueues {queues} numtxqueues {queues} {mac}",
                 end.interface
@@ -114,10 +102,7 @@ impl Link {
             for address in end.addresses {
                 // Duplicate address detection would make it unusable for a second.
                 let nodad = if address.contains(':') { "nodad" } else { "" };
-                end.ns.ip(&format!(
-                    "address add {address} dev {} {nodad}",
-                    end.interface
-                ))?;
+                end.ns.ip(&format!("address add {address} dev {} {nodad}", end.interface))?;
             }
             if !self.offloads {
                 offload::turn_off(end.ns, end.interface, &offload::OF_SENDERS)?;
@@ -147,19 +132,14 @@ impl Link {
         }
         middle.ip("link add br0 type bridge stp_state 0 mcast_snooping 0 forward_delay 0")?;
         for (end, port) in [(left, LEFT), (right, RIGHT)] {
-            self.connect(end, &End::new(middle, port, &[]))
-                .context("wire")?;
+            self.connect(end, &End::new(middle, port, &[])).context("wire")?;
             middle.ip(&format!("link set {port} master br0"))?;
         }
         middle.ip("link set br0 up")?;
         for port in [LEFT, RIGHT] {
             await_link(middle, port, "state forwarding")?;
         }
-        Ok(Wire {
-            ns: middle.clone(),
-            left: LEFT,
-            right: RIGHT,
-        })
+        Ok(Wire { ns: middle.clone(), left: LEFT, right: RIGHT })
     }
 }
 
@@ -169,10 +149,7 @@ fn await_link(ns: &Ns, interface: &str, words: &str) -> Result<()> {
     let show = format!("-d link show dev {interface}");
     let is_so = || ns.ip(&show).is_ok_and(|shown| shown.contains(words));
     if !ns.cancel().wait(LINK_TIMEOUT, is_so)? {
-        bail!(
-            "{}: {interface}: not \"{words}\" after {LINK_TIMEOUT:?}",
-            ns.name()
-        );
+        bail!("{}: {interface}: not \"{words}\" after {LINK_TIMEOUT:?}", ns.name());
     }
     Ok(())
 }
@@ -197,33 +174,15 @@ mod tests {
             ..End::new(&a, "lan0", &["10.1.0.1/24", "fd01::1/64"])
         };
         let right = End::new(&b, "lan1", &["10.1.0.2/24"]);
-        Link {
-            mtu: 1600,
-            queues: 2,
-            ..Link::default()
-        }
-        .connect(&left, &right)
-        .expect("connect");
+        Link { mtu: 1600, queues: 2, ..Link::default() }.connect(&left, &right).expect("connect");
         let shown = a.ip("-d addr show lan0").expect("show");
-        for part in [
-            "mtu 1600",
-            "02:00:00:00:ab:01",
-            "numrxqueues 2",
-            "numtxqueues 2",
-            "LOWER_UP",
-        ] {
+        for part in ["mtu 1600", "02:00:00:00:ab:01", "numrxqueues 2", "numtxqueues 2", "LOWER_UP"]
+        {
             assert!(shown.contains(part), "{part} in {shown}");
         }
         for part in ["10.1.0.1/24", "fd01::1/64"] {
-            assert!(
-                shown.contains(part) && !shown.contains("tentative"),
-                "{part} in {shown}"
-            );
+            assert!(shown.contains(part) && !shown.contains("tentative"), "{part} in {shown}");
         }
-        assert!(
-            b.ip("-d link show lan1")
-                .expect("show")
-                .contains("numrxqueues 2")
-        );
+        assert!(b.ip("-d link show lan1").expect("show").contains("numrxqueues 2"));
     }
 }

@@ -1,10 +1,11 @@
 //! A laboratory in network namespaces: what the demonstration, the benchmarks over veth and the
-//! live tests share. It needs root, and the command `ip`; it depends on nothing else of culvert.
+//! live tests share. It needs root, and the command `ip`; only [`sites`] knows culvert.
 //!
 //! - [`namespaces`]: [`Namespaces`], which exist for the life of a value, and the processes inside.
 //! - [`link`]: veth pairs, and a [`Wire`] between two gateways on which everything can be seen.
 //! - [`offload`]: offloads of an interface turned off, as `ethtool -K` would.
 //! - [`capture`]: [`Capture`], which counts and keeps the frames of an interface, and injects some.
+//! - [`sites`]: two sites with a gateway each.
 //! - [`traffic`]: [`Ping`], [`UdpStream`], [`TcpTransfer`], which end in bounded time.
 //!
 //! Everything long asks a [`Cancel`] now and then; it is set by Ctrl-C, and then the error unwinds
@@ -14,6 +15,7 @@ pub mod capture;
 pub mod link;
 pub mod namespaces;
 pub mod offload;
+pub mod sites;
 pub mod traffic;
 
 pub use capture::Capture;

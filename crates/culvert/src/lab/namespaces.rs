@@ -57,11 +57,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 
 /// IPv6 addresses usable at once, and no traffic nobody asked for.
-const QUICK_IPV6: [(&str, &str); 3] = [
-    ("accept_dad", "0"),
-    ("router_solicitations", "0"),
-    ("accept_ra", "0"),
-];
+const QUICK_IPV6: [(&str, &str); 3] =
+    [("accept_dad", "0"), ("router_solicitations", "0"), ("accept_ra", "0")];
 
 /// Distinguishes the values of one process.
 static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -161,12 +158,7 @@ impl Namespaces {
         Namespaces::sweep()?;
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}{}-{serial}-", std::process::id());
-        Ok(Namespaces {
-            prefix,
-            cancel: cancel.clone(),
-            made: Vec::new(),
-            processes: Vec::new(),
-        })
+        Ok(Namespaces { prefix, cancel: cancel.clone(), made: Vec::new(), processes: Vec::new() })
     }
 
     /// Makes a namespace with its loopback up. `name` is short, like "gw-a"; the kernel's name gets
@@ -176,10 +168,7 @@ impl Namespaces {
     /// When `ip` fails, with its words.
     pub fn add(&mut self, name: &str) -> Result<Ns> {
         self.cancel.check()?;
-        let ns = Ns {
-            name: format!("{}{name}", self.prefix).into(),
-            cancel: self.cancel.clone(),
-        };
+        let ns = Ns { name: format!("{}{name}", self.prefix).into(), cancel: self.cancel.clone() };
         ip(&format!("netns add {}", ns.name))?;
         // Remembered before anything else can fail.
         self.made.push(ns.clone());
@@ -199,15 +188,9 @@ impl Namespaces {
         self.cancel.check()?;
         let words = words_of(&command);
         // A group of its own: Ctrl-C in a terminal reaches us, and we stop it in our order.
-        let child = command
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start: {words}"))?;
-        let process = Process {
-            id: child.id(),
-            child: Arc::new(Mutex::new(child)),
-            words,
-        };
+        let child =
+            command.process_group(0).spawn().with_context(|| format!("cannot start: {words}"))?;
+        let process = Process { id: child.id(), child: Arc::new(Mutex::new(child)), words };
         self.processes.push(process.clone());
         Ok(process)
     }
@@ -319,10 +302,7 @@ impl Ns {
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &self.name])
-            .arg(program.as_ref())
-            .stdin(Stdio::null());
+        command.args(["netns", "exec", &self.name]).arg(program.as_ref()).stdin(Stdio::null());
         command
     }
 
@@ -401,8 +381,7 @@ impl Process {
             return Ok(status);
         }
         self.signal(Signal::SIGKILL);
-        self.wait(STOP_GRACE)?
-            .with_context(|| format!("does not end: {}", self.words))
+        self.wait(STOP_GRACE)?.with_context(|| format!("does not end: {}", self.words))
     }
 
     fn lock(&self) -> MutexGuard<'_, Child> {
@@ -426,9 +405,7 @@ pub fn run_in<T: Send>(ns: &str, closure: impl FnOnce() -> T + Send) -> Result<T
                 .with_context(|| format!("cannot enter {path}"))?;
             Ok(closure())
         });
-        inside
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -466,7 +443,7 @@ fn quick_ipv6() -> Result<()> {
 /// goes on.
 fn remove(name: &str) {
     for id in processes_in(name) {
-        let _ = kill(id, None);
+        let _ = kill(id, Signal::SIGKILL);
     }
     let removed = ip(&format!("netns del {name}"));
     // Two who sweep at once may both try.
@@ -516,10 +493,7 @@ fn parse_counters(table: &str, interface: &str) -> Option<InterfaceCounters> {
         let (name, numbers) = line.split_once(':')?;
         (name.trim() == interface).then_some(numbers)
     })?;
-    let numbers: Vec<u64> = line
-        .split_whitespace()
-        .map_while(|n| n.parse().ok())
-        .collect();
+    let numbers: Vec<u64> = line.split_whitespace().map_while(|n| n.parse().ok()).collect();
     Some(InterfaceCounters {
         rx_packets: *numbers.get(1)?,
         rx_dropped: *numbers.get(3)?,
@@ -550,15 +524,7 @@ pub(crate) mod tests {
     fn maker_of_names() {
         assert_eq!(maker("cv12345-0-gw-a"), Some(12345));
         assert_eq!(maker("cv12345-12-x"), Some(12345));
-        for other in [
-            "cv12345",
-            "cv-0-a",
-            "cv12-a-b",
-            "vpn12-0-a",
-            "cvx-0-a",
-            "cv0-0-a",
-            "",
-        ] {
+        for other in ["cv12345", "cv-0-a", "cv12-a-b", "vpn12-0-a", "cvx-0-a", "cv0-0-a", ""] {
             assert_eq!(maker(other), None, "{other}");
         }
     }
@@ -580,21 +546,13 @@ pub(crate) mod tests {
     fn a_namespace_is_entered_and_removed() {
         let Some(mut lab) = laboratory() else { return };
         let ns = lab.add("alone").expect("add");
-        let inside = ns
-            .run(|| std::fs::read_link("/proc/thread-self/ns/net"))
-            .expect("run");
+        let inside = ns.run(|| std::fs::read_link("/proc/thread-self/ns/net")).expect("run");
         let outside = std::fs::read_link("/proc/thread-self/ns/net").expect("outside");
         assert_ne!(inside.expect("inside"), outside);
         assert!(ns.ip("link show lo").expect("lo").contains("UP"));
         ns.counters("lo").expect("counters");
-        let error = ns
-            .ip("link show nothing")
-            .expect_err("no such interface")
-            .to_string();
-        assert!(
-            error.contains("link show nothing") && error.contains("does not exist"),
-            "{error}"
-        );
+        let error = ns.ip("link show nothing").expect_err("no such interface").to_string();
+        assert!(error.contains("link show nothing") && error.contains("does not exist"), "{error}");
         drop(lab);
         assert!(!exists(ns.name()));
         assert!(ns.run(|| ()).is_err());
@@ -622,10 +580,7 @@ pub(crate) mod tests {
         assert!(!exists(ns.name()));
         for id in left {
             let gone = || kill(id, None) == Err(Errno::ESRCH) || is_zombie(id);
-            assert!(
-                Cancel::new().wait(STOP_GRACE, gone).expect("wait"),
-                "{id} lives"
-            );
+            assert!(Cancel::new().wait(STOP_GRACE, gone).expect("wait"), "{id} lives");
         }
         assert!(polite.wait(Duration::ZERO).expect("wait").is_some());
     }
@@ -681,9 +636,7 @@ pub(crate) mod tests {
         assert!(cancel.sleep(Duration::from_millis(1)).is_ok());
         signal_hook::low_level::raise(Signal::SIGHUP as i32).expect("raise");
         assert!(cancel.is_set());
-        let error = cancel
-            .sleep(Duration::from_secs(60))
-            .expect_err("cancelled");
+        let error = cancel.sleep(Duration::from_secs(60)).expect_err("cancelled");
         assert_eq!(error.to_string(), "interrupted");
     }
 }

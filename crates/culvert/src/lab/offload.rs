@@ -79,24 +79,12 @@ fn turn_off_here(interface: &str, features: &[&str]) -> Result<()> {
     let bits: Vec<u8> = features
         .iter()
         .flat_map(|feature| {
-            nested(
-                ETHTOOL_A_BITSET_BITS_BIT,
-                &text(ETHTOOL_A_BITSET_BIT_NAME, feature),
-            )
+            nested(ETHTOOL_A_BITSET_BITS_BIT, &text(ETHTOOL_A_BITSET_BIT_NAME, feature))
         })
         .collect();
-    let header = nested(
-        ETHTOOL_A_FEATURES_HEADER,
-        &text(ETHTOOL_A_HEADER_DEV_NAME, interface),
-    );
-    let wanted = nested(
-        ETHTOOL_A_FEATURES_WANTED,
-        &nested(ETHTOOL_A_BITSET_BITS, &bits),
-    );
-    ask(
-        &socket,
-        &message(family, ETHTOOL_MSG_FEATURES_SET, &[header, wanted].concat()),
-    )?;
+    let header = nested(ETHTOOL_A_FEATURES_HEADER, &text(ETHTOOL_A_HEADER_DEV_NAME, interface));
+    let wanted = nested(ETHTOOL_A_FEATURES_WANTED, &nested(ETHTOOL_A_BITSET_BITS, &bits));
+    ask(&socket, &message(family, ETHTOOL_MSG_FEATURES_SET, &[header, wanted].concat()))?;
     Ok(())
 }
 
@@ -111,9 +99,7 @@ fn ask(socket: &impl AsRawFd, request: &[u8]) -> Result<Vec<u8>> {
         let mut rest = &buffer[..length];
         while let Some((kind, body, next)) = split_message(rest) {
             if kind == NLMSG_ERROR {
-                let code = body
-                    .first_chunk()
-                    .map_or(0, |code| i32::from_ne_bytes(*code));
+                let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
                 if code != 0 {
                     bail!(Errno::from_raw(-code));
                 }
@@ -131,11 +117,7 @@ fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
     let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
     let body = bytes.get(16..length)?;
-    Some((
-        kind,
-        body,
-        bytes.get(length.next_multiple_of(4)..).unwrap_or_default(),
-    ))
+    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
 /// The value of an attribute.
@@ -199,9 +181,7 @@ mod tests {
         let datagram = &frame[34..];
         let mut bytes = [&frame[26..34], &[0, 17], &frame[38..40], datagram].concat();
         bytes.resize(bytes.len().next_multiple_of(2), 0);
-        let words = bytes
-            .chunks_exact(2)
-            .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
+        let words = bytes.chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
         let sum = words.sum::<u32>();
         let folded = (sum & 0xffff) + (sum >> 16);
         !u16::try_from((folded & 0xffff) + (folded >> 16)).expect("folded")
@@ -219,21 +199,13 @@ mod tests {
         let right_checksums = || {
             let capture = Capture::start(&b, "lan1", 1000).expect("capture");
             let destination = "10.1.0.2:9000".parse().expect("an address");
-            let stream = UdpStream {
-                count: 10,
-                ..UdpStream::new(destination)
-            };
+            let stream = UdpStream { count: 10, ..UdpStream::new(destination) };
             assert_eq!(stream.run(&a, &b).expect("stream").received, 10);
             assert!(
-                capture
-                    .wait(Duration::from_secs(5), |counts| counts.total() >= 10)
-                    .expect("wait")
+                capture.wait(Duration::from_secs(5), |counts| counts.total() >= 10).expect("wait")
             );
             let frames = capture.frames(Class::Other);
-            frames
-                .iter()
-                .filter(|frame| frame[23] == 17 && udp_checksum(frame) == 0)
-                .count()
+            frames.iter().filter(|frame| frame[23] == 17 && udp_checksum(frame) == 0).count()
         };
         assert_eq!(right_checksums(), 0);
         turn_off(&a, "lan0", &OF_SENDERS).expect("turn off");

@@ -116,13 +116,8 @@ impl Ping {
 
     fn run_here(&self, cancel: &Cancel) -> Result<PingReport> {
         let socket = self.socket()?;
-        let mut report = PingReport {
-            sent: 0,
-            received: 0,
-            surplus: 0,
-            corrupt: 0,
-            rtt: histogram(),
-        };
+        let mut report =
+            PingReport { sent: 0, received: 0, surplus: 0, corrupt: 0, rtt: histogram() };
         let data: Vec<u8> = (0..=u8::MAX).cycle().take(self.size).collect();
         let kind = if self.destination.is_ipv4() { 8 } else { 128 };
         for number in 1..=self.count {
@@ -270,17 +265,11 @@ impl UdpStream {
             let inbound = scope.spawn(|| self.receive(&receiver, origin, &sending, to.cancel()));
             let sent = from.run(|| self.send(origin, from.cancel()));
             sending.store(false, Ordering::Release);
-            let received = inbound
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let received = inbound.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let (sent, duration) = sent?
                 .with_context(|| format!("{}: cannot send to {}", from.name(), self.destination))?;
             let report = received.with_context(|| format!("{}: cannot receive", to.name()))?;
-            Ok(UdpReport {
-                sent,
-                duration,
-                ..report
-            })
+            Ok(UdpReport { sent, duration, ..report })
         })
     }
 
@@ -340,11 +329,7 @@ impl UdpStream {
             }
             // When all are there, a duplicate may still be on its way; not for as long.
             let complete = arrivals.report.received == self.count;
-            let patience = if complete {
-                TICK.min(self.drain)
-            } else {
-                self.drain
-            };
+            let patience = if complete { TICK.min(self.drain) } else { self.drain };
             match socket.recv(&mut buffer) {
                 Ok(length) => {
                     let now = nanoseconds(origin.elapsed());
@@ -364,11 +349,7 @@ impl UdpStream {
     /// A datagram; number and time are to be filled in.
     fn template(&self) -> Vec<u8> {
         let mut datagram = vec![0; STAMP_LEN];
-        datagram.extend(
-            (0..=u8::MAX)
-                .cycle()
-                .take(self.size.saturating_sub(STAMP_LEN)),
-        );
+        datagram.extend((0..=u8::MAX).cycle().take(self.size.saturating_sub(STAMP_LEN)));
         datagram
     }
 }
@@ -393,19 +374,12 @@ impl Arrivals {
             duration: Duration::ZERO,
             latency: histogram(),
         };
-        Arrivals {
-            report,
-            seen: vec![0; words],
-            count,
-            next: 0,
-        }
+        Arrivals { report, seen: vec![0; words], count, next: 0 }
     }
 
     /// Counts one datagram, `now` in nanoseconds of the sender's clock.
     fn add(&mut self, datagram: &[u8], template: &[u8], now: u64) {
-        let stamps = datagram
-            .first_chunk()
-            .zip(datagram.get(8..).and_then(<[u8]>::first_chunk));
+        let stamps = datagram.first_chunk().zip(datagram.get(8..).and_then(<[u8]>::first_chunk));
         let whole = datagram.get(STAMP_LEN..) == template.get(STAMP_LEN..);
         let Some((number, sent)) = stamps.filter(|_| whole) else {
             self.report.corrupt += 1;
@@ -474,11 +448,7 @@ impl TcpTransfer {
     /// This many bytes, in a minute at most.
     #[must_use]
     pub fn new(destination: SocketAddr, bytes: u64) -> TcpTransfer {
-        TcpTransfer {
-            destination,
-            bytes,
-            timeout: Duration::from_secs(60),
-        }
+        TcpTransfer { destination, bytes, timeout: Duration::from_secs(60) }
     }
 
     /// Listens, connects and sends. The bytes are pseudorandom, so that none can take another's
@@ -487,14 +457,8 @@ impl TcpTransfer {
     /// # Errors
     /// When it is not over in time, when it breaks, or "interrupted".
     pub fn run(&self, from: &Ns, to: &Ns) -> Result<TcpReport> {
-        let context = || {
-            format!(
-                "TCP from {} to {} at {}",
-                from.name(),
-                to.name(),
-                self.destination
-            )
-        };
+        let context =
+            || format!("TCP from {} to {} at {}", from.name(), to.name(), self.destination);
         let deadline = Deadline {
             end: Instant::now() + self.timeout,
             cancel: from.cancel(),
@@ -510,16 +474,11 @@ impl TcpTransfer {
             let sent = from.run(|| self.send(&deadline)).flatten();
             // Then nobody will come any more.
             deadline.abandoned.store(sent.is_err(), Ordering::Relaxed);
-            let received = receiver
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let received = receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             match (sent, received) {
-                (Ok(sha256_sent), Ok((bytes, sha256_received, end))) => Ok(TcpReport {
-                    bytes,
-                    sha256_sent,
-                    sha256_received,
-                    duration: end - start,
-                }),
+                (Ok(sha256_sent), Ok((bytes, sha256_received, end))) => {
+                    Ok(TcpReport { bytes, sha256_sent, sha256_received, duration: end - start })
+                }
                 (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
                 (Err(at_sender), Err(at_receiver)) => {
                     Err(anyhow!("sender: {at_sender:#}; receiver: {at_receiver:#}"))
@@ -631,19 +590,14 @@ fn split_mix(state: &mut u64) -> u64 {
 
 /// Whether an error means no more than that nothing happened yet.
 fn is_patience(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-    )
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 /// Whether an error is the network's answer, or a full queue: the packet is lost.
 fn is_loss(error: &std::io::Error) -> bool {
     use nix::libc;
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable
-    ) || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE))
+    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable)
+        || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE))
 }
 
 fn histogram() -> Histogram<u64> {
@@ -696,34 +650,15 @@ mod tests {
         let start = Instant::now();
         for version in [4, 6] {
             for size in [0, 56, 1400] {
-                let ping = Ping {
-                    size,
-                    ..Ping::new(far(version))
-                };
+                let ping = Ping { size, ..Ping::new(far(version)) };
                 let report = ping.run(&a).expect("ping");
-                assert_eq!(
-                    (report.sent, report.received),
-                    (10, 10),
-                    "IPv{version} {size}"
-                );
-                assert_eq!(
-                    (report.surplus, report.corrupt, report.rtt.len()),
-                    (0, 0, 10)
-                );
+                assert_eq!((report.sent, report.received), (10, 10), "IPv{version} {size}");
+                assert_eq!((report.surplus, report.corrupt, report.rtt.len()), (0, 0, 10));
             }
         }
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         let captured = capture.stop().expect("stop");
-        assert_eq!(
-            captured.counts[Class::Other],
-            2 * 2 * 3 * 10,
-            "{:?}",
-            captured.counts
-        );
+        assert_eq!(captured.counts[Class::Other], 2 * 2 * 3 * 10, "{:?}", captured.counts);
         assert!(captured.counts[Class::Arp] >= 2);
         assert_eq!((captured.missed, captured.frames.len()), (0, 10));
     }
@@ -732,22 +667,14 @@ mod tests {
     #[test]
     fn pings_get_lost() {
         let Some((_lab, a, b)) = pair() else { return };
-        b.sysctl("net.ipv4.icmp_echo_ignore_all", "1")
-            .expect("sysctl");
-        let ping = Ping {
-            count: 3,
-            timeout: Duration::from_millis(50),
-            ..Ping::new(far(4))
-        };
+        b.sysctl("net.ipv4.icmp_echo_ignore_all", "1").expect("sysctl");
+        let ping = Ping { count: 3, timeout: Duration::from_millis(50), ..Ping::new(far(4)) };
         let report = ping.run(&a).expect("ping");
         assert_eq!((report.sent, report.received), (3, 0));
         assert!((report.loss() - 1.0).abs() < f64::EPSILON);
         let nowhere = Ping::new("192.0.2.77".parse().expect("an address"));
         let error = format!("{:#}", nowhere.run(&a).expect_err("no route"));
-        assert!(
-            error.contains("192.0.2.77") && error.contains("unreachable"),
-            "{error}"
-        );
+        assert!(error.contains("192.0.2.77") && error.contains("unreachable"), "{error}");
     }
 
     /// A stream arrives whole and once, at its rate, with one latency for each datagram.
@@ -756,23 +683,12 @@ mod tests {
         let Some((_lab, a, b)) = pair() else { return };
         for version in [4, 6] {
             let destination = SocketAddr::new(far(version), 9000);
-            let stream = UdpStream {
-                rate_pps: 5000,
-                count: 2000,
-                ..UdpStream::new(destination)
-            };
+            let stream = UdpStream { rate_pps: 5000, count: 2000, ..UdpStream::new(destination) };
             let report = stream.run(&a, &b).expect("stream");
             assert_eq!((report.sent, report.received), (2000, 2000), "IPv{version}");
-            assert_eq!(
-                (report.duplicates, report.reordered, report.corrupt),
-                (0, 0, 0)
-            );
+            assert_eq!((report.duplicates, report.reordered, report.corrupt), (0, 0, 0));
             assert_eq!(report.latency.len(), 2000);
-            assert!(
-                report.duration >= Duration::from_millis(390),
-                "{:?}",
-                report.duration
-            );
+            assert!(report.duration >= Duration::from_millis(390), "{:?}", report.duration);
             assert!(report.latency.min() > 0 && report.latency.value_at_quantile(0.5) < 10_000_000);
         }
     }
@@ -784,11 +700,7 @@ mod tests {
         b.ip("link set eth down").expect("down");
         let destination = SocketAddr::new(far(4), 9000);
         let drain = Duration::from_millis(100);
-        let stream = UdpStream {
-            count: 100,
-            drain,
-            ..UdpStream::new(destination)
-        };
+        let stream = UdpStream { count: 100, drain, ..UdpStream::new(destination) };
         let report = stream.run(&a, &b).expect("stream");
         assert_eq!((report.sent, report.received), (100, 0));
         assert!((report.loss() - 1.0).abs() < f64::EPSILON);
@@ -797,10 +709,8 @@ mod tests {
     /// Duplicates, late ones and damage are told apart.
     #[test]
     fn arrivals_are_told_apart() {
-        let stream = UdpStream {
-            size: 20,
-            ..UdpStream::new("10.0.0.1:1".parse().expect("address"))
-        };
+        let stream =
+            UdpStream { size: 20, ..UdpStream::new("10.0.0.1:1".parse().expect("address")) };
         let template = stream.template();
         let mut arrivals = Arrivals::new(100);
         let mut arrive = |number: u64, damage: &dyn Fn(&mut Vec<u8>)| {
@@ -829,14 +739,9 @@ mod tests {
         let Some((_lab, a, b)) = pair() else { return };
         for version in [4, 6] {
             let destination = SocketAddr::new(far(version), 9001);
-            let report = TcpTransfer::new(destination, 10_000_001)
-                .run(&a, &b)
-                .expect("transfer");
+            let report = TcpTransfer::new(destination, 10_000_001).run(&a, &b).expect("transfer");
             assert_eq!(report.bytes, 10_000_001);
-            assert!(
-                report.is_intact() && report.bits_per_second() > 1e6,
-                "{report:?}"
-            );
+            assert!(report.is_intact() && report.bits_per_second() > 1e6, "{report:?}");
         }
     }
 
@@ -858,21 +763,11 @@ mod tests {
             transfer.run(&a, &b).expect_err("interrupted")
         });
         assert!(format!("{error:#}").contains("interrupted"), "{error:#}");
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 
         let Some((_lab, a, b)) = pair() else { return };
-        let short = TcpTransfer {
-            timeout: Duration::from_millis(300),
-            ..transfer
-        };
+        let short = TcpTransfer { timeout: Duration::from_millis(300), ..transfer };
         let error = short.run(&a, &b).expect_err("too much for the time");
-        assert!(
-            format!("{error:#}").contains("not over in time"),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains("not over in time"), "{error:#}");
     }
 }

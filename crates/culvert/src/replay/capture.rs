@@ -81,8 +81,7 @@ impl Reader {
     fn read(&mut self) -> anyhow::Result<Option<Captured>> {
         let Some(packet) = self.pcap.next_packet() else { return Ok(None) };
         let index = self.index;
-        let packet =
-            packet.with_context(|| format!("{}: packet {index}", self.path.display()))?;
+        let packet = packet.with_context(|| format!("{}: packet {index}", self.path.display()))?;
         self.index += 1;
         let frame = match self.link {
             LinkType::Ethernet => packet.data.to_vec(),

@@ -36,8 +36,7 @@ pub(super) fn synthetic(sas: &[SaSpec], spd: &Spd) -> NextHops {
         routes.entry(net).or_insert(UNPROTECTED);
     }
     NextHops::fixed(routes.into_iter().map(|(net, port)| {
-        let hop =
-            NextHop { port, vlan: None, source: OUR_MAC, destination: THEIR_MAC, mtu: MTU };
+        let hop = NextHop { port, vlan: None, source: OUR_MAC, destination: THEIR_MAC, mtu: MTU };
         (net, hop)
     }))
 }

@@ -47,11 +47,7 @@ impl Lab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = |part: &str| format!("cvx{}-{count}{part}", std::process::id());
-        let lab = Lab {
-            gateway: name("g"),
-            a: name("a"),
-            b: name("b"),
-        };
+        let lab = Lab { gateway: name("g"), a: name("a"), b: name("b") };
         for namespace in lab.namespaces() {
             run(&format!("ip netns add {namespace}"));
             // Neighbour and router discovery would mix with the test's packets.
@@ -63,10 +59,8 @@ impl Lab {
             });
         }
         for (host, near, far) in [(&lab.a, "lan0", "lan1"), (&lab.b, "wan0", "wan1")] {
-            let (gateway, many) = (
-                &lab.gateway,
-                format!("numrxqueues {queues} numtxqueues {queues}"),
-            );
+            let (gateway, many) =
+                (&lab.gateway, format!("numrxqueues {queues} numtxqueues {queues}"));
             run(&format!(
                 "ip link add {near} netns {gateway} {many} type veth peer name {far} netns {host} \
                  {many}"
@@ -110,9 +104,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for namespace in self.namespaces() {
-            let _ = Command::new("ip")
-                .args(["netns", "del", namespace])
-                .output();
+            let _ = Command::new("ip").args(["netns", "del", namespace]).output();
         }
     }
 }
@@ -120,10 +112,7 @@ impl Drop for Lab {
 /// Runs a command line; panics with its output when it fails.
 pub(crate) fn run(line: &str) -> String {
     let mut words = line.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "`{line}` failed: {errors}");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -211,10 +200,7 @@ impl Host {
 pub(crate) fn until(what: &str, mut body: impl FnMut() -> bool) {
     let start = Instant::now();
     while !body() {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "timed out: {what}"
-        );
+        assert!(start.elapsed() < Duration::from_secs(10), "timed out: {what}");
         thread::yield_now();
     }
 }
@@ -246,6 +232,12 @@ pub(crate) fn esp_frame(number: u32, size: usize) -> Vec<u8> {
     frame
 }
 
+/// The frame with a VLAN tag.
+pub(crate) fn tagged(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.splice(12..12, [0x81, 0, 0, 5]);
+    frame
+}
+
 fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], size: usize) -> Vec<u8> {
     let mut frame = vec![0; size];
     frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
@@ -257,10 +249,7 @@ fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], size: usize) -> Vec
     frame[23] = protocol;
     frame[26..30].copy_from_slice(&source);
     frame[30..34].copy_from_slice(&destination);
-    let sum: u32 = frame[14..34]
-        .chunks(2)
-        .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]))
-        .sum();
+    let sum: u32 = frame[14..34].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
     frame[24..26].copy_from_slice(&checksum.to_be_bytes());

@@ -1,0 +1,254 @@
+//! [`Attacker`]: somebody between the gateways who records everything and sends anything.
+//!
+//! He has no keys. He replays what he recorded, at once or much later, at the right gateway or the
+//! wrong one; forges what he recorded; and sends frames that never were anything.
+
+use culvert_wire::esp;
+use culvert_wire::esp::Unprotected;
+use culvert_wire::ethernet;
+use culvert_wire::ip;
+use culvert_wire::ipv4;
+use culvert_wire::ipv6;
+use culvert_wire::udp;
+
+use crate::plain::link_frame;
+use crate::random::Random;
+use crate::scenario::Faults;
+use crate::scenario::Scenario;
+use crate::scenario::WAN;
+use crate::scenario::gateway_mac;
+use crate::wire::flip_bits;
+
+/// Frames of one kind that he sends in a step at most.
+const SALVO_MAX: u64 = 12;
+
+/// What the attacker sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attacks {
+    /// Recorded frames, unchanged.
+    pub replays: u64,
+    /// Recorded frames, changed.
+    pub forgeries: u64,
+    /// Anything else.
+    pub garbage: u64,
+}
+
+/// The attacker.
+pub(crate) struct Attacker<'a> {
+    scenario: &'a Scenario,
+    random: Random,
+    recorded: Vec<(usize, Vec<u8>)>,
+    pub(crate) attacks: Attacks,
+}
+
+impl<'a> Attacker<'a> {
+    pub(crate) fn new(random: Random, scenario: &'a Scenario) -> Attacker<'a> {
+        let recorded = Vec::new();
+        Attacker { scenario, random, recorded, attacks: Attacks::default() }
+    }
+
+    /// Sees a frame that a gateway sent to gateway `to`.
+    pub(crate) fn record(&mut self, to: usize, frame: &[u8]) {
+        let Faults { replay, forgery, .. } = self.scenario.faults;
+        if replay + forgery > 0 {
+            self.recorded.push((to, frame.to_vec()));
+        }
+    }
+
+    /// Everything recorded, oldest first.
+    pub(crate) fn recorded(&self) -> &[(usize, Vec<u8>)] {
+        &self.recorded
+    }
+
+    /// Frames he sends now, and to which gateway.
+    pub(crate) fn act(&mut self) -> Vec<(usize, Vec<u8>)> {
+        let mut frames = Vec::new();
+        let Faults { replay, forgery, garbage, .. } = self.scenario.faults;
+        if !self.recorded.is_empty() && self.random.chance(replay) {
+            for _ in 0..self.random.between(1, SALVO_MAX) {
+                self.attacks.replays += 1;
+                frames.push(self.replayed());
+            }
+        }
+        if !self.recorded.is_empty() && self.random.chance(forgery) {
+            for _ in 0..self.random.between(1, SALVO_MAX) {
+                self.attacks.forgeries += 1;
+                let (to, frame) = self.replayed();
+                frames.push((to, self.forged(frame)));
+            }
+        }
+        if self.random.chance(garbage) {
+            for _ in 0..self.random.between(1, SALVO_MAX) {
+                self.attacks.garbage += 1;
+                let to = self.random.index(2);
+                frames.push((to, self.garbage(to)));
+            }
+        }
+        frames
+    }
+
+    /// A recorded frame: from any time or just now, sometimes to the gateway that sent it.
+    fn replayed(&mut self) -> (usize, Vec<u8>) {
+        let len = self.recorded.len();
+        let at = match self.random.chance(500) {
+            true => self.random.index(len),
+            false => len - 1 - self.random.index(len.min(64)),
+        };
+        let (to, mut frame) = self.recorded[at].clone();
+        if self.random.chance(100) {
+            frame[..6].copy_from_slice(&gateway_mac(1 - to, WAN).0);
+            return (1 - to, frame);
+        }
+        (to, frame)
+    }
+
+    /// Changes what a receiver might believe without looking at the ICV, or what the ICV does not
+    /// cover at all.
+    fn forged(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
+        let Ok(Unprotected::Esp(outer)) = esp::classify(&frame) else {
+            return frame;
+        };
+        let seq_at = outer.esp_at + 4;
+        match self.random.below(6) {
+            // Numbers far ahead, or just beyond the one seen.
+            0 => self.random.fill(&mut frame[seq_at..seq_at + 4]),
+            1 => {
+                let near = self.random.between(1, 2000);
+                let seq = u64::from(outer.seq) + near;
+                frame[seq_at..seq_at + 4].copy_from_slice(&seq.to_be_bytes()[4..]);
+            }
+            2 => self.random.fill(&mut frame[outer.esp_at..seq_at]),
+            3 => flip_bits(&mut self.random, &mut frame[outer.esp_at..]),
+            4 => self.random.fill(&mut frame[outer.end - 16..outer.end]),
+            // Who sent it is not authenticated: this one is genuine still.
+            _ => change_source(&mut self.random, &mut frame),
+        }
+        frame
+    }
+
+    fn garbage(&mut self, to: usize) -> Vec<u8> {
+        let random = &mut self.random;
+        let mac = gateway_mac(to, WAN);
+        let peer = gateway_mac(1 - to, WAN);
+        let len = match random.below(4) {
+            0 => random.index(64),
+            1 => random.index(1500),
+            // Beyond what a frame holds, or nearly.
+            2 => 1700 + random.index(400),
+            _ => 20 + random.index(100),
+        };
+        let mut payload = vec![0; len];
+        random.fill(&mut payload);
+        if random.chance(200) {
+            return payload;
+        }
+        let protocol = random.pick(&[
+            ip::PROTOCOL_ESP,
+            ip::PROTOCOL_ESP,
+            ip::PROTOCOL_UDP,
+            ip::PROTOCOL_UDP,
+            ip::PROTOCOL_TCP,
+            ip::PROTOCOL_FRAGMENT,
+        ]);
+        let tunnel = &self.scenario.tunnels[random.index(self.scenario.tunnels.len())];
+        if len >= 4 && random.chance(600) {
+            let spi = tunnel.spi[1 - to].value();
+            let at = if protocol == ip::PROTOCOL_UDP { 8 } else { 0 };
+            if let Some(place) = payload.get_mut(at..at + 4) {
+                place.copy_from_slice(&spi.to_be_bytes());
+            }
+        }
+        if protocol == ip::PROTOCOL_UDP && len >= udp::HEADER_LEN {
+            udp_garbage(random, &mut payload);
+        }
+        let packet = ip_packet(tunnel.outer[1 - to], tunnel.outer[to], protocol, &payload);
+        let ether_type = match tunnel.outer[0].is_ipv4() {
+            true => ethernet::ETHER_TYPE_IPV4,
+            false => ethernet::ETHER_TYPE_IPV6,
+        };
+        let ether_type = match random.below(10) {
+            0 => ethernet::ETHER_TYPE_ARP,
+            1 => u16::from_be_bytes([random.octet(), random.octet()]),
+            _ => ether_type,
+        };
+        link_frame(mac, peer, random.chance(100).then_some(9), ether_type, &packet)
+    }
+}
+
+/// Makes octets a datagram to the port of encapsulated ESP: sometimes a runt, a keepalive, or IKE.
+fn udp_garbage(random: &mut Random, datagram: &mut Vec<u8>) {
+    match random.below(4) {
+        0 => datagram.truncate(udp::HEADER_LEN + random.index(8)),
+        1 => {
+            datagram.truncate(udp::HEADER_LEN);
+            datagram.push(0xff);
+        }
+        2 if datagram.len() >= 12 => datagram[8..12].fill(0),
+        _ => {}
+    }
+    let len = u16::try_from(datagram.len()).expect("short");
+    udp::emit(datagram, 4500, esp::NAT_TRAVERSAL_PORT, len, 0);
+}
+
+/// An IP packet with a right header around anything.
+pub(crate) fn ip_packet(
+    source: std::net::IpAddr,
+    destination: std::net::IpAddr,
+    protocol: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    use std::net::IpAddr;
+    let len = u16::try_from(payload.len()).expect("short");
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut packet = vec![0; ipv4::HEADER_LEN];
+            let header = ipv4::Header {
+                tos: 0,
+                total_len: len + 20,
+                id: 0,
+                dont_fragment: true,
+                ttl: 60,
+                protocol,
+                source,
+                destination,
+            };
+            ipv4::emit(&mut packet, &header);
+            packet.extend_from_slice(payload);
+            packet
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let mut packet = vec![0; ipv6::HEADER_LEN];
+            let header = ipv6::Header {
+                traffic_class: 0,
+                flow_label: 0,
+                payload_len: len,
+                next_header: protocol,
+                hop_limit: 60,
+                source,
+                destination,
+            };
+            ipv6::emit(&mut packet, &header);
+            packet.extend_from_slice(payload);
+            packet
+        }
+        _ => panic!("source and destination are of one family"),
+    }
+}
+
+/// Replaces the outer source address and puts the header's checksum right.
+fn change_source(random: &mut Random, frame: &mut [u8]) {
+    let Ok(link) = ethernet::parse(frame) else {
+        return;
+    };
+    let packet = &mut frame[link.payload_at..];
+    match ip::parse(packet) {
+        Ok(ip::Packet::V4(_)) => {
+            packet[15] = random.octet();
+            packet[10..12].fill(0);
+            let sum = culvert_wire::checksum::internet(&packet[..ipv4::HEADER_LEN]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        Ok(ip::Packet::V6(_)) => packet[23] = random.octet(),
+        Err(_) => {}
+    }
+}

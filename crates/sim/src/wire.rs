@@ -1,0 +1,205 @@
+//! [`Wire`]: the network between the gateways, which loses, doubles, delays and damages.
+
+use std::cmp::Ordering;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use culvert_wire::ethernet;
+use culvert_wire::ip;
+
+use crate::random::Random;
+use crate::scenario::Faults;
+
+/// Time every frame is on its way.
+const DELAY_NS: u64 = 20_000;
+
+/// What the wire did to frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Frames lost.
+    pub lost: u64,
+    /// Frames that came twice.
+    pub duplicated: u64,
+    /// Frames that came late.
+    pub delayed: u64,
+    /// Frames in which bits flipped.
+    pub flipped: u64,
+    /// Frames cut short.
+    pub truncated: u64,
+    /// Frames marked with congestion.
+    pub marked: u64,
+}
+
+/// The wire, both ways.
+pub(crate) struct Wire {
+    random: Random,
+    faults: Faults,
+    in_flight: BinaryHeap<Reverse<Flight>>,
+    carried: u64,
+    pub(crate) damage: Damage,
+}
+
+/// A frame on its way. Frames with the same time arrive in the order in which they were sent.
+struct Flight {
+    due: u64,
+    order: u64,
+    to: usize,
+    frame: Vec<u8>,
+}
+
+impl Wire {
+    pub(crate) fn new(random: Random, faults: &Faults) -> Wire {
+        Wire {
+            random,
+            faults: faults.clone(),
+            in_flight: BinaryHeap::new(),
+            carried: 0,
+            damage: Damage::default(),
+        }
+    }
+
+    /// From now on everything arrives.
+    pub(crate) fn calm(&mut self) {
+        self.faults = Faults::default();
+    }
+
+    /// Takes a frame for gateway `to`.
+    pub(crate) fn carry(&mut self, now: u64, to: usize, mut frame: Vec<u8>) {
+        if self.random.chance(self.faults.loss) {
+            self.damage.lost += 1;
+            return;
+        }
+        if self.random.chance(self.faults.duplication) {
+            self.damage.duplicated += 1;
+            let due = now + DELAY_NS + self.late();
+            self.launch(due, to, frame.clone());
+        }
+        self.harm(&mut frame);
+        let mut due = now + DELAY_NS;
+        if self.random.chance(self.faults.reordering) {
+            self.damage.delayed += 1;
+            due += self.late();
+        }
+        self.launch(due, to, frame);
+    }
+
+    /// The next frame that has arrived by now, and at which gateway.
+    pub(crate) fn arrived(&mut self, now: u64) -> Option<(usize, Vec<u8>)> {
+        let Reverse(first) = self.in_flight.peek()?;
+        if first.due > now {
+            return None;
+        }
+        let Reverse(flight) = self.in_flight.pop()?;
+        Some((flight.to, flight.frame))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    fn late(&mut self) -> u64 {
+        self.random.below(self.faults.delay_ns_max.max(1))
+    }
+
+    fn launch(&mut self, due: u64, to: usize, frame: Vec<u8>) {
+        self.carried += 1;
+        let order = self.carried;
+        self.in_flight.push(Reverse(Flight { due, order, to, frame }));
+    }
+
+    fn harm(&mut self, frame: &mut Vec<u8>) {
+        if self.random.chance(self.faults.congestion) && mark_congestion(frame) {
+            self.damage.marked += 1;
+        }
+        if self.random.chance(self.faults.bit_flips) {
+            self.damage.flipped += 1;
+            flip_bits(&mut self.random, frame);
+        }
+        if self.random.chance(self.faults.truncation) {
+            self.damage.truncated += 1;
+            frame.truncate(self.random.index(frame.len()));
+        }
+    }
+}
+
+/// Flips one to three bits.
+pub(crate) fn flip_bits(random: &mut Random, frame: &mut [u8]) {
+    for _ in 0..random.between(1, 3) {
+        let at = random.index(frame.len());
+        frame[at] ^= 1 << random.below(8);
+    }
+}
+
+/// Sets the ECN field of the outer header to CE, as a router with a long queue does.
+fn mark_congestion(frame: &mut [u8]) -> bool {
+    let Ok(link) = ethernet::parse(frame) else {
+        return false;
+    };
+    let packet = &mut frame[link.payload_at..];
+    match ip::parse(packet) {
+        Ok(parsed) => {
+            ip::set_tos(packet, &parsed, parsed.tos() | 3);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+impl PartialEq for Flight {
+    fn eq(&self, other: &Flight) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Flight {}
+
+impl PartialOrd for Flight {
+    fn partial_cmp(&self, other: &Flight) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Flight {
+    fn cmp(&self, other: &Flight) -> Ordering {
+        (self.due, self.order).cmp(&(other.due, other.order))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without faults everything arrives unchanged, in order, not before its time.
+    #[test]
+    fn calm_wire_keeps_order() {
+        let mut wire = Wire::new(Random::new(1), &Faults::default());
+        (0..9).for_each(|octet| wire.carry(0, 1, vec![octet; 60]));
+        assert!(wire.arrived(DELAY_NS - 1).is_none());
+        for octet in 0..9 {
+            assert_eq!(wire.arrived(DELAY_NS), Some((1, vec![octet; 60])));
+        }
+        assert!(wire.is_empty());
+        assert_eq!(wire.damage, Damage::default());
+    }
+
+    /// Each fault happens about as often as it should.
+    #[test]
+    fn faults_happen() {
+        let half = Faults {
+            loss: 500,
+            duplication: 500,
+            reordering: 500,
+            bit_flips: 500,
+            truncation: 500,
+            delay_ns_max: 1000,
+            ..Faults::default()
+        };
+        let mut wire = Wire::new(Random::new(1), &half);
+        (0..2000).for_each(|_| wire.carry(0, 0, vec![0; 100]));
+        let Damage { lost, duplicated, delayed, flipped, truncated, .. } = wire.damage;
+        assert!((900..1100).contains(&lost), "{lost} lost");
+        for count in [duplicated, delayed, flipped, truncated] {
+            assert!((400..600).contains(&count), "{count}");
+        }
+    }
+}
