@@ -37,16 +37,9 @@ pub(crate) fn rebuild(root: &Path) -> Result<()> {
     let object = build(root, &root.join("target/ebpf"), &compilers)?;
     let unchanged = fs::read(root.join(OBJECT)).is_ok_and(|old| old == object);
     fs::write(root.join(OBJECT), &object)?;
-    fs::write(
-        root.join(CHECKSUM),
-        checksum_text(&object, &compilers.description),
-    )?;
+    fs::write(root.join(CHECKSUM), checksum_text(&object, &compilers.description))?;
     let state = if unchanged { "unchanged" } else { "written" };
-    println!(
-        "{OBJECT}: {state}, {} bytes, sha256 {}",
-        object.len(),
-        sha256(&object)
-    );
+    println!("{OBJECT}: {state}, {} bytes, sha256 {}", object.len(), sha256(&object));
     Ok(())
 }
 
@@ -66,12 +59,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let compilers = Compilers::find()?;
     let directory = tempfile::tempdir()?;
     let rebuilt = build(root, directory.path(), &compilers)?;
-    compare(
-        &checked_in,
-        &rebuilt,
-        &recorded.compilers,
-        &compilers.description,
-    )?;
+    compare(&checked_in, &rebuilt, &recorded.compilers, &compilers.description)?;
     println!("{OBJECT} matches {SOURCE}: sha256 {}", recorded.sha256);
     Ok(())
 }
@@ -118,44 +106,27 @@ impl Compilers {
         };
         let sysroot = output(Command::new(RUSTC).args(["--print", "sysroot"])).unwrap_or_default();
         let core = Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET);
-        let llvm = version
-            .lines()
-            .find_map(|line| line.strip_prefix("LLVM version: "));
+        let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: "));
         let llvm = llvm.with_context(|| format!("`{RUSTC} -vV` names no LLVM version"))?;
         let major = llvm.split('.').next().unwrap_or(llvm).to_owned();
         if !core.is_dir() {
-            bail!(
-                "{RUSTC} has no core library for {TARGET}; {}",
-                install(&major)
-            );
+            bail!("{RUSTC} has no core library for {TARGET}; {}", install(&major));
         }
         let opt = output(Command::new(format!("opt-{major}")).arg("--version"));
         let llc = output(Command::new(format!("llc-{major}")).arg("--version"));
         let (Some(opt), Some(_)) = (opt, llc) else {
-            bail!(
-                "{RUSTC} has LLVM {major}, but there is no opt-{major}; {}",
-                install(&major)
-            );
+            bail!("{RUSTC} has LLVM {major}, but there is no opt-{major}; {}", install(&major));
         };
         let rustc = version.lines().next().unwrap_or_default();
-        let tool = opt
-            .split("LLVM version ")
-            .nth(1)
-            .and_then(|rest| rest.lines().next());
+        let tool = opt.split("LLVM version ").nth(1).and_then(|rest| rest.lines().next());
         let tool = tool.unwrap_or("of unknown version");
         let description = format!("{rustc}, LLVM {llvm}; opt-{major} and llc-{major} {tool}");
-        Ok(Compilers {
-            llvm_major: major,
-            description,
-        })
+        Ok(Compilers { llvm_major: major, description })
     }
 }
 
 fn output(command: &mut Command) -> Option<String> {
-    let output = command
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
+    let output = command.output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok()
 }
 
@@ -192,22 +163,13 @@ fn build(root: &Path, target: &Path, compilers: &Compilers) -> Result<Vec<u8>> {
 
 /// True for environment variables that are cargo's or the compiler's settings.
 fn changes_the_build(name: &str) -> bool {
-    let prefixes = [
-        "CARGO_BUILD_",
-        "CARGO_PROFILE_",
-        "CARGO_TARGET_",
-        "RUSTC_",
-        "RUSTFLAGS",
-    ];
+    let prefixes = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "RUSTC_", "RUSTFLAGS"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Contents of the checksum file: `sha256sum --check` reads it and skips the comment.
 fn checksum_text(object: &[u8], compilers: &str) -> String {
-    format!(
-        "# built by {compilers}\n{}  {OBJECT_NAME}\n",
-        sha256(object)
-    )
+    format!("# built by {compilers}\n{}  {OBJECT_NAME}\n", sha256(object))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -218,9 +180,7 @@ struct Checksum {
 
 impl Checksum {
     fn parse(text: &str) -> Result<Checksum> {
-        let compilers = text
-            .lines()
-            .find_map(|line| line.strip_prefix("# built by "));
+        let compilers = text.lines().find_map(|line| line.strip_prefix("# built by "));
         let sha256 = text.lines().find_map(|line| line.strip_suffix(OBJECT_NAME));
         let sha256 = sha256.with_context(|| format!("{CHECKSUM} has no line for {OBJECT_NAME}"))?;
         Ok(Checksum {
@@ -243,10 +203,8 @@ mod tests {
     fn checksum_file_survives() {
         let text = checksum_text(b"abc", "rustc 1, LLVM 2");
         let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        let expected = Checksum {
-            sha256: sha256.to_owned(),
-            compilers: "rustc 1, LLVM 2".to_owned(),
-        };
+        let expected =
+            Checksum { sha256: sha256.to_owned(), compilers: "rustc 1, LLVM 2".to_owned() };
         assert_eq!(Checksum::parse(&text).unwrap(), expected);
         assert!(Checksum::parse("0f  other.o\n").is_err());
     }
@@ -275,13 +233,7 @@ mod tests {
         ] {
             assert!(changes_the_build(name), "{name}");
         }
-        for name in [
-            "PATH",
-            "HOME",
-            "CARGO_HOME",
-            "RUSTUP_HOME",
-            "CARGO_NET_OFFLINE",
-        ] {
+        for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_NET_OFFLINE"] {
             assert!(!changes_the_build(name), "{name}");
         }
     }

@@ -58,11 +58,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Job> {
     let mut exports = None;
     let mut cpu = OsString::from("generic");
     while let Some(argument) = arguments.next() {
-        let mut value = || {
-            arguments
-                .next()
-                .with_context(|| format!("{argument:?} lacks a value"))
-        };
+        let mut value = || arguments.next().with_context(|| format!("{argument:?} lacks a value"));
         match argument.to_str() {
             Some("-o") => output = Some(value()?.into()),
             Some("--export-symbols") => exports = Some(value()?.into()),
@@ -93,11 +89,7 @@ fn passes() -> &'static str {
 
 fn link(job: &Job, major: &str) -> Result<()> {
     let head = fs::read(&job.input).with_context(|| format!("{}", job.input.display()))?;
-    ensure!(
-        head.starts_with(BITCODE_MAGIC),
-        "{} is not bitcode",
-        job.input.display()
-    );
+    ensure!(head.starts_with(BITCODE_MAGIC), "{} is not bitcode", job.input.display());
     let directory = tempfile::tempdir()?;
     let text = directory.path().join("module.ll");
 
@@ -134,9 +126,7 @@ fn with_fixed_name(module: &str) -> String {
 }
 
 fn execute(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {command:?}"))?;
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(status.success(), "{command:?} failed: {status}");
     Ok(())
 }
@@ -166,11 +156,7 @@ mod tests {
     /// Two modules, no output and a cut-off option are refused.
     #[test]
     fn incomplete_command_lines_are_refused() {
-        for line in [
-            "--export-symbols s a.o b.o -o out",
-            "--export-symbols s a.o",
-            "a.o -o",
-        ] {
+        for line in ["--export-symbols s a.o b.o -o out", "--export-symbols s a.o", "a.o -o"] {
             assert!(parsed(line).is_err(), "{line}");
         }
     }

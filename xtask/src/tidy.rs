@@ -59,9 +59,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         let path = path.strip_prefix(root).unwrap_or(path);
         let found = check(path, &text);
         findings.extend(
-            found
-                .into_iter()
-                .map(|(line, what)| format!("{}:{line}: {what}", path.display())),
+            found.into_iter().map(|(line, what)| format!("{}:{line}: {what}", path.display())),
         );
     }
     for finding in &findings {
@@ -82,11 +80,7 @@ fn list(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let kind = entry.file_type().with_context(context)?;
-        if entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| SKIPPED.contains(&name))
-        {
+        if entry.file_name().to_str().is_some_and(|name| SKIPPED.contains(&name)) {
             continue;
         } else if kind.is_dir() {
             list(&entry.path(), files)?;
@@ -127,12 +121,7 @@ fn long_lines(text: &str) -> Vec<Finding> {
     let length = |line: &str| line.chars().count();
     numbered(text)
         .filter(|(_, line)| length(line) > LINE_MAX)
-        .map(|(number, line)| {
-            (
-                number,
-                format!("{} characters, at most {LINE_MAX}", length(line)),
-            )
-        })
+        .map(|(number, line)| (number, format!("{} characters, at most {LINE_MAX}", length(line))))
         .collect()
 }
 
@@ -157,10 +146,7 @@ fn function_name(line: &str) -> Option<&str> {
     let (before, after) = line.trim_start().split_once("fn ")?;
     let qualifiers = ["async", "const", "unsafe", "extern", "\"C\""];
     let is_qualifier = |word: &str| word.starts_with("pub") || word == "in" || word.ends_with(')');
-    if !before
-        .split_whitespace()
-        .all(|word| qualifiers.contains(&word) || is_qualifier(word))
-    {
+    if !before.split_whitespace().all(|word| qualifiers.contains(&word) || is_qualifier(word)) {
         return None;
     }
     let end = after.find(['(', '<'])?;
@@ -206,9 +192,7 @@ fn unsafe_allowed(path: &Path, text: &str) -> Option<Finding> {
 }
 
 fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line))
+    text.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
 #[cfg(test)]
@@ -217,20 +201,14 @@ mod tests {
 
     fn findings(path: &str, text: &str) -> Vec<String> {
         let findings = check(Path::new(path), text);
-        findings
-            .into_iter()
-            .map(|(line, what)| format!("{line}: {what}"))
-            .collect()
+        findings.into_iter().map(|(line, what)| format!("{line}: {what}")).collect()
     }
 
     /// A line of 100 characters (not octets) passes, one of 101 does not.
     #[test]
     fn long_lines_are_found() {
         let text = format!("//{}\n//{}\n", "ü".repeat(98), "ü".repeat(99));
-        assert_eq!(
-            findings("crates/wire/src/udp.rs", &text),
-            ["2: 101 characters, at most 100"]
-        );
+        assert_eq!(findings("crates/wire/src/udp.rs", &text), ["2: 101 characters, at most 100"]);
         assert!(findings("docs/page.md", &text).is_empty());
     }
 
@@ -257,18 +235,9 @@ mod tests {
         assert_eq!(length("fn a();\nfn b() {"), 1);
         assert_eq!(length("fn a() {}\n}"), 1);
         assert_eq!(length("fn a(\n    x: u8,\n) -> u8;\nfn b() {"), 3);
-        assert_eq!(
-            length("fn a(\n    x: u8,\n) -> u8\nwhere\n    T: X,\n{\n    x\n}\n}"),
-            8
-        );
-        assert_eq!(
-            length("    fn a() {\n        if x {\n        }\n\n    }\n}"),
-            5
-        );
-        assert_eq!(
-            function_name("    pub(super) extern \"C\" fn name<T>("),
-            Some("name")
-        );
+        assert_eq!(length("fn a(\n    x: u8,\n) -> u8\nwhere\n    T: X,\n{\n    x\n}\n}"), 8);
+        assert_eq!(length("    fn a() {\n        if x {\n        }\n\n    }\n}"), 5);
+        assert_eq!(function_name("    pub(super) extern \"C\" fn name<T>("), Some("name"));
         assert_eq!(function_name("    /// A fn name()"), None);
         assert_eq!(function_name("type F = fn (u8);"), None);
         assert_eq!(function_name("    call: fn(u8) -> u8,"), None);
@@ -285,11 +254,7 @@ mod tests {
         assert!(!lacks("crates/frame/src/lib.rs"));
         assert!(!lacks("ebpf/steer/src/main.rs"));
         assert!(
-            findings(
-                "crates/wire/src/lib.rs",
-                "//! Text.\n\n#![forbid(unsafe_code)]\n"
-            )
-            .is_empty()
+            findings("crates/wire/src/lib.rs", "//! Text.\n\n#![forbid(unsafe_code)]\n").is_empty()
         );
     }
 
@@ -301,9 +266,6 @@ mod tests {
         assert_eq!(findings("Cargo.lock", mirror), [found]);
         assert_eq!(findings("docs/page.md", &format!("a\n{mirror}")).len(), 1);
         assert!(findings("Cargo.lock", &format!("source = \"{CANONICAL}\"\n")).is_empty());
-        assert_eq!(
-            findings("Cargo.lock", &format!("\"{CANONICAL}\" {mirror}")).len(),
-            1
-        );
+        assert_eq!(findings("Cargo.lock", &format!("\"{CANONICAL}\" {mirror}")).len(), 1);
     }
 }

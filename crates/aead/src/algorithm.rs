@@ -36,11 +36,8 @@ const KEYWORD_SHOWN: usize = 40;
 
 impl Algorithm {
     /// Every algorithm, smallest key first.
-    pub const ALL: [Algorithm; 3] = [
-        Algorithm::Aes128Gcm16,
-        Algorithm::Aes192Gcm16,
-        Algorithm::Aes256Gcm16,
-    ];
+    pub const ALL: [Algorithm; 3] =
+        [Algorithm::Aes128Gcm16, Algorithm::Aes192Gcm16, Algorithm::Aes256Gcm16];
 
     /// Octets of AES key.
     #[must_use]
@@ -98,12 +95,9 @@ impl FromStr for Algorithm {
     type Err = AlgorithmError;
 
     fn from_str(keyword: &str) -> Result<Algorithm, AlgorithmError> {
-        Algorithm::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.keyword() == keyword)
-            .ok_or_else(|| AlgorithmError {
-                keyword: keyword.chars().take(KEYWORD_SHOWN).collect(),
-            })
+        Algorithm::ALL.into_iter().find(|algorithm| algorithm.keyword() == keyword).ok_or_else(
+            || AlgorithmError { keyword: keyword.chars().take(KEYWORD_SHOWN).collect() },
+        )
     }
 }
 
@@ -139,14 +133,7 @@ mod tests {
         for algorithm in Algorithm::ALL {
             assert!(error.contains(algorithm.keyword()), "{error}");
         }
-        assert!(
-            "x".repeat(9000)
-                .parse::<Algorithm>()
-                .unwrap_err()
-                .to_string()
-                .len()
-                < 200
-        );
+        assert!("x".repeat(9000).parse::<Algorithm>().unwrap_err().to_string().len() < 200);
         assert!("AES128GCM16".parse::<Algorithm>().is_err());
     }
 }

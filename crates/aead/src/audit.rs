@@ -53,10 +53,7 @@ struct Ledger {
 impl<P> Audit<P> {
     /// Audits `inner` in a new, empty ledger.
     pub fn new(inner: P) -> Audit<P> {
-        Audit {
-            inner,
-            ledger: Arc::default(),
-        }
+        Audit { inner, ledger: Arc::default() }
     }
 
     /// Number of distinct (key, nonce) pairs sealed with, over all clones.
@@ -67,10 +64,7 @@ impl<P> Audit<P> {
 
     /// Writes down that `key` seals with `nonce`.
     fn record<K>(&self, key: &AuditKey<K>, nonce: [u8; 12]) {
-        assert!(
-            Arc::ptr_eq(&self.ledger, &key.ledger),
-            "the key belongs to another audit"
-        );
+        assert!(Arc::ptr_eq(&self.ledger, &key.ledger), "the key belongs to another audit");
         let fresh = lock(&self.ledger).sealed.insert((key.key_index, nonce));
         // Outside the lock, so that a test that expects the panic can go on with the ledger.
         assert!(
@@ -90,21 +84,14 @@ fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
 /// The same packets under the inner provider's keys.
 fn inner_ops<'a, K>(ops: &'a mut [Op<'_, AuditKey<K>>]) -> Vec<Op<'a, K>> {
     ops.iter_mut()
-        .map(|op| Op {
-            key: &op.key.inner,
-            esn_high: op.esn_high,
-            esp: &mut *op.esp,
-        })
+        .map(|op| Op { key: &op.key.inner, esn_high: op.esn_high, esp: &mut *op.esp })
         .collect()
 }
 
 impl<P: fmt::Debug> fmt::Debug for Audit<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sealed = self.sealed();
-        f.debug_struct("Audit")
-            .field("inner", &self.inner)
-            .field("sealed", &sealed)
-            .finish()
+        f.debug_struct("Audit").field("inner", &self.inner).field("sealed", &sealed).finish()
     }
 }
 
@@ -130,12 +117,7 @@ impl<P: Aead> Aead for Audit<P> {
             ledger.keys.push(Zeroizing::new(key.to_vec()));
             ledger.keys.len() - 1
         });
-        Ok(AuditKey {
-            inner,
-            ledger: Arc::clone(&self.ledger),
-            key_index,
-            salt,
-        })
+        Ok(AuditKey { inner, ledger: Arc::clone(&self.ledger), key_index, salt })
     }
 
     fn prefetch(&self, key: &Self::Key, len: usize) {
@@ -164,8 +146,7 @@ impl<P: Aead> Aead for Audit<P> {
         text_and_icv: &mut [u8],
     ) {
         self.record(key, *nonce);
-        self.inner
-            .seal_general(&key.inner, nonce, aad, text_and_icv);
+        self.inner.seal_general(&key.inner, nonce, aad, text_and_icv);
     }
 
     fn open_general(
@@ -175,8 +156,7 @@ impl<P: Aead> Aead for Audit<P> {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) -> bool {
-        self.inner
-            .open_general(&key.inner, nonce, aad, text_and_icv)
+        self.inner.open_general(&key.inner, nonce, aad, text_and_icv)
     }
 }
 
@@ -205,11 +185,7 @@ mod tests {
     }
 
     fn seal(audit: &mut Audit<RustCrypto>, key: &Key, iv: u64) {
-        audit.seal(&mut [Op {
-            key,
-            esn_high: None,
-            esp: &mut packet(iv),
-        }]);
+        audit.seal(&mut [Op { key, esn_high: None, esp: &mut packet(iv) }]);
     }
 
     fn panics(f: impl FnOnce()) -> bool {
@@ -245,14 +221,8 @@ mod tests {
         let mut audit = Audit::new(RustCrypto);
         let key = key(&audit, 1, 1);
         let mut packets = [packet(1), packet(2), packet(1)];
-        let mut ops: Vec<_> = packets
-            .iter_mut()
-            .map(|esp| Op {
-                key: &key,
-                esn_high: None,
-                esp,
-            })
-            .collect();
+        let mut ops: Vec<_> =
+            packets.iter_mut().map(|esp| Op { key: &key, esn_high: None, esp }).collect();
         assert!(panics(|| audit.seal(&mut ops)));
     }
 
@@ -289,12 +259,7 @@ mod tests {
         seal(&mut audit, &key, 7);
         let mut nonce = [1; 12];
         nonce[4..].copy_from_slice(&7_u64.to_be_bytes());
-        assert!(panics(|| audit.seal_general(
-            &key,
-            &nonce,
-            b"",
-            &mut [0; 16]
-        )));
+        assert!(panics(|| audit.seal_general(&key, &nonce, b"", &mut [0; 16])));
     }
 
     /// Opening the same packet again is no reuse.
@@ -303,22 +268,11 @@ mod tests {
         let mut audit = Audit::new(RustCrypto);
         let key = key(&audit, 1, 1);
         let mut sealed = packet(7);
-        audit.seal(&mut [Op {
-            key: &key,
-            esn_high: None,
-            esp: &mut sealed,
-        }]);
+        audit.seal(&mut [Op { key: &key, esn_high: None, esp: &mut sealed }]);
         for _ in 0..2 {
             let mut statuses = [Status::Pending];
             let mut esp = sealed;
-            audit.open(
-                &mut [Op {
-                    key: &key,
-                    esn_high: None,
-                    esp: &mut esp,
-                }],
-                &mut statuses,
-            );
+            audit.open(&mut [Op { key: &key, esn_high: None, esp: &mut esp }], &mut statuses);
             assert!(matches!(statuses, [Status::Authentic(_)]));
         }
         assert_eq!(audit.sealed(), 1);
@@ -337,9 +291,6 @@ mod tests {
     fn debug_is_redacted() {
         let audit = Audit::new(RustCrypto);
         assert_eq!(format!("{:?}", key(&audit, 0xab, 1)), "AuditKey(..)");
-        assert_eq!(
-            format!("{audit:?}"),
-            "Audit { inner: RustCrypto, sealed: 0 }"
-        );
+        assert_eq!(format!("{audit:?}"), "Audit { inner: RustCrypto, sealed: 0 }");
     }
 }

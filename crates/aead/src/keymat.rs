@@ -49,17 +49,11 @@ impl Keymat {
             return Err(KeymatError::NotHex { position: at + 1 });
         }
         if !digits.len().is_multiple_of(2) {
-            return Err(KeymatError::OddLength {
-                digits: digits.len(),
-            });
+            return Err(KeymatError::OddLength { digits: digits.len() });
         }
         // Reserved in full: a vector that grows leaves unwiped copies behind.
         let mut octets = Zeroizing::new(Vec::with_capacity(digits.len() / 2));
-        octets.extend(
-            digits
-                .chunks_exact(2)
-                .map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])),
-        );
+        octets.extend(digits.chunks_exact(2).map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])));
         Ok(Keymat(octets))
     }
 
@@ -145,10 +139,7 @@ mod tests {
         let error = Keymat::from_hex("00112z44").unwrap_err();
         assert_eq!(error, KeymatError::NotHex { position: 6 });
         assert!(!error.to_string().contains("112"));
-        assert_eq!(
-            Keymat::from_hex("abc"),
-            Err(KeymatError::OddLength { digits: 3 })
-        );
+        assert_eq!(Keymat::from_hex("abc"), Err(KeymatError::OddLength { digits: 3 }));
         assert!(Keymat::from_hex("0x00").is_err());
     }
 

@@ -4,10 +4,7 @@
 //! fetching it while other packets are worked on hides most of that time. This file holds the
 //! only unsafe code of the crate.
 
-#![expect(
-    unsafe_code,
-    reason = "there is no safe form of the prefetch instruction"
-)]
+#![expect(unsafe_code, reason = "there is no safe form of the prefetch instruction")]
 
 /// Octets of a cache line, on the machines where it matters.
 pub(crate) const LINE: usize = 64;

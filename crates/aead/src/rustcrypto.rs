@@ -61,11 +61,8 @@ impl Aead for RustCrypto {
     }
 
     fn key(&self, algorithm: Algorithm, keymat: &Keymat) -> Result<RustCryptoKey, KeyError> {
-        let wrong_length = || KeyError {
-            algorithm,
-            expected: algorithm.keymat_len(),
-            given: keymat.len(),
-        };
+        let wrong_length =
+            || KeyError { algorithm, expected: algorithm.keymat_len(), given: keymat.len() };
         let (key, salt) = keymat.split().ok_or_else(wrong_length)?;
         let cipher = Cipher::new(algorithm, key).ok_or_else(wrong_length)?;
         Ok(RustCryptoKey { cipher, salt })
@@ -106,9 +103,7 @@ impl Aead for RustCrypto {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) {
-        let (text, icv) = text_and_icv
-            .split_last_chunk_mut()
-            .expect("room for the ICV");
+        let (text, icv) = text_and_icv.split_last_chunk_mut().expect("room for the ICV");
         *icv = key.cipher.seal(nonce, aad, text);
     }
 
@@ -199,8 +194,7 @@ impl Cipher {
             Cipher::Aes192(gcm) => gcm.encrypt_inout_detached(nonce, aad, text),
             Cipher::Aes256(gcm) => gcm.encrypt_inout_detached(nonce, aad, text),
         };
-        icv.expect("a packet is far shorter than the limit of GCM, 64 GiB")
-            .into()
+        icv.expect("a packet is far shorter than the limit of GCM, 64 GiB").into()
     }
 
     #[inline(always)]

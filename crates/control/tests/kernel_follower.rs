@@ -48,15 +48,8 @@ impl Lab {
             eprintln!("SKIPPED: needs root, to make network namespaces");
             return None;
         }
-        let id = format!(
-            "{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let lab = Lab {
-            gateway: format!("cvkern-g-{id}"),
-            peer: format!("cvkern-p-{id}"),
-        };
+        let id = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let lab = Lab { gateway: format!("cvkern-g-{id}"), peer: format!("cvkern-p-{id}") };
         for name in [&lab.gateway, &lab.peer] {
             run(&["netns", "add", name]);
         }
@@ -94,11 +87,7 @@ impl Lab {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        ip.stdin
-            .take()
-            .unwrap()
-            .write_all(lines.as_bytes())
-            .unwrap();
+        ip.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
         ip.wait().unwrap();
     }
 
@@ -106,9 +95,7 @@ impl Lab {
     fn has_vlans(&self) -> bool {
         self.batch("link add link wan0 name probe type vlan id 99\n");
         let mut delete = Command::new("ip");
-        delete
-            .args(["-n", &self.gateway, "link", "del", "probe"])
-            .stderr(Stdio::null());
+        delete.args(["-n", &self.gateway, "link", "del", "probe"]).stderr(Stdio::null());
         delete.status().unwrap().success()
     }
 
@@ -177,10 +164,7 @@ fn index(interface: &str) -> u32 {
 }
 
 fn target(interface: &str, address: &str) -> Target {
-    Target {
-        interface: index(interface),
-        address: address.parse().unwrap(),
-    }
+    Target { interface: index(interface), address: address.parse().unwrap() }
 }
 
 fn unresolved(interface: &str, address: &str) -> Resolution {
@@ -198,10 +182,7 @@ fn missing_interface() {
     let Some(lab) = Lab::new() else { return };
     lab.run(|| {
         let error = Follower::open(&[("lan7".into(), Port(0))]).unwrap_err();
-        assert!(
-            matches!(&error, KernelError::NoInterface(name) if name == "lan7"),
-            "{error}"
-        );
+        assert!(matches!(&error, KernelError::NoInterface(name) if name == "lan7"), "{error}");
     });
 }
 
@@ -227,15 +208,8 @@ fn reads_what_is_there() {
         assert_eq!(resolve(&next_hops, "198.51.100.1"), expected);
         assert_eq!(resolve(&next_hops, "10.1.0.1"), Resolution::Local);
         assert_eq!(resolve(&next_hops, "2001:db8:1::1"), Resolution::Local);
-        assert_eq!(
-            resolve(&next_hops, "10.1.0.255"),
-            Resolution::NoRoute,
-            "broadcast"
-        );
-        assert_eq!(
-            resolve(&next_hops, "2001:db8:1::2"),
-            unresolved("lan0", "2001:db8:1::2")
-        );
+        assert_eq!(resolve(&next_hops, "10.1.0.255"), Resolution::NoRoute, "broadcast");
+        assert_eq!(resolve(&next_hops, "2001:db8:1::2"), unresolved("lan0", "2001:db8:1::2"));
         assert_eq!(resolve(&next_hops, "2001:db8:2::1"), Resolution::NoRoute);
         assert_eq!(follower.counters().malformed, 0);
     });
@@ -277,41 +251,20 @@ fn follows_routes() {
             ("route add 10.2.0.0/16 via 192.0.2.254", wan()),
             ("route add 10.2.0.0/16 via 10.1.0.254 metric 50", wan()),
             ("route del 10.2.0.0/16 via 192.0.2.254", lan()),
-            (
-                "route add 10.2.3.0/24 dev wan0",
-                unresolved("wan0", "10.2.3.4"),
-            ),
+            ("route add 10.2.3.0/24 dev wan0", unresolved("wan0", "10.2.3.4")),
             ("route replace 10.2.3.0/24 via 10.1.0.254", lan()),
-            (
-                "route change 10.2.3.0/24 via inet6 fe80::9 dev wan0",
-                unresolved("wan0", "fe80::9"),
-            ),
+            ("route change 10.2.3.0/24 via inet6 fe80::9 dev wan0", unresolved("wan0", "fe80::9")),
             ("route replace blackhole 10.2.3.4", Resolution::NoRoute),
             ("route replace unreachable 10.2.3.4", Resolution::NoRoute),
-            (
-                "route del unreachable 10.2.3.4",
-                unresolved("wan0", "fe80::9"),
-            ),
-            (
-                "route replace 10.2.3.0/24 nexthop via 10.1.0.254 nexthop via 192.0.2.254",
-                lan(),
-            ),
+            ("route del unreachable 10.2.3.4", unresolved("wan0", "fe80::9")),
+            ("route replace 10.2.3.0/24 nexthop via 10.1.0.254 nexthop via 192.0.2.254", lan()),
             ("link set lan0 down", wan()),
             ("link set lan0 up", lan()),
             ("route del 10.2.3.0/24", Resolution::NoRoute),
-            (
-                "route add 10.2.3.0/24 via 192.0.2.254 table 77",
-                Resolution::NoRoute,
-            ),
-            (
-                "nexthop add id 5 via 192.0.2.254 dev wan0",
-                Resolution::NoRoute,
-            ),
+            ("route add 10.2.3.0/24 via 192.0.2.254 table 77", Resolution::NoRoute),
+            ("nexthop add id 5 via 192.0.2.254 dev wan0", Resolution::NoRoute),
             ("route add 10.2.3.0/24 nhid 5", wan()),
-            (
-                "nexthop replace id 5 via 192.0.2.253 dev wan0",
-                unresolved("wan0", "192.0.2.253"),
-            ),
+            ("nexthop replace id 5 via 192.0.2.253 dev wan0", unresolved("wan0", "192.0.2.253")),
             ("nexthop del id 5", Resolution::NoRoute),
         ];
         for (command, expected) in steps {
@@ -320,26 +273,11 @@ fn follows_routes() {
             follow(&mut follower, "10.2.3.4", is(expected));
         }
         for (command, expected) in [
-            (
-                "-6 route add 2001:db8:2::/48 via fe80::7 dev wan0",
-                unresolved("wan0", "fe80::7"),
-            ),
-            (
-                "-6 route append 2001:db8:2::/48 via fe80::8 dev wan0",
-                unresolved("wan0", "fe80::7"),
-            ),
-            (
-                "-6 route del 2001:db8:2::/48 via fe80::7 dev wan0",
-                unresolved("wan0", "fe80::8"),
-            ),
-            (
-                "-6 route replace 2001:db8:2::/48 dev wan0",
-                unresolved("wan0", "2001:db8:2::1"),
-            ),
-            (
-                "-6 route replace blackhole 2001:db8:2::/48",
-                Resolution::NoRoute,
-            ),
+            ("-6 route add 2001:db8:2::/48 via fe80::7 dev wan0", unresolved("wan0", "fe80::7")),
+            ("-6 route append 2001:db8:2::/48 via fe80::8 dev wan0", unresolved("wan0", "fe80::7")),
+            ("-6 route del 2001:db8:2::/48 via fe80::7 dev wan0", unresolved("wan0", "fe80::8")),
+            ("-6 route replace 2001:db8:2::/48 dev wan0", unresolved("wan0", "2001:db8:2::1")),
+            ("-6 route replace blackhole 2001:db8:2::/48", Resolution::NoRoute),
             ("-6 route flush 2001:db8:2::/48", Resolution::NoRoute),
         ] {
             println!("{command}");
@@ -361,37 +299,17 @@ fn follows_links() {
         // Else an IPv6 route that goes away with the link makes everything be read again.
         fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
         let mut follower = open();
-        follow(
-            &mut follower,
-            "10.1.0.9",
-            is(unresolved("lan0", "10.1.0.9")),
-        );
+        follow(&mut follower, "10.1.0.9", is(unresolved("lan0", "10.1.0.9")));
         lab.gateway("link set lan0 down");
-        follow(
-            &mut follower,
-            "10.1.0.9",
-            is(unresolved("wan0", "192.0.2.254")),
-        );
+        follow(&mut follower, "10.1.0.9", is(unresolved("wan0", "192.0.2.254")));
         lab.gateway("link set lan0 up");
-        follow(
-            &mut follower,
-            "10.1.0.9",
-            is(unresolved("lan0", "10.1.0.9")),
-        );
+        follow(&mut follower, "10.1.0.9", is(unresolved("lan0", "10.1.0.9")));
         lab.peer("link set lan1 down");
         follow(&mut follower, "10.1.0.9", is(Resolution::NoRoute));
         lab.peer("link set lan1 up");
-        follow(
-            &mut follower,
-            "10.1.0.9",
-            is(unresolved("lan0", "10.1.0.9")),
-        );
+        follow(&mut follower, "10.1.0.9", is(unresolved("lan0", "10.1.0.9")));
         lab.gateway("link del lan0");
-        follow(
-            &mut follower,
-            "10.1.0.9",
-            is(unresolved("wan0", "192.0.2.254")),
-        );
+        follow(&mut follower, "10.1.0.9", is(unresolved("wan0", "192.0.2.254")));
     });
 }
 
@@ -400,10 +318,7 @@ fn follows_links() {
 #[test]
 fn resolves_neighbours() {
     let Some(lab) = Lab::new() else { return };
-    for (address, peer) in [
-        ("10.1.0.1/24", "10.1.0.2/24"),
-        ("2001:db8::1/64", "2001:db8::2/64"),
-    ] {
+    for (address, peer) in [("10.1.0.1/24", "10.1.0.2/24"), ("2001:db8::1/64", "2001:db8::2/64")] {
         lab.gateway(&format!("addr add {address} dev lan0 nodad"));
         lab.peer(&format!("addr add {peer} dev lan1 nodad"));
     }
@@ -413,10 +328,7 @@ fn resolves_neighbours() {
         for (seconds, address) in [(0, "10.1.0.2"), (9, "2001:db8::2")] {
             let now = Duration::from_secs(seconds);
             let asked_for = target("lan0", address);
-            assert_eq!(
-                resolve(&follower.snapshot(), address),
-                Resolution::Unresolved(asked_for)
-            );
+            assert_eq!(resolve(&follower.snapshot(), address), Resolution::Unresolved(asked_for));
             assert!(follower.resolve(asked_for, now));
             assert!(!follower.resolve(asked_for, now + Duration::from_millis(999)));
             follow(&mut follower, address, reaches("02:00:00:00:00:02"));
@@ -432,15 +344,9 @@ fn resolves_neighbours() {
             "being resolved is not resolved"
         );
         let loopback = target("lo", "10.1.0.2");
-        assert!(
-            !follower.resolve(loopback, Duration::from_secs(30)),
-            "not a link of ours"
-        );
+        assert!(!follower.resolve(loopback, Duration::from_secs(30)), "not a link of ours");
         let counters = follower.counters();
-        assert_eq!(
-            (counters.asked, counters.refused, counters.malformed),
-            (5, 0, 0)
-        );
+        assert_eq!((counters.asked, counters.refused, counters.malformed), (5, 0, 0));
     });
 }
 
@@ -456,10 +362,7 @@ fn asks_for_a_bounded_number() {
             let mut asked = 0;
             for (third, fourth) in (2..5).flat_map(|third| hosts.clone().map(move |n| (third, n))) {
                 let address = IpAddr::from([10, 1, third, fourth]);
-                let target = Target {
-                    interface: index("lan0"),
-                    address,
-                };
+                let target = Target { interface: index("lan0"), address };
                 asked += usize::from(follower.resolve(target, now));
             }
             asked
@@ -495,10 +398,7 @@ fn follows_a_changed_mac_address() {
         lab.peer("link set lan1 address 02:00:00:00:00:03");
         let deadline = Instant::now() + 2 * PATIENCE;
         let mut now = Duration::from_secs(1);
-        while !matches!(
-            resolve(&follower.snapshot(), "10.1.0.2"),
-            Resolution::Unresolved(_)
-        ) {
+        while !matches!(resolve(&follower.snapshot(), "10.1.0.2"), Resolution::Unresolved(_)) {
             assert!(Instant::now() < deadline, "never found gone");
             follower.refresh(now);
             now += Duration::from_secs(5);
@@ -511,11 +411,7 @@ fn follows_a_changed_mac_address() {
         lab.gateway("neigh replace 10.1.0.2 lladdr 02:00:00:00:00:04 dev lan0 nud permanent");
         follow(&mut follower, "10.1.0.2", reaches("02:00:00:00:00:04"));
         lab.gateway("neigh del 10.1.0.2 dev lan0");
-        follow(
-            &mut follower,
-            "10.1.0.2",
-            is(unresolved("lan0", "10.1.0.2")),
-        );
+        follow(&mut follower, "10.1.0.2", is(unresolved("lan0", "10.1.0.2")));
     });
 }
 
@@ -560,9 +456,7 @@ fn follows_vlan_devices() {
         lab.gateway("link add link wan0 name tagged type vlan id 12");
         lab.gateway("link set tagged up");
         lab.gateway("addr add 10.12.0.1/24 dev tagged");
-        follow(&mut follower, "10.12.0.2", |found| {
-            matches!(found, Resolution::Unresolved(_))
-        });
+        follow(&mut follower, "10.12.0.2", |found| matches!(found, Resolution::Unresolved(_)));
         assert!(follower.resolve(target("tagged", "10.12.0.2"), Duration::ZERO));
         follow(&mut follower, "10.12.0.2", reaches("02:00:00:00:00:12"));
         let Resolution::Reachable(hop) = resolve(&follower.snapshot(), "10.12.0.2") else {
@@ -588,21 +482,13 @@ fn recovers_from_an_overrun() {
             lines += &format!("route add 10.77.{third}.{fourth} via 10.1.0.254\n");
         }
         lab.batch(&lines);
-        follow(
-            &mut follower,
-            "10.77.234.95",
-            is(unresolved("lan0", "10.1.0.254")),
-        );
+        follow(&mut follower, "10.77.234.95", is(unresolved("lan0", "10.1.0.254")));
         assert!(
             follower.counters().overruns > 0,
             "the queue was long enough: {:?}",
             follower.counters()
         );
-        follow(
-            &mut follower,
-            "10.77.0.0",
-            is(unresolved("lan0", "10.1.0.254")),
-        );
+        follow(&mut follower, "10.77.0.0", is(unresolved("lan0", "10.1.0.254")));
         assert_eq!(follower.counters().malformed, 0);
     });
 }
@@ -669,10 +555,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % bound
     }
 
@@ -682,9 +566,7 @@ impl Random {
 
     fn command(&mut self) -> String {
         let metric = self.pick(&["", "", " metric 7", " metric 9"]);
-        let verb = self.pick(&[
-            "add", "replace", "append", "prepend", "change", "del", "del",
-        ]);
+        let verb = self.pick(&["add", "replace", "append", "prepend", "change", "del", "del"]);
         match self.below(10) {
             0..4 => {
                 let prefix = self.pick(&["10.2.0.0/16", "10.2.1.0/24", "10.3.0.0/16", "default"]);
@@ -715,10 +597,7 @@ impl Random {
                 let verb = self.pick(&["add", "del"]);
                 let address = self.pick(&["10.1.0.1/24 dev lan0", "192.0.2.1/24 dev wan0"]);
                 let other = self.pick(&["2001:db8:1::1/64 dev lan0 nodad", "10.4.0.1/24 dev wan0"]);
-                format!(
-                    "addr {verb} {}",
-                    if self.below(2) == 0 { address } else { other }
-                )
+                format!("addr {verb} {}", if self.below(2) == 0 { address } else { other })
             }
             8 => {
                 let kind = self.pick(&["blackhole", "unreachable", "prohibit", "throw"]);

@@ -9,6 +9,7 @@
 //! them does the XDP program learn which prefixes are protected. Order of a stop: workers end
 //! their turn, programs are detached and offloads restored, the last sequence numbers are recorded.
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -145,7 +146,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let threads = start(&config, engine_workers, &stop)?;
     let result = settle(&mut controller, &stop).and_then(|()| {
         protect(&mut control, &prefixes)?;
-        info!(workers, sas = sas.len(), "ready");
+        info!(workers, sas = sas.len(), "gateway ready");
         serve(&mut controller, &mut follower, &mut control, &threads, &stop)
     });
     stop.store(true, Relaxed);
@@ -168,6 +169,7 @@ fn init_logging() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
 }

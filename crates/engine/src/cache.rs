@@ -22,9 +22,7 @@ impl<K: Copy + Eq + Hash, V: Copy> Cache<K, V> {
     /// When `slots` is not a power of two.
     pub(crate) fn new(slots: usize) -> Cache<K, V> {
         assert!(slots.is_power_of_two(), "masks select the slot");
-        Cache {
-            slots: vec![None; slots].into(),
-        }
+        Cache { slots: vec![None; slots].into() }
     }
 
     /// Forgets everything.
@@ -56,14 +54,8 @@ mod tests {
     fn equals_the_lookup() {
         let mut cache: Cache<u32, u64> = Cache::new(16);
         for key in 0..1000 {
-            assert_eq!(
-                cache.get_or(key, |&key| u64::from(key) * 3),
-                u64::from(key) * 3
-            );
-            assert_eq!(
-                cache.get_or(key, |_| unreachable!("cached")),
-                u64::from(key) * 3
-            );
+            assert_eq!(cache.get_or(key, |&key| u64::from(key) * 3), u64::from(key) * 3);
+            assert_eq!(cache.get_or(key, |_| unreachable!("cached")), u64::from(key) * 3);
         }
         cache.clear();
         assert_eq!(cache.get_or(999, |_| 7), 7);

@@ -78,10 +78,7 @@ impl Counters {
             punted: self.punted + other.punted,
             dropped: self.dropped,
         };
-        sum.dropped
-            .iter_mut()
-            .zip(&other.dropped)
-            .for_each(|(sum, &other)| *sum += other);
+        sum.dropped.iter_mut().zip(&other.dropped).for_each(|(sum, &other)| *sum += other);
         sum
     }
 
@@ -109,19 +106,14 @@ pub struct SharedCounters {
 
 impl Default for SharedCounters {
     fn default() -> SharedCounters {
-        SharedCounters {
-            cells: [const { AtomicU64::new(0) }; SCALARS + DropReason::COUNT],
-        }
+        SharedCounters { cells: [const { AtomicU64::new(0) }; SCALARS + DropReason::COUNT] }
     }
 }
 
 impl SharedCounters {
     pub(crate) fn store(&self, counters: &Counters) {
         let values = counters.scalars().into_iter().chain(counters.dropped);
-        self.cells
-            .iter()
-            .zip(values)
-            .for_each(|(cell, value)| cell.store(value, Relaxed));
+        self.cells.iter().zip(values).for_each(|(cell, value)| cell.store(value, Relaxed));
     }
 
     /// The counters as last published.
@@ -151,10 +143,7 @@ mod tests {
     /// A fate for each packet balances; one too few does not; readers see what was stored.
     #[test]
     fn balance_and_publication() {
-        let mut counters = Counters {
-            received: 3,
-            ..Counters::default()
-        };
+        let mut counters = Counters { received: 3, ..Counters::default() };
         counters.record(Fate::Forward(Port(0)));
         counters.record(Fate::Drop(DropReason::Icv));
         assert!(!counters.balanced());

@@ -36,11 +36,7 @@ pub struct Verdict {
 
 impl Verdict {
     pub(crate) const fn new(fate: Fate) -> Verdict {
-        Verdict {
-            fate,
-            spi: None,
-            seq: None,
-        }
+        Verdict { fate, spi: None, seq: None }
     }
 }
 
@@ -147,12 +143,7 @@ mod tests {
     /// Numbers index counters, and names are distinct.
     #[test]
     fn reasons_are_numbered_and_named() {
-        assert!(
-            DropReason::ALL
-                .iter()
-                .enumerate()
-                .all(|(i, &reason)| reason as usize == i)
-        );
+        assert!(DropReason::ALL.iter().enumerate().all(|(i, &reason)| reason as usize == i));
         let names: HashSet<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), DropReason::COUNT);
     }
@@ -163,10 +154,7 @@ mod tests {
         let doc = include_str!("../../../docs/counters.md");
         for reason in DropReason::ALL {
             let row = format!("| `{}` | ", reason.name());
-            assert!(
-                doc.contains(&row),
-                "docs/counters.md has no row for {reason}"
-            );
+            assert!(doc.contains(&row), "docs/counters.md has no row for {reason}");
         }
     }
 }

@@ -65,10 +65,7 @@ impl Handoff {
                     wake: Arc::clone(&wakers[owner]),
                     wake_due: false,
                 });
-                mesh[owner].from[source] = Some(Incoming {
-                    packets: packet_out,
-                    frames: frame_in,
-                });
+                mesh[owner].from[source] = Some(Incoming { packets: packet_out, frames: frame_in });
             }
         }
         mesh
@@ -77,10 +74,7 @@ impl Handoff {
     /// The mesh of a single worker: nobody to hand anything to.
     #[must_use]
     pub fn none() -> Handoff {
-        Handoff {
-            to: Vec::new(),
-            from: Vec::new(),
-        }
+        Handoff { to: Vec::new(), from: Vec::new() }
     }
 
     /// Hands a packet to its owner; gives it back when the ring is full or there is no such worker.
@@ -140,10 +134,7 @@ impl Handoff {
     /// True when something was handed to this worker.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.from
-            .iter()
-            .flatten()
-            .any(|incoming| !incoming.packets.is_empty())
+        self.from.iter().flatten().any(|incoming| !incoming.packets.is_empty())
     }
 }
 
@@ -153,9 +144,7 @@ impl Handoff {
     #[must_use]
     pub fn waiting_from(&self, source: WorkerId) -> usize {
         let incoming = self.from.get(usize::from(source.0));
-        incoming
-            .and_then(Option::as_ref)
-            .map_or(0, |incoming| incoming.packets.slots())
+        incoming.and_then(Option::as_ref).map_or(0, |incoming| incoming.packets.slots())
     }
 
     /// Frames of this worker that are in rings: in packets it gave that nobody has taken yet, and
@@ -190,9 +179,7 @@ impl Drop for Handoff {
 
 impl std::fmt::Debug for Handoff {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handoff")
-            .field("workers", &self.to.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Handoff").field("workers", &self.to.len()).finish_non_exhaustive()
     }
 }
 
@@ -231,9 +218,7 @@ mod tests {
         assert_eq!((owner.waiting_from(WorkerId(0)), source.frames_away()), (0, 5));
         let numbers: Vec<u8> = batch.iter().map(|packet| packet.data()[0]).collect();
         assert_eq!(numbers, [0, 1, 2, 3, 4]);
-        batch
-            .drain(..)
-            .for_each(|packet| owner_io.recycle(packet.into_free()));
+        batch.drain(..).for_each(|packet| owner_io.recycle(packet.into_free()));
         source.collect(&mut source_io);
         assert_eq!(source.frames_away(), 0);
         assert_eq!((source_io.free_frames(), owner_io.free_frames()), (8, 8));
@@ -261,9 +246,7 @@ mod tests {
         let mut batch = Batch::new();
         owner.take(&mut owner_io, &mut batch);
         assert_eq!(batch.len(), 1, "one free frame, one packet");
-        batch
-            .drain(..)
-            .for_each(|packet| owner_io.recycle(packet.into_free()));
+        batch.drain(..).for_each(|packet| owner_io.recycle(packet.into_free()));
         source.collect(&mut source_io);
         forget_frames(source_io);
         forget_frames(owner_io);

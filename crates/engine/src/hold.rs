@@ -50,20 +50,11 @@ impl Hold {
         target: Target,
         now: u64,
     ) -> Result<bool, Packet> {
-        let waiting = self
-            .queue
-            .iter()
-            .filter(|held| held.target == target)
-            .count();
+        let waiting = self.queue.iter().filter(|held| held.target == target).count();
         if waiting >= HELD_PER_TARGET_MAX || self.queue.is_full() {
             return Err(packet);
         }
-        self.queue.push(Held {
-            packet,
-            origin,
-            target,
-            deadline: now + HELD_NS_MAX,
-        });
+        self.queue.push(Held { packet, origin, target, deadline: now + HELD_NS_MAX });
         Ok(waiting == 0)
     }
 
@@ -91,8 +82,6 @@ impl Hold {
 impl Drop for Hold {
     /// Tokens are let go: their region lives as long as the process.
     fn drop(&mut self) {
-        self.queue
-            .drain(..)
-            .for_each(|held| std::mem::forget(held.packet));
+        self.queue.drain(..).for_each(|held| std::mem::forget(held.packet));
     }
 }

@@ -156,10 +156,7 @@ fn crypt<A: Aead>(
         let Some(job) = next.next_if(|job| job.index == index) else {
             continue;
         };
-        let entry = plane
-            .inbound
-            .at(job.slot)
-            .expect("classify found the SA in this slot");
+        let entry = plane.inbound.at(job.slot).expect("classify found the SA in this slot");
         ops.push(Op {
             key: entry.sa.key(),
             esn_high: job.candidate.esn_high(),
@@ -183,15 +180,8 @@ fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: Job, status: 
     };
     let text_at = job.esp_at + TEXT_AT;
     let text_end = job.esp_end - ICV_LEN;
-    let entry = plane
-        .inbound
-        .at_mut(job.slot)
-        .expect("classify found the SA in this slot");
-    if entry
-        .sa
-        .commit(job.candidate, proof, text_end - text_at)
-        .is_err()
-    {
+    let entry = plane.inbound.at_mut(job.slot).expect("classify found the SA in this slot");
+    if entry.sa.commit(job.candidate, proof, text_end - text_at).is_err() {
         return Fate::Drop(DropReason::Replay);
     }
     let group = entry.group;
@@ -223,13 +213,8 @@ fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: Job, status: 
         Resolution::NoRoute => return Fate::Drop(DropReason::NoRoute),
     };
 
-    let trimmed = packet
-        .trim_front(text_at)
-        .and_then(|()| packet.truncate(inner.total_len()));
-    assert!(
-        trimmed.is_some(),
-        "the inner packet was parsed inside this frame"
-    );
+    let trimmed = packet.trim_front(text_at).and_then(|()| packet.truncate(inner.total_len()));
+    assert!(trimmed.is_some(), "the inner packet was parsed inside this frame");
     let data = packet.data_mut();
     ip::decrement_ttl(data, &inner);
     if ecn != inner.tos() & ecn::MASK {
@@ -265,10 +250,7 @@ fn inner_packet(text: &[u8]) -> Result<ip::Packet, DropReason> {
 /// True when the first inbound policy that matches names the group of the very SA.
 #[inline]
 fn admits<A: Aead>(plane: &mut Plane<A>, group: Group, inner: &ip::Packet) -> bool {
-    let flow = Flow {
-        source: inner.source(),
-        destination: inner.destination(),
-    };
+    let flow = Flow { source: inner.source(), destination: inner.destination() };
     let spd = &plane.snapshot.spd;
     let action = plane.inbound_flows.get_or(flow, |flow| spd.inbound(flow));
     action == Some(Action::Protect(group))

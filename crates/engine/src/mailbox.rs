@@ -81,10 +81,7 @@ pub struct ControlEnd<K> {
 pub fn mailbox<K>(capacity: usize) -> (WorkerEnd<K>, ControlEnd<K>) {
     let commands = Arc::new(ArrayQueue::new(capacity.max(1)));
     let events = Arc::new(ArrayQueue::new(capacity + 2 * RESERVED));
-    let control = ControlEnd {
-        commands: Arc::clone(&commands),
-        events: Arc::clone(&events),
-    };
+    let control = ControlEnd { commands: Arc::clone(&commands), events: Arc::clone(&events) };
     (WorkerEnd { commands, events }, control)
 }
 
@@ -134,17 +131,13 @@ impl<K> ControlEnd<K> {
 
 impl<K> std::fmt::Debug for WorkerEnd<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WorkerEnd")
-            .field("commands", &self.commands.len())
-            .finish_non_exhaustive()
+        f.debug_struct("WorkerEnd").field("commands", &self.commands.len()).finish_non_exhaustive()
     }
 }
 
 impl<K> std::fmt::Debug for ControlEnd<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ControlEnd")
-            .field("events", &self.events.len())
-            .finish_non_exhaustive()
+        f.debug_struct("ControlEnd").field("events", &self.events.len()).finish_non_exhaustive()
     }
 }
 
@@ -156,30 +149,19 @@ mod tests {
     #[test]
     fn answers_always_have_room() {
         let (mut worker, control) = mailbox::<()>(64);
-        let target = Target {
-            interface: 1,
-            address: "192.0.2.1".parse().unwrap(),
-        };
-        let told = (0..1000)
-            .filter(|_| worker.tell(Event::Resolve(target)))
-            .count();
+        let target = Target { interface: 1, address: "192.0.2.1".parse().unwrap() };
+        let told = (0..1000).filter(|_| worker.tell(Event::Resolve(target))).count();
         assert_eq!(told, 64 + RESERVED);
         for _ in 0..64 {
             control.send(Command::Sample(Vec::new())).ok().unwrap();
         }
-        assert!(
-            control.send(Command::Sample(Vec::new())).is_err(),
-            "the queue is bounded"
-        );
+        assert!(control.send(Command::Sample(Vec::new())).is_err(), "the queue is bounded");
         let mut answered = 0;
         while let Some(Command::Sample(samples)) = worker.command() {
             worker.answer(Event::Sample(samples));
             answered += 1;
         }
-        assert_eq!(
-            answered, RESERVED,
-            "a command without room for its answer stays"
-        );
+        assert_eq!(answered, RESERVED, "a command without room for its answer stays");
         assert!(!worker.is_empty());
     }
 }

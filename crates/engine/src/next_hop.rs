@@ -128,10 +128,7 @@ impl NextHops {
         let Some(link) = self.links.get(&interface) else {
             return Resolution::NoRoute;
         };
-        let target = Target {
-            interface,
-            address: gateway.unwrap_or(destination),
-        };
+        let target = Target { interface, address: gateway.unwrap_or(destination) };
         match self.neighbours.get(&target) {
             Some(&mac) => Resolution::Reachable(NextHop {
                 port: link.port,
@@ -156,27 +153,10 @@ impl NextHops {
             let gateway = prefix.addr();
             next_hops.insert_link(
                 interface,
-                Link {
-                    port: hop.port,
-                    vlan: hop.vlan,
-                    mac: hop.source,
-                    mtu: hop.mtu,
-                },
+                Link { port: hop.port, vlan: hop.vlan, mac: hop.source, mtu: hop.mtu },
             );
-            next_hops.insert_neighbour(
-                Target {
-                    interface,
-                    address: gateway,
-                },
-                hop.destination,
-            );
-            next_hops.insert_route(
-                prefix,
-                Route::Via {
-                    interface,
-                    gateway: Some(gateway),
-                },
-            );
+            next_hops.insert_neighbour(Target { interface, address: gateway }, hop.destination);
+            next_hops.insert_route(prefix, Route::Via { interface, gateway: Some(gateway) });
         }
         next_hops
     }
@@ -184,14 +164,8 @@ impl NextHops {
     #[inline]
     fn longest_match(&self, destination: IpAddr) -> Option<Route> {
         match destination {
-            IpAddr::V4(address) => self
-                .routes_v4
-                .get_lpm(&address.into())
-                .map(|(_, route)| *route),
-            IpAddr::V6(address) => self
-                .routes_v6
-                .get_lpm(&address.into())
-                .map(|(_, route)| *route),
+            IpAddr::V4(address) => self.routes_v4.get_lpm(&address.into()).map(|(_, route)| *route),
+            IpAddr::V6(address) => self.routes_v6.get_lpm(&address.into()).map(|(_, route)| *route),
         }
     }
 }
@@ -214,24 +188,15 @@ mod tests {
     }
 
     fn via(interface: u32, gateway: &str) -> Route {
-        Route::Via {
-            interface,
-            gateway: Some(address(gateway)),
-        }
+        Route::Via { interface, gateway: Some(address(gateway)) }
     }
 
     fn on_link(interface: u32) -> Route {
-        Route::Via {
-            interface,
-            gateway: None,
-        }
+        Route::Via { interface, gateway: None }
     }
 
     fn target(interface: u32, text: &str) -> Target {
-        Target {
-            interface,
-            address: address(text),
-        }
+        Target { interface, address: address(text) }
     }
 
     fn resolve(next_hops: &NextHops, text: &str) -> Resolution {
@@ -249,12 +214,7 @@ mod tests {
     /// Two ports and a VLAN on the second, with the routes and neighbours given.
     fn snapshot(routes: &[(&str, Route)], neighbours: &[(Target, Mac)]) -> NextHops {
         let mut next_hops = NextHops::default();
-        let link = |port, vlan, mtu| Link {
-            port: Port(port),
-            vlan,
-            mac: mac(port),
-            mtu,
-        };
+        let link = |port, vlan, mtu| Link { port: Port(port), vlan, mac: mac(port), mtu };
         next_hops.insert_link(LAN, link(0, None, 9000));
         next_hops.insert_link(WAN, link(1, None, 1500));
         next_hops.insert_link(VLAN_7, link(1, Some(7), 1400));
@@ -296,10 +256,8 @@ mod tests {
     /// Every field of the next hop comes from the link or the neighbour, on a VLAN device too.
     #[test]
     fn next_hop_of_a_vlan_device() {
-        let next_hops = snapshot(
-            &[("10.7.0.0/16", on_link(VLAN_7))],
-            &[(target(VLAN_7, "10.7.0.1"), mac(9))],
-        );
+        let next_hops =
+            snapshot(&[("10.7.0.0/16", on_link(VLAN_7))], &[(target(VLAN_7, "10.7.0.1"), mac(9))]);
         let expected = NextHop {
             port: Port(1),
             vlan: Some(7),
@@ -307,24 +265,15 @@ mod tests {
             destination: mac(9),
             mtu: 1400,
         };
-        assert_eq!(
-            resolve(&next_hops, "10.7.0.1"),
-            Resolution::Reachable(expected)
-        );
+        assert_eq!(resolve(&next_hops, "10.7.0.1"), Resolution::Reachable(expected));
     }
 
     /// An IPv4 route may lead to an IPv6 gateway (RFC 8950), and the reverse.
     #[test]
     fn gateway_of_the_other_family() {
         let next_hops = snapshot(
-            &[
-                ("0.0.0.0/0", via(WAN, "fe80::1")),
-                ("::/0", via(LAN, "192.0.2.1")),
-            ],
-            &[
-                (target(WAN, "fe80::1"), mac(1)),
-                (target(LAN, "192.0.2.1"), mac(2)),
-            ],
+            &[("0.0.0.0/0", via(WAN, "fe80::1")), ("::/0", via(LAN, "192.0.2.1"))],
+            &[(target(WAN, "fe80::1"), mac(1)), (target(LAN, "192.0.2.1"), mac(2))],
         );
         assert_eq!(reached(&next_hops, "198.51.100.1"), (mac(1), Port(1)));
         assert_eq!(reached(&next_hops, "2001:db8::1"), (mac(2), Port(0)));
@@ -333,10 +282,8 @@ mod tests {
     /// Our own addresses are local, however short the route that covers them otherwise.
     #[test]
     fn local() {
-        let next_hops = snapshot(
-            &[("10.1.0.0/16", on_link(LAN)), ("10.1.0.1/32", Route::Local)],
-            &[],
-        );
+        let next_hops =
+            snapshot(&[("10.1.0.0/16", on_link(LAN)), ("10.1.0.1/32", Route::Local)], &[]);
         assert_eq!(resolve(&next_hops, "10.1.0.1"), Resolution::Local);
     }
 
@@ -349,20 +296,14 @@ mod tests {
                 ("10.66.0.0/16", Route::Blackhole),
                 ("172.16.0.0/12", on_link(FOREIGN)),
             ],
-            &[
-                (target(LAN, "192.0.2.1"), mac(1)),
-                (target(FOREIGN, "172.16.0.1"), mac(2)),
-            ],
+            &[(target(LAN, "192.0.2.1"), mac(1)), (target(FOREIGN, "172.16.0.1"), mac(2))],
         );
         assert_eq!(reached(&next_hops, "10.65.0.1").0, mac(1));
         assert_eq!(resolve(&next_hops, "10.66.0.1"), Resolution::NoRoute);
         assert_eq!(resolve(&next_hops, "172.16.0.1"), Resolution::NoRoute);
         assert_eq!(resolve(&next_hops, "198.51.100.1"), Resolution::NoRoute);
         assert_eq!(resolve(&next_hops, "2001:db8::1"), Resolution::NoRoute);
-        assert_eq!(
-            resolve(&NextHops::default(), "10.0.0.1"),
-            Resolution::NoRoute
-        );
+        assert_eq!(resolve(&NextHops::default(), "10.0.0.1"), Resolution::NoRoute);
     }
 
     /// Without a neighbour entry the answer names the gateway, or the destination on the link; an
@@ -370,17 +311,11 @@ mod tests {
     #[test]
     fn unresolved_names_whom_to_ask_for() {
         let next_hops = snapshot(
-            &[
-                ("10.0.0.0/8", via(VLAN_7, "fe80::7")),
-                ("10.1.0.0/16", on_link(LAN)),
-            ],
+            &[("10.0.0.0/8", via(VLAN_7, "fe80::7")), ("10.1.0.0/16", on_link(LAN))],
             &[(target(WAN, "10.1.2.3"), mac(1))],
         );
         let unresolved = |interface, text| Resolution::Unresolved(target(interface, text));
-        assert_eq!(
-            resolve(&next_hops, "10.9.9.9"),
-            unresolved(VLAN_7, "fe80::7")
-        );
+        assert_eq!(resolve(&next_hops, "10.9.9.9"), unresolved(VLAN_7, "fe80::7"));
         assert_eq!(resolve(&next_hops, "10.1.2.3"), unresolved(LAN, "10.1.2.3"));
     }
 
@@ -388,25 +323,11 @@ mod tests {
     #[test]
     fn later_inserts_replace() {
         let mut next_hops = snapshot(
-            &[
-                ("10.1.0.0/16", Route::Blackhole),
-                ("10.1.2.3/16", on_link(LAN)),
-            ],
-            &[
-                (target(LAN, "10.1.0.9"), mac(1)),
-                (target(LAN, "10.1.0.9"), mac(2)),
-            ],
+            &[("10.1.0.0/16", Route::Blackhole), ("10.1.2.3/16", on_link(LAN))],
+            &[(target(LAN, "10.1.0.9"), mac(1)), (target(LAN, "10.1.0.9"), mac(2))],
         );
         assert_eq!(reached(&next_hops, "10.1.0.9"), (mac(2), Port(0)));
-        next_hops.insert_link(
-            LAN,
-            Link {
-                port: Port(3),
-                vlan: None,
-                mac: mac(3),
-                mtu: 1280,
-            },
-        );
+        next_hops.insert_link(LAN, Link { port: Port(3), vlan: None, mac: mac(3), mtu: 1280 });
         assert_eq!(reached(&next_hops, "10.1.0.9"), (mac(2), Port(3)));
     }
 
@@ -420,18 +341,12 @@ mod tests {
             destination: mac(last + 100),
             mtu: 1500 - u16::from(last),
         };
-        let routes = [
-            ("0.0.0.0/0", hop(0, None)),
-            ("10.0.0.0/8", hop(1, Some(12))),
-            ("::/0", hop(2, None)),
-        ];
+        let routes =
+            [("0.0.0.0/0", hop(0, None)), ("10.0.0.0/8", hop(1, Some(12))), ("::/0", hop(2, None))];
         let next_hops = NextHops::fixed(routes.map(|(net, hop)| (net.parse().unwrap(), hop)));
-        for (destination, expected) in [
-            ("192.0.2.1", 0),
-            ("10.255.0.1", 1),
-            ("2001:db8::1", 2),
-            ("0.0.0.0", 0),
-        ] {
+        for (destination, expected) in
+            [("192.0.2.1", 0), ("10.255.0.1", 1), ("2001:db8::1", 2), ("0.0.0.0", 0)]
+        {
             assert_eq!(
                 resolve(&next_hops, destination),
                 Resolution::Reachable(routes[expected].1),

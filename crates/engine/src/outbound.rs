@@ -79,17 +79,11 @@ fn classify<A: Aead>(
     }
     let malformed = |_| Fate::Drop(DropReason::Malformed);
     let link = ethernet::parse(packet.data()).map_err(malformed)?;
-    if !matches!(
-        link.ether_type,
-        ethernet::ETHER_TYPE_IPV4 | ethernet::ETHER_TYPE_IPV6
-    ) {
+    if !matches!(link.ether_type, ethernet::ETHER_TYPE_IPV4 | ethernet::ETHER_TYPE_IPV6) {
         return Err(Fate::Punt);
     }
     let inner = ip::parse(&packet.data()[link.payload_at..]).map_err(malformed)?;
-    let flow = Flow {
-        source: inner.source(),
-        destination: inner.destination(),
-    };
+    let flow = Flow { source: inner.source(), destination: inner.destination() };
     let spd = &plane.snapshot.spd;
     let group = match plane.outbound_flows.get_or(flow, |flow| spd.outbound(flow)) {
         Some(Action::Protect(group)) => group,
@@ -103,14 +97,7 @@ fn classify<A: Aead>(
     if location.worker != plane.id {
         return Err(Fate::Handoff(location.worker));
     }
-    let job = encapsulate(
-        plane,
-        packet,
-        &inner,
-        link.payload_at,
-        location.slot,
-        verdict,
-    );
+    let job = encapsulate(plane, packet, &inner, link.payload_at, location.slot, verdict);
     let slot = location.slot;
     job.map(|job| Job { index, ..job }).map_err(|reason| {
         if let Some(entry) = plane.outbound.at_mut(slot) {
@@ -134,10 +121,7 @@ fn encapsulate<A: Aead>(
     let completes =
         plane.ports[usize::from(packet.port().0)].is_some_and(|config| config.completes_checksums);
     let hop = next_hop(plane, slot)?;
-    let entry = plane
-        .outbound
-        .at_mut(slot)
-        .ok_or(DropReason::NoOutboundSa)?;
+    let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
     verdict.spi = Some(entry.sa.spi().value());
     if inner.ttl() <= 1 {
         return Err(DropReason::Ttl);
@@ -147,9 +131,7 @@ fn encapsulate<A: Aead>(
         return Err(DropReason::TooBig);
     }
 
-    let trimmed = packet
-        .trim_front(inner_at)
-        .and_then(|()| packet.truncate(inner_len));
+    let trimmed = packet.trim_front(inner_at).and_then(|()| packet.truncate(inner_len));
     assert!(trimmed.is_some(), "the packet was parsed inside this frame");
     let data = packet.data_mut();
     if completes {
@@ -169,25 +151,12 @@ fn encapsulate<A: Aead>(
     trailer::emit(&mut tail[..tail_len - ICV_LEN], next_header);
     let seq = spend(entry, &mut plane.events, slot)?;
     verdict.seq = Some(seq.value());
-    let head = packet
-        .prepend(TEXT_AT)
-        .and_then(|head| head.try_into().ok());
+    let head = packet.prepend(TEXT_AT).and_then(|head| head.try_into().ok());
     let head = head.expect("headroom was checked");
-    let esn_high = entry
-        .sa
-        .write_header(head, seq, inner_len + tail_len - ICV_LEN);
+    let esn_high = entry.sa.write_header(head, seq, inner_len + tail_len - ICV_LEN);
     plane.aead.prefetch(entry.sa.key(), packet.len());
-    let inherited = Inherited {
-        tos: inner.tos(),
-        dont_fragment,
-    };
-    Ok(Job {
-        index: 0,
-        slot,
-        esn_high,
-        inherited,
-        hop,
-    })
+    let inherited = Inherited { tos: inner.tos(), dont_fragment };
+    Ok(Job { index: 0, slot, esn_high, inherited, hop })
 }
 
 /// Spends a sequence number, and asks for the next lease in time.
@@ -200,10 +169,7 @@ fn spend<K>(
     let sequence = &mut entry.sa.sequence;
     let spent = sequence.next_seq();
     if entry.lease_low > 0 && !entry.lease_asked && sequence.remaining() < entry.lease_low {
-        entry.lease_asked = events.tell(Event::LeaseLow {
-            slot,
-            last: sequence.last(),
-        });
+        entry.lease_asked = events.tell(Event::LeaseLow { slot, last: sequence.last() });
     }
     spent.map_err(|error| match error {
         SeqError::Exhausted => DropReason::SequenceExhausted,
@@ -215,10 +181,7 @@ fn spend<K>(
 /// `Ok(None)` when it must be resolved first.
 #[inline]
 fn next_hop<A: Aead>(plane: &mut Plane<A>, slot: u32) -> Result<Option<NextHop>, DropReason> {
-    let entry = plane
-        .outbound
-        .at_mut(slot)
-        .ok_or(DropReason::NoOutboundSa)?;
+    let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
     if entry.next_hop_generation == plane.next_hop_generation {
         return Ok(entry.next_hop);
     }
@@ -254,9 +217,7 @@ fn bypass<A: Aead>(
     };
     let completes =
         plane.ports[usize::from(packet.port().0)].is_some_and(|config| config.completes_checksums);
-    let trimmed = packet
-        .trim_front(inner_at)
-        .and_then(|()| packet.truncate(inner.total_len()));
+    let trimmed = packet.trim_front(inner_at).and_then(|()| packet.truncate(inner.total_len()));
     assert!(trimmed.is_some(), "the packet was parsed inside this frame");
     if completes {
         checksum::complete_partial(packet.data_mut(), inner);
@@ -277,15 +238,8 @@ fn crypt<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], jobs: &Jobs) {
         let Some(job) = next.next_if(|job| job.index == index) else {
             continue;
         };
-        let entry = plane
-            .outbound
-            .at(job.slot)
-            .expect("classify found the SA in this slot");
-        ops.push(Op {
-            key: entry.sa.key(),
-            esn_high: job.esn_high,
-            esp: packet.data_mut(),
-        });
+        let entry = plane.outbound.at(job.slot).expect("classify found the SA in this slot");
+        ops.push(Op { key: entry.sa.key(), esn_high: job.esn_high, esp: packet.data_mut() });
     }
     plane.aead.seal(&mut ops);
 }
@@ -293,10 +247,7 @@ fn crypt<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], jobs: &Jobs) {
 /// Pass 3, for one packet: outer headers, then the link header if the next hop is known.
 #[inline]
 fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) -> Fate {
-    let entry = plane
-        .outbound
-        .at_mut(job.slot)
-        .expect("classify found the SA in this slot");
+    let entry = plane.outbound.at_mut(job.slot).expect("classify found the SA in this slot");
     let template = &mut entry.sa.template;
     let head = packet.prepend(template.len());
     assert!(head.is_some(), "headroom was checked");

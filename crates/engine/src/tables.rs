@@ -48,11 +48,7 @@ impl<K> InboundEntry<K> {
     /// An entry without history.
     #[must_use]
     pub fn new(sa: InboundSa<K>, group: Group) -> InboundEntry<K> {
-        InboundEntry {
-            sa,
-            group,
-            dropped: [0; DropReason::COUNT],
-        }
+        InboundEntry { sa, group, dropped: [0; DropReason::COUNT] }
     }
 }
 
@@ -110,9 +106,7 @@ pub(crate) struct Table<E> {
 
 impl<E> Table<E> {
     pub(crate) fn new(slots: usize) -> Table<E> {
-        Table {
-            slots: std::iter::repeat_with(|| None).take(slots).collect(),
-        }
+        Table { slots: std::iter::repeat_with(|| None).take(slots).collect() }
     }
 
     #[inline]

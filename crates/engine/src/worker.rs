@@ -139,10 +139,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
     ) -> Worker<A, Io> {
         assert!(config.ports.len() <= MAX_PORTS, "at most {MAX_PORTS} ports");
         let mut ports = [None; MAX_PORTS];
-        ports
-            .iter_mut()
-            .zip(&config.ports)
-            .for_each(|(port, &config)| *port = Some(config));
+        ports.iter_mut().zip(&config.ports).for_each(|(port, &config)| *port = Some(config));
         let plane = Plane {
             id: config.id,
             ports,
@@ -189,11 +186,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         if handled > 0 {
             self.inbound_handoff.wake_owners();
             self.outbound_handoff.wake_owners();
-            assert!(
-                self.counters.balanced(),
-                "a packet has no fate: {:?}",
-                self.counters
-            );
+            assert!(self.counters.balanced(), "a packet has no fate: {:?}", self.counters);
             self.shared.store(&self.counters);
         }
         handled
@@ -201,13 +194,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
 
     /// Blocks until there may be something to do, at most `timeout`.
     pub fn wait(&mut self, timeout: Duration) {
-        let Worker {
-            plane,
-            io,
-            inbound_handoff,
-            outbound_handoff,
-            ..
-        } = self;
+        let Worker { plane, io, inbound_handoff, outbound_handoff, .. } = self;
         let ready = || {
             !plane.events.is_empty()
                 || inbound_handoff.is_waiting()
@@ -236,19 +223,13 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
 
     /// What each SA here did.
     pub fn samples(&self) -> impl Iterator<Item = SaSample> {
-        self.plane
-            .inbound
-            .samples()
-            .chain(self.plane.outbound.samples())
+        self.plane.inbound.samples().chain(self.plane.outbound.samples())
     }
 
     /// The last sequence number used by the outbound SA in a slot.
     #[must_use]
     pub fn last_used(&self, slot: u32) -> Option<u64> {
-        self.plane
-            .outbound
-            .at(slot)
-            .map(|entry| entry.sa.sequence.last())
+        self.plane.outbound.at(slot).map(|entry| entry.sa.sequence.last())
     }
 
     /// Packets on hold.
@@ -470,9 +451,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             #[expect(clippy::cast_possible_truncation, reason = "MAX_PORTS is small")]
             self.io.send(Port(number as u8), &mut outbox.packets);
             let accepted = offered - outbox.packets.len();
-            outbox.fates[..accepted]
-                .iter()
-                .for_each(|&fate| self.counters.record(fate));
+            outbox.fates[..accepted].iter().for_each(|&fate| self.counters.record(fate));
             for packet in outbox.packets.drain(..) {
                 self.counters.record(Fate::Drop(DropReason::TxFull));
                 self.io.recycle(packet.into_free());
@@ -487,8 +466,7 @@ impl<A: Aead> Plane<A> {
     #[inline]
     pub(crate) fn resolve(&mut self, destination: std::net::IpAddr) -> Resolution {
         let next_hops = &self.next_hops;
-        self.hops
-            .get_or(destination, |&destination| next_hops.resolve(destination))
+        self.hops.get_or(destination, |&destination| next_hops.resolve(destination))
     }
 
     /// The next hop for a packet that starts at its IP header.

@@ -43,11 +43,7 @@ mod tests {
         ];
         for (inner, expected) in rows {
             for (outer, expected) in columns.into_iter().zip(expected) {
-                assert_eq!(
-                    decapsulate(inner, outer),
-                    expected,
-                    "{inner:02b} in {outer:02b}"
-                );
+                assert_eq!(decapsulate(inner, outer), expected, "{inner:02b} in {outer:02b}");
                 assert_eq!(decapsulate(inner | 0xb8, outer | 0x20), expected);
             }
         }

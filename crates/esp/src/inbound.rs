@@ -22,14 +22,7 @@ pub struct InboundSa<K> {
 impl<K> InboundSa<K> {
     /// An SA that accepts packets sent to `destination` with numbers that `window` accepts.
     pub fn new(spi: Spi, destination: IpAddr, key: K, window: Window) -> InboundSa<K> {
-        InboundSa {
-            spi,
-            destination,
-            key,
-            window,
-            packets: 0,
-            bytes: 0,
-        }
+        InboundSa { spi, destination, key, window, packets: 0, bytes: 0 }
     }
 
     /// Index of the SA.

@@ -28,15 +28,7 @@ impl<K> OutboundSa<K> {
     /// An SA whose last used number is `last`: 0 for a fresh key.
     pub fn new(spi: Spi, esn: bool, last: u64, key: K, template: Template) -> OutboundSa<K> {
         let sequence = Sequence::new(esn, last);
-        OutboundSa {
-            spi,
-            esn,
-            key,
-            template,
-            sequence,
-            packets: 0,
-            bytes: 0,
-        }
+        OutboundSa { spi, esn, key, template, sequence, packets: 0, bytes: 0 }
     }
 
     /// Index of the SA.
@@ -86,10 +78,7 @@ impl<K> OutboundSa<K> {
     ///
     /// The IV is the whole sequence number: unique as long as the number is (RFC 4106 section 3.1).
     #[inline]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a number is spent in one packet"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "a number is spent in one packet")]
     pub fn write_header(
         &mut self,
         out: &mut [u8; TEXT_AT],
@@ -97,10 +86,7 @@ impl<K> OutboundSa<K> {
         text_len: usize,
     ) -> Option<u32> {
         let number = seq.value();
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the low half goes on the wire"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "the low half goes on the wire")]
         esp::emit(out, self.spi.value(), number as u32);
         out[esp::HEADER_LEN..].copy_from_slice(&number.to_be_bytes());
         self.packets += 1;

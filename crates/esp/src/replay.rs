@@ -84,12 +84,7 @@ impl Window {
         // A non-zero start means "highest seen": which of the older ones came is not known, and
         // accepting one twice is worse than losing it.
         let seen = if top == 0 { 0 } else { u64::MAX };
-        Ok(Window {
-            top,
-            size: u64::from(size),
-            esn,
-            ring: vec![seen; words].into(),
-        })
+        Ok(Window { top, size: u64::from(size), esn, ring: vec![seen; words].into() })
     }
 
     /// Highest number accepted so far.
@@ -104,11 +99,7 @@ impl Window {
     /// When it certainly is not.
     #[inline]
     pub fn check(&self, seq_low: u32) -> Result<Candidate, ReplayError> {
-        let seq = if self.esn {
-            self.infer(seq_low)?
-        } else {
-            u64::from(seq_low)
-        };
+        let seq = if self.esn { self.infer(seq_low)? } else { u64::from(seq_low) };
         self.look(seq)?;
         Ok(Candidate { seq, esn: self.esn })
     }
@@ -147,11 +138,7 @@ impl Window {
             return Err(ReplayError::TooOld);
         }
         let (word, bit) = self.place(seq);
-        if self.ring[word] & bit == 0 {
-            Ok(())
-        } else {
-            Err(ReplayError::Duplicate)
-        }
+        if self.ring[word] & bit == 0 { Ok(()) } else { Err(ReplayError::Duplicate) }
     }
 
     #[inline]
@@ -172,11 +159,7 @@ impl Window {
             let (word, _) = self.place(seq);
             let in_word = 64 - (seq & 63);
             let count = in_word.min(high - seq + 1);
-            let mask = if count == 64 {
-                u64::MAX
-            } else {
-                ((1 << count) - 1) << (seq & 63)
-            };
+            let mask = if count == 64 { u64::MAX } else { ((1 << count) - 1) << (seq & 63) };
             self.ring[word] &= !mask;
             // The last number of all has no successor to count up to.
             let Some(next) = seq.checked_add(count) else {
@@ -195,20 +178,12 @@ impl Window {
         let high = if top_low >= self.size - 1 {
             // Case A: the window lies in one subspace. Left of it means the next subspace.
             let bottom = top_low + 1 - self.size;
-            if low >= bottom {
-                top_high
-            } else {
-                top_high + 1
-            }
+            if low >= bottom { top_high } else { top_high + 1 }
         } else {
             // Case B: the window spans two subspaces. In the first there is no earlier one, and a
             // large number can only be a jump ahead.
             let bottom = (1 << 32) + top_low + 1 - self.size;
-            if low >= bottom {
-                top_high.saturating_sub(1)
-            } else {
-                top_high
-            }
+            if low >= bottom { top_high.saturating_sub(1) } else { top_high }
         };
         // Beyond the last subspace there is nothing a sender may use.
         if high > u64::from(u32::MAX) {
@@ -251,11 +226,7 @@ mod tests {
     /// Moves an empty window so that `top` is its highest number and only that one was seen.
     fn window_at(size: u32, esn: bool, top: u64) -> (Window, Naive) {
         let mut window = window(size, esn);
-        let mut naive = Naive {
-            top: 0,
-            size: u64::from(size),
-            seen: HashSet::new(),
-        };
+        let mut naive = Naive { top: 0, size: u64::from(size), seen: HashSet::new() };
         if top > 0 {
             window.accept(top).unwrap();
             assert!(naive.accept(top));
@@ -343,22 +314,10 @@ mod tests {
         for size in [64, 65, 1024, 65535, 65536] {
             let (mut window, _) = window_at(size, false, 100_000);
             let bottom = 100_000 - u64::from(size) + 1;
-            assert_eq!(
-                window.accept(bottom - 1),
-                Err(ReplayError::TooOld),
-                "size {size}"
-            );
+            assert_eq!(window.accept(bottom - 1), Err(ReplayError::TooOld), "size {size}");
             assert_eq!(window.accept(bottom), Ok(()), "size {size}");
-            assert_eq!(
-                window.accept(bottom),
-                Err(ReplayError::Duplicate),
-                "size {size}"
-            );
-            assert_eq!(
-                window.accept(100_000),
-                Err(ReplayError::Duplicate),
-                "size {size}"
-            );
+            assert_eq!(window.accept(bottom), Err(ReplayError::Duplicate), "size {size}");
+            assert_eq!(window.accept(100_000), Err(ReplayError::Duplicate), "size {size}");
         }
     }
 
@@ -400,10 +359,7 @@ mod tests {
     #[test]
     fn size_is_checked() {
         for size in [0, 1, 63, 65537, u32::MAX] {
-            assert_eq!(
-                Window::new(size, false, 0).unwrap_err(),
-                WindowSizeError(size)
-            );
+            assert_eq!(Window::new(size, false, 0).unwrap_err(), WindowSizeError(size));
         }
     }
 }

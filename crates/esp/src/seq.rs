@@ -45,11 +45,7 @@ impl Sequence {
     #[must_use]
     pub fn new(esn: bool, last: u64) -> Sequence {
         let end = if esn { u64::MAX } else { u64::from(u32::MAX) };
-        Sequence {
-            last,
-            ceiling: end,
-            end,
-        }
+        Sequence { last, ceiling: end, end }
     }
 
     /// Last number used.
@@ -83,11 +79,7 @@ impl Sequence {
     pub fn next_seq(&mut self) -> Result<SeqNo, SeqError> {
         if self.last >= self.ceiling {
             let exhausted = self.last >= self.end;
-            return Err(if exhausted {
-                SeqError::Exhausted
-            } else {
-                SeqError::Lease
-            });
+            return Err(if exhausted { SeqError::Exhausted } else { SeqError::Lease });
         }
         self.last += 1;
         Ok(SeqNo(self.last))
@@ -106,10 +98,7 @@ mod tests {
     #[test]
     fn starts_at_one_and_counts_up() {
         let mut sequence = Sequence::new(false, 0);
-        assert_eq!(
-            [(); 3].map(|()| spend(&mut sequence)),
-            [Ok(1), Ok(2), Ok(3)]
-        );
+        assert_eq!([(); 3].map(|()| spend(&mut sequence)), [Ok(1), Ok(2), Ok(3)]);
     }
 
     /// E03: the counter never cycles, at either width, and stays refused.
@@ -128,10 +117,7 @@ mod tests {
     fn stops_at_the_lease() {
         let mut sequence = Sequence::new(false, 10);
         sequence.set_ceiling(11);
-        assert_eq!(
-            (spend(&mut sequence), spend(&mut sequence)),
-            (Ok(11), Err(SeqError::Lease))
-        );
+        assert_eq!((spend(&mut sequence), spend(&mut sequence)), (Ok(11), Err(SeqError::Lease)));
         sequence.set_ceiling(u64::MAX);
         assert_eq!(sequence.ceiling(), u64::from(u32::MAX));
         assert_eq!(spend(&mut sequence), Ok(12));

@@ -15,11 +15,7 @@ impl Spi {
     /// # Errors
     /// For 0 to 255.
     pub fn new(spi: u32) -> Result<Spi, ReservedSpi> {
-        if spi < 256 {
-            Err(ReservedSpi(spi))
-        } else {
-            Ok(Spi(spi))
-        }
+        if spi < 256 { Err(ReservedSpi(spi)) } else { Ok(Spi(spi)) }
     }
 
     /// The number as it stands in the packet.

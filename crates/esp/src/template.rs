@@ -84,11 +84,7 @@ impl Template {
             (IpAddr::V6(source), IpAddr::V6(destination)) => Endpoints::V6(source, destination),
             _ => return Err(FamilyMismatch(source, destination)),
         };
-        Ok(Template {
-            endpoints,
-            encapsulation,
-            identification: 0,
-        })
+        Ok(Template { endpoints, encapsulation, identification: 0 })
     }
 
     /// Octets of the outer headers.
@@ -99,11 +95,7 @@ impl Template {
             Endpoints::V4(..) => ipv4::HEADER_LEN,
             Endpoints::V6(..) => ipv6::HEADER_LEN,
         };
-        ip + if self.encapsulation.is_some() {
-            udp::HEADER_LEN
-        } else {
-            0
-        }
+        ip + if self.encapsulation.is_some() { udp::HEADER_LEN } else { 0 }
     }
 
     /// Headers are never empty.
@@ -140,11 +132,8 @@ impl Template {
     #[inline]
     pub fn apply(&mut self, packet: &mut [u8], inherited: Inherited) {
         let total = u16::try_from(packet.len()).expect("an IP packet");
-        let protocol = if self.encapsulation.is_some() {
-            ip::PROTOCOL_UDP
-        } else {
-            ip::PROTOCOL_ESP
-        };
+        let protocol =
+            if self.encapsulation.is_some() { ip::PROTOCOL_UDP } else { ip::PROTOCOL_ESP };
         let ip_len = match self.endpoints {
             Endpoints::V4(source, destination) => {
                 let header = ipv4::Header {
@@ -204,10 +193,7 @@ fn udp_v6_checksum(source: Ipv6Addr, destination: Ipv6Addr, datagram: &[u8]) -> 
 mod tests {
     use super::*;
 
-    const PORTS: Encapsulation = Encapsulation {
-        source_port: 4500,
-        destination_port: 4501,
-    };
+    const PORTS: Encapsulation = Encapsulation { source_port: 4500, destination_port: 4501 };
 
     fn template(source: &str, destination: &str, udp: bool) -> Template {
         let parse = |text: &str| text.parse().unwrap();
@@ -227,10 +213,7 @@ mod tests {
         for (id, dont_fragment) in [(0, true), (1, false)] {
             let packet = apply(&mut template, 0xb9, dont_fragment);
             let ip = ipv4::parse(&packet).unwrap();
-            assert_eq!(
-                (ip.total_len, ip.protocol, ip.ttl, ip.tos),
-                (60, 50, 64, 0xb9)
-            );
+            assert_eq!((ip.total_len, ip.protocol, ip.ttl, ip.tos), (60, 50, 64, 0xb9));
             assert_eq!((ip.id, ip.dont_fragment), (id, dont_fragment));
             assert_eq!(ip.destination, Ipv4Addr::new(192, 0, 2, 2));
         }
@@ -242,21 +225,14 @@ mod tests {
         let packet = apply(&mut template("192.0.2.1", "192.0.2.2", true), 0, false);
         assert_eq!(ipv4::parse(&packet).unwrap().protocol, 17);
         let udp = udp::parse(&packet[20..]).unwrap();
-        assert_eq!(
-            (udp.source_port, udp.destination_port, udp.len),
-            (4500, 4501, 48)
-        );
+        assert_eq!((udp.source_port, udp.destination_port, udp.len), (4500, 4501, 48));
         assert_eq!(udp.checksum, 0);
     }
 
     /// P20: IPv6 has no flow label; UDP over IPv6 carries a right checksum.
     #[test]
     fn ipv6_udp() {
-        let packet = apply(
-            &mut template("2001:db8::1", "2001:db8::2", true),
-            0xb8,
-            true,
-        );
+        let packet = apply(&mut template("2001:db8::1", "2001:db8::2", true), 0xb8, true);
         let ip = ipv6::parse(&packet).unwrap();
         assert_eq!((ip.payload_len, ip.next_header, ip.hop_limit), (48, 17, 64));
         assert_eq!((ip.traffic_class, ip.flow_label), (0xb8, 0));
@@ -269,9 +245,6 @@ mod tests {
     #[test]
     fn families_must_agree() {
         let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
-        assert_eq!(
-            Template::new(v4, v6, None).unwrap_err(),
-            FamilyMismatch(v4, v6)
-        );
+        assert_eq!(Template::new(v4, v6, None).unwrap_err(), FamilyMismatch(v4, v6));
     }
 }

@@ -19,9 +19,7 @@ pub const fn pad_len(payload_len: usize) -> usize {
 /// When `out` is shorter than 2 or longer than 257 octets: our own error.
 #[inline]
 pub fn emit(out: &mut [u8], next_header: u8) {
-    let (pad, fixed) = out
-        .split_last_chunk_mut::<FIXED_LEN>()
-        .expect("room for the trailer");
+    let (pad, fixed) = out.split_last_chunk_mut::<FIXED_LEN>().expect("room for the trailer");
     let pad_len = u8::try_from(pad.len()).expect("at most 255 octets of padding");
     for (octet, value) in pad.iter_mut().zip(1..=u8::MAX) {
         *octet = value;
@@ -51,11 +49,7 @@ pub fn strip(text: &[u8]) -> Result<(usize, u8), TrailerError> {
     let Some(payload_len) = rest.len().checked_sub(usize::from(pad_len)) else {
         return Err(TrailerError::PadLength);
     };
-    if rest[payload_len..]
-        .iter()
-        .zip(1..=u8::MAX)
-        .any(|(&octet, expected)| octet != expected)
-    {
+    if rest[payload_len..].iter().zip(1..=u8::MAX).any(|(&octet, expected)| octet != expected) {
         return Err(TrailerError::Padding);
     }
     Ok((payload_len, next_header))

@@ -36,19 +36,10 @@ const STANDARD_LINK_FRAME: usize = 1500 + 14 + 4;
 
 const PAGE: usize = 4096;
 
-const _: () = assert!(
-    FRAME_SIZE.is_power_of_two(),
-    "address masks recover the frame"
-);
-const _: () = assert!(
-    HEADROOM >= MAX_HEAD_GROWTH,
-    "any packet can be encapsulated in place"
-);
+const _: () = assert!(FRAME_SIZE.is_power_of_two(), "address masks recover the frame");
+const _: () = assert!(HEADROOM >= MAX_HEAD_GROWTH, "any packet can be encapsulated in place");
 const _: () = assert!(MAX_LINK_FRAME >= STANDARD_LINK_FRAME + MAX_HEAD_GROWTH);
-const _: () = assert!(
-    FRAME_SIZE <= u16::MAX as usize,
-    "offsets in a frame fit in 16 bits"
-);
+const _: () = assert!(FRAME_SIZE <= u16::MAX as usize, "offsets in a frame fit in 16 bits");
 const _: () = assert!(PAGE.is_multiple_of(FRAME_SIZE));
 
 /// One mapping of `frames * FRAME_SIZE` bytes.
@@ -72,15 +63,11 @@ impl Region {
     #[must_use]
     pub fn leak(frames: usize) -> (&'static Region, Vec<FreeFrame>) {
         assert!(frames > 0, "a region holds at least one frame");
-        let bytes = frames
-            .checked_mul(FRAME_SIZE)
-            .expect("region size overflows");
+        let bytes = frames.checked_mul(FRAME_SIZE).expect("region size overflows");
         let layout = Layout::from_size_align(bytes.next_multiple_of(PAGE), PAGE).expect("layout");
         // SAFETY: the layout has a non-zero size. Why not safe: no safe API gives page alignment.
         let base = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(base) else {
-            handle_alloc_error(layout)
-        };
+        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
         let region: &'static Region = Box::leak(Box::new(Region { base, frames }));
         let minted = (0..frames)
             // SAFETY: each frame is minted here once, and nowhere else while it is held outside
@@ -124,10 +111,7 @@ impl Region {
     #[must_use = "a packet whose descriptor is dropped is lost"]
     pub fn release_packet(&self, packet: Packet) -> (u64, u32) {
         let (base, start, len) = packet.into_parts();
-        (
-            self.offset(base.as_ptr()) + u64::from(start),
-            u32::from(len),
-        )
+        (self.offset(base.as_ptr()) + u64::from(start), u32::from(len))
     }
 
     /// Takes a frame back from the kernel by any offset inside it; `None` when it lies outside.
@@ -160,10 +144,7 @@ impl Region {
 
     fn offset(&self, ptr: *mut u8) -> u64 {
         let offset = (ptr as usize).wrapping_sub(self.base.as_ptr() as usize);
-        assert!(
-            offset < self.len(),
-            "a frame was released to a region it does not belong to"
-        );
+        assert!(offset < self.len(), "a frame was released to a region it does not belong to");
         offset as u64
     }
 
@@ -193,11 +174,7 @@ mod tests {
     #[test]
     fn packet_round_trip_through_descriptor() {
         let (region, mut frames) = Region::leak(2);
-        let mut packet = frames
-            .pop()
-            .unwrap()
-            .with_contents(Port(1), b"hello")
-            .unwrap();
+        let mut packet = frames.pop().unwrap().with_contents(Port(1), b"hello").unwrap();
         packet.prepend(3).unwrap().copy_from_slice(b"abc");
         let (offset, len) = region.release_packet(packet);
         assert_eq!((offset, len), (2048 + 256 - 3, 8));

@@ -59,16 +59,8 @@ impl FreeFrame {
     /// When `start + len` exceeds the frame: our own error, never a peer's.
     #[must_use]
     pub fn into_packet(self, start: u16, len: u16, port: Port) -> Packet {
-        assert!(
-            usize::from(start) + usize::from(len) <= FRAME_SIZE,
-            "packet leaves its frame"
-        );
-        Packet {
-            base: self.into_base(),
-            start,
-            len,
-            port,
-        }
+        assert!(usize::from(start) + usize::from(len) <= FRAME_SIZE, "packet leaves its frame");
+        Packet { base: self.into_base(), start, len, port }
     }
 
     /// Copies `contents` into the frame behind the usual headroom; gives the frame back when it is
@@ -83,10 +75,7 @@ impl FreeFrame {
         else {
             return Err(self);
         };
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "HEADROOM < FRAME_SIZE <= u16::MAX"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "HEADROOM < FRAME_SIZE <= u16::MAX")]
         let mut packet = self.into_packet(HEADROOM as u16, len, port);
         packet.data_mut().copy_from_slice(contents);
         Ok(packet)
@@ -203,9 +192,7 @@ impl Packet {
     #[inline]
     #[must_use = "the frame must go back to a free list"]
     pub fn into_free(self) -> FreeFrame {
-        FreeFrame {
-            base: self.into_parts().0,
-        }
+        FreeFrame { base: self.into_parts().0 }
     }
 }
 
@@ -234,14 +221,7 @@ mod tests {
 
     fn packet(contents: &[u8]) -> (&'static Region, Packet) {
         let (region, mut frames) = Region::leak(1);
-        (
-            region,
-            frames
-                .pop()
-                .unwrap()
-                .with_contents(Port(3), contents)
-                .unwrap(),
-        )
+        (region, frames.pop().unwrap().with_contents(Port(3), contents).unwrap())
     }
 
     /// Both ends move as asked and the bytes in between stay where they are.
@@ -280,11 +260,7 @@ mod tests {
     #[test]
     fn contents_too_large_give_the_frame_back() {
         let (region, mut frames) = Region::leak(1);
-        let frame = frames
-            .pop()
-            .unwrap()
-            .with_contents(Port(0), &[0; 1793])
-            .unwrap_err();
+        let frame = frames.pop().unwrap().with_contents(Port(0), &[0; 1793]).unwrap_err();
         let packet = frame.with_contents(Port(0), &[0; 1792]).unwrap();
         let _ = region.release_free(packet.into_free());
     }

@@ -8,9 +8,9 @@ use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
 use culvert_wire::ip;
 use culvert_wire::ipv4;
-use culvert_wire::ipv6;
 use culvert_wire::udp;
 
+use crate::plain::ip_packet;
 use crate::plain::link_frame;
 use crate::random::Random;
 use crate::scenario::Faults;
@@ -188,51 +188,6 @@ fn udp_garbage(random: &mut Random, datagram: &mut Vec<u8>) {
     }
     let len = u16::try_from(datagram.len()).expect("short");
     udp::emit(datagram, 4500, esp::NAT_TRAVERSAL_PORT, len, 0);
-}
-
-/// An IP packet with a right header around anything.
-pub(crate) fn ip_packet(
-    source: std::net::IpAddr,
-    destination: std::net::IpAddr,
-    protocol: u8,
-    payload: &[u8],
-) -> Vec<u8> {
-    use std::net::IpAddr;
-    let len = u16::try_from(payload.len()).expect("short");
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let mut packet = vec![0; ipv4::HEADER_LEN];
-            let header = ipv4::Header {
-                tos: 0,
-                total_len: len + 20,
-                id: 0,
-                dont_fragment: true,
-                ttl: 60,
-                protocol,
-                source,
-                destination,
-            };
-            ipv4::emit(&mut packet, &header);
-            packet.extend_from_slice(payload);
-            packet
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let mut packet = vec![0; ipv6::HEADER_LEN];
-            let header = ipv6::Header {
-                traffic_class: 0,
-                flow_label: 0,
-                payload_len: len,
-                next_header: protocol,
-                hop_limit: 60,
-                source,
-                destination,
-            };
-            ipv6::emit(&mut packet, &header);
-            packet.extend_from_slice(payload);
-            packet
-        }
-        _ => panic!("source and destination are of one family"),
-    }
 }
 
 /// Replaces the outer source address and puts the header's checksum right.

@@ -81,16 +81,13 @@ impl FramePool {
 
     fn take(&mut self, count: usize) -> Vec<FreeFrame> {
         let rest = self.free.len().checked_sub(count);
-        self.free
-            .split_off(rest.expect("the pool has frames for this gateway"))
+        self.free.split_off(rest.expect("the pool has frames for this gateway"))
     }
 }
 
 impl Drop for FramePool {
     fn drop(&mut self) {
-        self.free
-            .drain(..)
-            .for_each(|frame| _ = self.region.release_free(frame));
+        self.free.drain(..).for_each(|frame| _ = self.region.release_free(frame));
     }
 }
 
@@ -130,9 +127,8 @@ impl<A: Aead + Clone> Gateway<A> {
         handoff_capacity: usize,
     ) -> Result<Gateway<A>, ControlError> {
         let slots = config.sas.len().max(1);
-        let wakers: Vec<Arc<dyn Wake>> = (0..config.workers)
-            .map(|_| Arc::new(NobodySleeps) as Arc<dyn Wake>)
-            .collect();
+        let wakers: Vec<Arc<dyn Wake>> =
+            (0..config.workers).map(|_| Arc::new(NobodySleeps) as Arc<dyn Wake>).collect();
         let inbound = Handoff::mesh(&wakers, handoff_capacity);
         let outbound = Handoff::mesh(&wakers, handoff_capacity);
         let mut workers = Vec::with_capacity(config.workers);
@@ -140,19 +136,10 @@ impl<A: Aead + Clone> Gateway<A> {
         for ((id, inbound), outbound) in (0u8..).zip(inbound).zip(outbound) {
             let (worker_end, control_end) = mailbox(256);
             let io = MemIo::with_frames(pool.region, pool.take(config.frames));
-            let worker_config = WorkerConfig {
-                id: WorkerId(id),
-                ports: config.ports.clone(),
-                slots,
-            };
-            let worker = Worker::new(
-                &worker_config,
-                aead.clone(),
-                io,
-                worker_end,
-                inbound,
-                outbound,
-            );
+            let worker_config =
+                WorkerConfig { id: WorkerId(id), ports: config.ports.clone(), slots };
+            let worker =
+                Worker::new(&worker_config, aead.clone(), io, worker_end, inbound, outbound);
             handles.push(WorkerHandle {
                 mailbox: control_end,
                 wake: Arc::new(NobodySleeps),
@@ -166,10 +153,7 @@ impl<A: Aead + Clone> Gateway<A> {
         }
         controller.set_policies(config.spd.clone());
         controller.set_next_hops(next_hops);
-        let mut gateway = Gateway {
-            controller,
-            workers,
-        };
+        let mut gateway = Gateway { controller, workers };
         gateway.settle()?;
         Ok(gateway)
     }
@@ -188,14 +172,10 @@ impl<A: Aead> Gateway<A> {
         for _ in 0..SETTLE_TURNS_MAX {
             self.controller.poll()?;
             if self.controller.is_idle() {
-                self.workers
-                    .iter_mut()
-                    .for_each(|worker| _ = worker.turn(0));
+                self.workers.iter_mut().for_each(|worker| _ = worker.turn(0));
                 return self.controller.poll();
             }
-            self.workers
-                .iter_mut()
-                .for_each(|worker| _ = worker.turn(0));
+            self.workers.iter_mut().for_each(|worker| _ = worker.turn(0));
         }
         panic!("control does not come to rest");
     }
@@ -204,8 +184,7 @@ impl<A: Aead> Gateway<A> {
     /// lost to it.
     pub fn dissolve(mut self, pool: &mut FramePool) {
         for worker in &mut self.workers {
-            pool.free
-                .extend(std::iter::from_fn(|| worker.io_mut().take_free()));
+            pool.free.extend(std::iter::from_fn(|| worker.io_mut().take_free()));
         }
     }
 
@@ -213,9 +192,7 @@ impl<A: Aead> Gateway<A> {
     #[must_use]
     pub fn counters(&self) -> Counters {
         let zero = Counters::default();
-        self.workers
-            .iter()
-            .fold(zero, |sum, worker| sum.plus(worker.counters()))
+        self.workers.iter().fold(zero, |sum, worker| sum.plus(worker.counters()))
     }
 
     /// What each SA did.

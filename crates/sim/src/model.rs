@@ -151,16 +151,10 @@ impl Rings {
         let workers = || (0u8..).map(WorkerId).zip(&gateway.workers);
         let this = &gateway.workers[usize::from(id.0)];
         Rings {
-            waiting: SIDES.map(|side| {
-                workers()
-                    .map(|(other, _)| this.waiting_from(side, other))
-                    .collect()
-            }),
-            given: SIDES.map(|side| {
-                workers()
-                    .map(|(_, other)| other.waiting_from(side, id))
-                    .collect()
-            }),
+            waiting: SIDES
+                .map(|side| workers().map(|(other, _)| this.waiting_from(side, other)).collect()),
+            given: SIDES
+                .map(|side| workers().map(|(_, other)| other.waiting_from(side, id)).collect()),
         }
     }
 }
@@ -186,6 +180,13 @@ impl<'a> Model<'a> {
     /// Plaintexts that should have arrived and did not, from number `first` on.
     pub(crate) fn missing(&self, first: u64) -> impl Iterator<Item = &u64> {
         self.missing.range(first..)
+    }
+
+    /// Receivers that went across the boundary at 2^32.
+    pub(crate) fn crossings(&self) -> usize {
+        let receivers = self.ends.iter().flat_map(|end| end.receivers.values());
+        let crossed = |w: &NaiveWindow| w.start < 1 << 32 && w.top >= 1 << 32;
+        receivers.filter(|receiver| crossed(&receiver.window)).count()
     }
 
     /// A frame was put into a worker's queue.
@@ -347,11 +348,7 @@ impl<'a> Model<'a> {
             self.missing.remove(&plain.id);
             return Ok(Outcome::Drop(DropReason::Ttl));
         }
-        let delivered = Plain {
-            ttl: plain.ttl - 2,
-            tos: plain.tos & !3 | ecn,
-            ..*plain
-        };
+        let delivered = Plain { ttl: plain.ttl - 2, tos: plain.tos & !3 | ecn, ..*plain };
         let frame = on_link(self.scenario, end, LAN, &delivered);
         here.deliveries.insert(plain.id, frame.into());
         Ok(Outcome::Sent)
@@ -404,10 +401,7 @@ impl<'a> Model<'a> {
         }
         let id = find_id(frame).ok_or("a packet without number")?;
         let plain = self.plains.get(&id).ok_or("no such plaintext")?;
-        let sent = Plain {
-            ttl: plain.ttl - 1,
-            ..*plain
-        };
+        let sent = Plain { ttl: plain.ttl - 1, ..*plain };
         let frame = on_link(self.scenario, end, WAN, &sent);
         self.ends[end].bypasses.insert(id, frame.into());
         Ok(Outcome::Sent)
@@ -417,9 +411,7 @@ impl<'a> Model<'a> {
     pub(crate) fn delivered(&mut self, end: usize, frame: &[u8]) -> Checked<()> {
         let id = find_id(frame).ok_or("a frame without number was delivered")?;
         let Some(expected) = self.ends[end].deliveries.remove(&id) else {
-            return Err(format!(
-                "packet {id} was delivered twice, or never accepted"
-            ));
+            return Err(format!("packet {id} was delivered twice, or never accepted"));
         };
         if expected[..] != *frame {
             return Err(format!("packet {id} was delivered changed"));
@@ -479,9 +471,7 @@ impl<'a> Model<'a> {
         for &reason in DropReason::ALL.iter().filter(|&&r| is_exact(r)) {
             let (actual, expected) = (actual.dropped(reason), expected.dropped(reason));
             if actual != expected {
-                return Err(format!(
-                    "{actual} packets dropped as {reason}, not {expected}"
-                ));
+                return Err(format!("{actual} packets dropped as {reason}, not {expected}"));
             }
         }
         let held: usize = gateway.workers.iter().map(|worker| worker.held()).sum();
@@ -518,9 +508,7 @@ impl End {
         let workers = gateway.workers.len();
         let owner = |spi: u32, inbound: bool| {
             let has = |sample: SaSample| sample.spi == spi && sample.inbound == inbound;
-            let owner = (0u8..)
-                .zip(&gateway.workers)
-                .find(|(_, worker)| worker.samples().any(has));
+            let owner = (0u8..).zip(&gateway.workers).find(|(_, worker)| worker.samples().any(has));
             WorkerId(owner.expect("every SA has an owner").0)
         };
         let sender = |tunnel: &Tunnel| Sender {
@@ -549,9 +537,7 @@ impl End {
             rings: [(); 2].map(|()| vec![vec![VecDeque::new(); workers]; workers]),
             spd: scenario.policies(side),
             senders: tunnels().map(|t| (t.index, sender(t))).collect(),
-            receivers: tunnels()
-                .map(|t| (t.spi[1 - side].value(), receiver(t)))
-                .collect(),
+            receivers: tunnels().map(|t| (t.spi[1 - side].value(), receiver(t))).collect(),
             counters: Counters::default(),
             sendable: 0,
             deliveries: BTreeMap::new(),
@@ -568,17 +554,14 @@ impl End {
             let sender = sender.ok_or("no sender")?;
             (sender.made, sender.last, sender.dropped)
         };
-        let actual = (
-            sample.packets,
-            sample.sequence,
-            sample.dropped.iter().sum::<u64>(),
-        );
+        let actual = (sample.packets, sample.sequence, sample.dropped.iter().sum::<u64>());
         if actual == expected {
             return Ok(());
         }
         let (spi, inbound) = (sample.spi, sample.inbound);
         Err(format!(
-            "SA {spi:#x} (inbound: {inbound}): packets, sequence, drops {actual:?}, not {expected:?}"
+            "SA {spi:#x} (inbound: {inbound}): (packets, sequence, drops) are {actual:?}, \
+             not {expected:?}"
         ))
     }
 }

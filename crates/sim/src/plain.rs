@@ -45,15 +45,7 @@ impl Plain {
     /// An ordinary packet with a small payload.
     #[must_use]
     pub fn new(source: IpAddr, destination: IpAddr, id: u64) -> Plain {
-        Plain {
-            source,
-            destination,
-            tos: 0,
-            ttl: 64,
-            dont_fragment: true,
-            payload_len: 64,
-            id,
-        }
+        Plain { source, destination, tos: 0, ttl: 64, dont_fragment: true, payload_len: 64, id }
     }
 
     /// Octets of the IP packet.
@@ -171,23 +163,58 @@ pub fn link_frame(
 ) -> Vec<u8> {
     let payload_at = ethernet::header_len(vlan);
     let mut frame = vec![0; payload_at + payload.len()];
-    ethernet::emit(
-        &mut frame[..payload_at],
-        destination,
-        source,
-        vlan,
-        ether_type,
-    );
+    ethernet::emit(&mut frame[..payload_at], destination, source, vlan, ether_type);
     frame[payload_at..].copy_from_slice(payload);
     frame
+}
+
+/// An IP packet with a right header around anything.
+///
+/// # Panics
+/// When the addresses are not of one family, or the payload is longer than a packet.
+#[must_use]
+pub fn ip_packet(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(payload.len()).expect("short");
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut packet = vec![0; ipv4::HEADER_LEN];
+            let header = ipv4::Header {
+                tos: 0,
+                total_len: len + 20,
+                id: 0,
+                dont_fragment: true,
+                ttl: 60,
+                protocol,
+                source,
+                destination,
+            };
+            ipv4::emit(&mut packet, &header);
+            packet.extend_from_slice(payload);
+            packet
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let mut packet = vec![0; ipv6::HEADER_LEN];
+            let header = ipv6::Header {
+                traffic_class: 0,
+                flow_label: 0,
+                payload_len: len,
+                next_header: protocol,
+                hop_limit: 60,
+                source,
+                destination,
+            };
+            ipv6::emit(&mut packet, &header);
+            packet.extend_from_slice(payload);
+            packet
+        }
+        _ => panic!("source and destination are of one family"),
+    }
 }
 
 /// The number of the plaintext that `bytes` hold anywhere in clear.
 #[must_use]
 pub fn find_id(bytes: &[u8]) -> Option<u64> {
-    let at = bytes
-        .windows(MARK.len())
-        .position(|window| window == MARK)?;
+    let at = bytes.windows(MARK.len()).position(|window| window == MARK)?;
     let id = bytes[at + MARK.len()..].first_chunk()?;
     Some(u64::from_be_bytes(*id))
 }
@@ -203,25 +230,16 @@ mod tests {
     /// Both families are well-formed, with right checksums, padded, and known by their number.
     #[test]
     fn packets_are_well_formed() {
-        for plain in [
-            plain("10.0.0.1", "10.0.0.2"),
-            plain("2001:db8::1", "2001:db8::2"),
-        ] {
+        for plain in [plain("10.0.0.1", "10.0.0.2"), plain("2001:db8::1", "2001:db8::2")] {
             let mut packet = plain.packet();
             let parsed = ip::parse(&packet).unwrap();
             assert_eq!((parsed.total_len(), parsed.ttl()), (plain.len(), 64));
-            assert_eq!(
-                (parsed.source(), parsed.destination()),
-                (plain.source, plain.destination)
-            );
+            assert_eq!((parsed.source(), parsed.destination()), (plain.source, plain.destination));
             let before = packet.clone();
             assert!(!checksum::complete_partial(&mut packet, &parsed));
             assert_eq!(packet, before);
             assert_eq!(find_id(&packet), Some(77));
-            let shortest = Plain {
-                payload_len: PAYLOAD_MIN,
-                ..plain
-            };
+            let shortest = Plain { payload_len: PAYLOAD_MIN, ..plain };
             assert!(shortest.frame(Mac([0; 6]), Mac([0; 6]), None).len() >= FRAME_MIN);
         }
         assert_eq!(find_id(b"culvert:1234567"), None);

@@ -22,10 +22,7 @@ impl Random {
     }
 
     /// Any 64 bits.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator would have to end"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "an iterator would have to end")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
@@ -106,14 +103,7 @@ mod tests {
     fn is_splitmix64() {
         let mut random = Random::new(0);
         let first = [random.next(), random.next(), random.next()];
-        assert_eq!(
-            first,
-            [
-                0xe220_a839_7b1d_cdaf,
-                0x6e78_9e6a_a1b9_65f4,
-                0x06c4_5d18_8009_454f
-            ]
-        );
+        assert_eq!(first, [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]);
     }
 
     /// Bounds hold, every value occurs, and a shuffle keeps everything.

@@ -44,8 +44,8 @@ pub const WAN: Port = Port(1);
 
 /// Most workers of one gateway.
 pub const WORKERS_MAX: usize = 3;
-/// Frames of each worker.
-pub const FRAMES: usize = 192;
+/// Most frames of one worker.
+pub const FRAMES_PER_WORKER_MAX: usize = 512;
 
 /// MTU of the hosts' links.
 pub const LAN_MTU: u16 = 1500;
@@ -144,6 +144,8 @@ pub struct Scenario {
     pub completes_checksums: bool,
     /// How what comes from a foreign network is refused: no inbound policy, or one of another SA.
     pub foreign_has_policy: bool,
+    /// Frames of each worker: few, so that receive queues overrun, only if there are faults.
+    pub frames: usize,
     /// Packets a ring between workers holds.
     pub handoff_capacity: usize,
 }
@@ -204,17 +206,53 @@ impl Faults {
 }
 
 impl Tunnel {
+    /// A fresh pair of SAs: AES-128, raw ESP over IPv4, no ESN.
+    ///
+    /// # Panics
+    /// When the index leaves no room for its SPIs or addresses.
+    #[must_use]
+    pub fn ordinary(index: u8) -> Tunnel {
+        let algorithm = Algorithm::Aes128Gcm16;
+        let spi = 0x1000 + 16 * u32::from(index);
+        Tunnel {
+            index,
+            outer: endpoints(index, false),
+            encapsulation: [None; 2],
+            algorithm,
+            esn: false,
+            window: [1024; 2],
+            spi: [0, 1].map(|side| Spi::new(spi + side).expect("above 255")),
+            keymat: [0x11, 0x22].map(|octet| key(algorithm, octet ^ index)),
+            start: [0; 2],
+        }
+    }
+
+    /// The same with tunnel endpoints of the other family.
+    #[must_use]
+    pub fn with_outer(self, six: bool) -> Tunnel {
+        let outer = endpoints(self.index, six);
+        Tunnel { outer, ..self }
+    }
+
+    /// The same with another algorithm, and other keys.
+    #[must_use]
+    pub fn with_algorithm(self, algorithm: Algorithm) -> Tunnel {
+        let keymat = [0x33, 0x44].map(|octet| key(algorithm, octet ^ self.index));
+        Tunnel { algorithm, keymat, ..self }
+    }
+
+    /// The same, encapsulated in UDP.
+    #[must_use]
+    pub fn with_udp(self) -> Tunnel {
+        let ports =
+            Encapsulation { source_port: NAT_TRAVERSAL_PORT, destination_port: NAT_TRAVERSAL_PORT };
+        Tunnel { encapsulation: [Some(ports); 2], ..self }
+    }
+
     fn draw(random: &mut Random, index: u8) -> Tunnel {
         let algorithm = random.pick(&Algorithm::ALL);
         let esn = random.chance(500);
-        let outer = if random.chance(500) {
-            [0, 1].map(|side| Ipv4Addr::new(192, 0, 2 + side, 10 + index).into())
-        } else {
-            [0, 1].map(|side| {
-                let host = 0x10 + u16::from(index);
-                Ipv6Addr::new(0x2001, 0xdb8, 0xff, side, 0, 0, 0, host).into()
-            })
-        };
+        let outer = endpoints(index, random.chance(500));
         let udp = random.chance(400);
         let spi = 0x1000 + (u32::from(random.octet()) << 16) + 16 * u32::from(index);
         let same_spi = random.chance(300);
@@ -239,6 +277,22 @@ impl Tunnel {
             start: [0, 1].map(|_| draw_start(random, esn)),
         }
     }
+}
+
+/// The tunnel endpoints of tunnel `index`.
+fn endpoints(index: u8, six: bool) -> [IpAddr; 2] {
+    [0, 1].map(|side: u8| match six {
+        false => Ipv4Addr::new(192, 0, 2 + side, 10 + index).into(),
+        true => {
+            let host = 0x10 + u16::from(index);
+            Ipv6Addr::new(0x2001, 0xdb8, 0xff, side.into(), 0, 0, 0, host).into()
+        }
+    })
+}
+
+/// A key of equal octets.
+fn key(algorithm: Algorithm, octet: u8) -> Keymat {
+    Keymat::new(vec![octet; algorithm.keymat_len()])
 }
 
 /// A window size: mostly an ordinary one, sometimes an odd one.
@@ -276,6 +330,7 @@ impl Scenario {
         // The order of installation decides which worker owns what.
         random.shuffle(&mut tunnels);
         let ring = random.pick(&[4, 16, 64]);
+        let few = random.pick(&[160, 256, FRAMES_PER_WORKER_MAX]);
         Scenario {
             seed,
             workers: [0, 1].map(|_| 1 + random.index(WORKERS_MAX)),
@@ -287,12 +342,29 @@ impl Scenario {
             wan_vlan: vlan(random),
             completes_checksums: random.chance(300),
             foreign_has_policy: random.chance(500),
-            handoff_capacity: if faults.small_rings {
-                ring
-            } else {
-                HANDOFF_CAPACITY
-            },
+            frames: if faults.are_none() { FRAMES_PER_WORKER_MAX } else { few },
+            handoff_capacity: if faults.small_rings { ring } else { HANDOFF_CAPACITY },
             faults,
+        }
+    }
+
+    /// Two gateways with one worker each and no faults.
+    #[must_use]
+    pub fn quiet(tunnels: Vec<Tunnel>) -> Scenario {
+        Scenario {
+            seed: 0,
+            workers: [1; 2],
+            tunnels,
+            faults: Faults::default(),
+            steps: 0,
+            wan_mtu: 1500,
+            filters_mac: true,
+            lan_vlan: None,
+            wan_vlan: None,
+            completes_checksums: false,
+            foreign_has_policy: false,
+            frames: FRAMES_PER_WORKER_MAX,
+            handoff_capacity: HANDOFF_CAPACITY,
         }
     }
 
@@ -331,7 +403,7 @@ impl Scenario {
             .flat_map(|tunnel| [sa(tunnel, side, side), sa(tunnel, side, 1 - side)]);
         GatewayConfig {
             workers: self.workers[side],
-            frames: FRAMES,
+            frames: self.frames,
             ports: vec![port(LAN, Side::Protected), port(WAN, Side::Unprotected)],
             sas: sas.collect(),
             spd: self.policies(side),
@@ -342,10 +414,7 @@ impl Scenario {
     #[must_use]
     pub fn policies(&self, side: usize) -> Spd {
         let policy = |source, destination, action| Policy {
-            selector: Selector {
-                source,
-                destination,
-            },
+            selector: Selector { source, destination },
             action,
         };
         let mut spd = Spd::default();
@@ -386,23 +455,11 @@ impl Scenario {
         ];
         for (interface, port, vlan, mtu) in links {
             let mac = gateway_mac(side, port);
-            next_hops.insert_link(
-                interface,
-                Link {
-                    port,
-                    vlan,
-                    mac,
-                    mtu,
-                },
-            );
+            next_hops.insert_link(interface, Link { port, vlan, mac, mtu });
         }
         let lan_v6 = Ipv6Addr::new(0x2001, 0xdb8, lan_word(side), 0, 0, 0, 0, 1);
         let routers = [
-            (
-                LAN_INTERFACE,
-                lan_net(side, false),
-                Ipv4Addr::new(10, lan_octet(side), 0, 1).into(),
-            ),
+            (LAN_INTERFACE, lan_net(side, false), Ipv4Addr::new(10, lan_octet(side), 0, 1).into()),
             (LAN_INTERFACE, lan_net(side, true), lan_v6.into()),
             (WAN_INTERFACE, net("0.0.0.0/0"), address("192.0.2.254")),
             (WAN_INTERFACE, net("::/0"), address("fe80::1")),
@@ -410,10 +467,7 @@ impl Scenario {
         for ((interface, prefix, router), known) in routers.into_iter().zip(known) {
             let gateway = Some(router);
             next_hops.insert_route(prefix, Route::Via { interface, gateway });
-            let target = Target {
-                interface,
-                address: router,
-            };
+            let target = Target { interface, address: router };
             let mac = match interface {
                 LAN_INTERFACE => host_mac(side),
                 _ => gateway_mac(1 - side, WAN),

@@ -86,13 +86,30 @@ fn check_coverage(reports: &[Report]) {
     let quiet = reports.iter().filter(|report| report.quiet).count();
     assert!(quiet * 50 > reports.len(), "only {quiet} runs without faults");
     for reason in [
-        Malformed, OtherHost, Runt, NoSa, Truncated, Replay, Icv, Selector, Ecn, Ttl, NoPolicy,
-        Discard, SequenceExhausted, TooBig, HoldFull, HoldTimeout, HandoffFull, TxFull,
+        Malformed,
+        OtherHost,
+        Runt,
+        NoSa,
+        Truncated,
+        Replay,
+        Icv,
+        Selector,
+        Ecn,
+        Ttl,
+        NoPolicy,
+        Discard,
+        SequenceExhausted,
+        TooBig,
+        HoldFull,
+        HoldTimeout,
+        HandoffFull,
+        TxFull,
     ] {
         let dropped = sum(&|r| r.counters.dropped(reason));
         println!("{dropped} dropped as {reason}");
         assert!(dropped > 10, "{dropped} packets dropped as {reason} in all runs");
     }
+    assert!(sum(&|r| r.crossings as u64) > 20 && sum(&|r| r.overruns) > 100);
     assert!(sum(&|r| r.counters.handed_off) > 1000);
     assert!(sum(&|r| r.counters.held) > 100);
     assert!(sum(&|r| r.counters.bypassed) > 100);

@@ -38,10 +38,7 @@ struct Space {
 
 impl Compiled {
     pub(crate) fn new(spd: &Spd) -> Compiled {
-        Compiled {
-            outbound: List::new(&spd.outbound),
-            inbound: List::new(&spd.inbound),
-        }
+        Compiled { outbound: List::new(&spd.outbound), inbound: List::new(&spd.inbound) }
     }
 
     /// The action for a packet from the protected side; `None`, which means DISCARD, when no policy
@@ -68,10 +65,7 @@ impl List {
             }
             let key = (source.network(), destination.network());
             let space = list.space(source, destination);
-            space
-                .policies
-                .entry(key)
-                .or_insert((position, policy.action));
+            space.policies.entry(key).or_insert((position, policy.action));
         }
         list
     }
@@ -85,12 +79,7 @@ impl List {
         };
         let index = self.spaces.iter().position(same).unwrap_or_else(|| {
             let policies = FxHashMap::default();
-            self.spaces.push(Space {
-                source_len,
-                destination_len,
-                is_v4,
-                policies,
-            });
+            self.spaces.push(Space { source_len, destination_len, is_v4, policies });
             self.spaces.len() - 1
         });
         &mut self.spaces[index]
@@ -100,10 +89,7 @@ impl List {
         if flow.source.is_ipv4() != flow.destination.is_ipv4() {
             return None;
         }
-        let found = self
-            .spaces
-            .iter()
-            .filter(|space| space.is_v4 == flow.source.is_ipv4());
+        let found = self.spaces.iter().filter(|space| space.is_v4 == flow.source.is_ipv4());
         found
             .filter_map(|space| {
                 let source = prefix(flow.source, space.source_len);
@@ -137,10 +123,7 @@ mod tests {
 
     /// The definition: the first policy of the list that matches.
     fn search(policies: &[Policy], flow: &Flow) -> Option<Action> {
-        policies
-            .iter()
-            .find(|policy| policy.selector.matches(flow))
-            .map(|policy| policy.action)
+        policies.iter().find(|policy| policy.selector.matches(flow)).map(|policy| policy.action)
     }
 
     /// Addresses that often share prefixes.
@@ -166,13 +149,7 @@ mod tests {
                 1 => Action::Discard,
                 group => Action::Protect(Group(group)),
             };
-            Policy {
-                selector: Selector {
-                    source,
-                    destination,
-                },
-                action,
-            }
+            Policy { selector: Selector { source, destination }, action }
         });
         proptest::collection::vec(policy, 0..20)
     }

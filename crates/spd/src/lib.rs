@@ -91,20 +91,11 @@ mod tests {
 
     fn policy(source: &str, destination: &str, action: Action) -> Policy {
         let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
-        Policy {
-            selector: Selector {
-                source,
-                destination,
-            },
-            action,
-        }
+        Policy { selector: Selector { source, destination }, action }
     }
 
     fn flow(source: &str, destination: &str) -> Flow {
-        Flow {
-            source: source.parse().unwrap(),
-            destination: destination.parse().unwrap(),
-        }
+        Flow { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
     }
 
     fn spd() -> Spd {
@@ -115,11 +106,7 @@ mod tests {
                 policy("0.0.0.0/0", "10.2.0.0/16", Action::Discard),
                 policy("fd01::/64", "fd02::/64", Action::Protect(Group(2))),
             ],
-            inbound: vec![policy(
-                "10.2.0.0/16",
-                "10.1.0.0/16",
-                Action::Protect(Group(1)),
-            )],
+            inbound: vec![policy("10.2.0.0/16", "10.1.0.0/16", Action::Protect(Group(1)))],
         }
     }
 
@@ -129,16 +116,10 @@ mod tests {
         let spd = spd().compile();
         let outbound = |source, destination| spd.outbound(&flow(source, destination));
         assert_eq!(outbound("10.1.9.1", "10.2.0.1"), Some(Action::Bypass));
-        assert_eq!(
-            outbound("10.1.8.1", "10.2.0.1"),
-            Some(Action::Protect(Group(1)))
-        );
+        assert_eq!(outbound("10.1.8.1", "10.2.0.1"), Some(Action::Protect(Group(1))));
         assert_eq!(outbound("10.3.0.1", "10.2.0.1"), Some(Action::Discard));
         assert_eq!(outbound("10.1.8.1", "10.4.0.1"), None);
-        assert_eq!(
-            outbound("fd01::1", "fd02::1"),
-            Some(Action::Protect(Group(2)))
-        );
+        assert_eq!(outbound("fd01::1", "fd02::1"), Some(Action::Protect(Group(2))));
     }
 
     /// The two directions are separate lists.

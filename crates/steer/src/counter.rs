@@ -73,9 +73,7 @@ mod tests {
     fn slots_and_names_are_one_to_one() {
         for (slot, counter) in Counter::ALL.into_iter().enumerate() {
             assert_eq!(counter.slot(), slot);
-            let same = Counter::ALL
-                .iter()
-                .filter(|other| other.name() == counter.name());
+            let same = Counter::ALL.iter().filter(|other| other.name() == counter.name());
             assert_eq!(same.count(), 1, "{}", counter.name());
         }
     }

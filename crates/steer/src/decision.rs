@@ -147,18 +147,14 @@ impl Decision {
 #[must_use]
 #[inline(always)]
 pub fn unprotected<V: View + ?Sized>(view: &V) -> Decision {
-    Decision {
-        class: unprotected_class(view).unwrap_or(Class::Short),
-    }
+    Decision { class: unprotected_class(view).unwrap_or(Class::Short) }
 }
 
 /// Decides about an Ethernet frame received on the protected side.
 #[must_use]
 #[inline(always)]
 pub fn protected<V: View + ?Sized>(view: &V, prefixes: &impl Prefixes) -> Decision {
-    Decision {
-        class: protected_class(view, prefixes).unwrap_or(Class::Short),
-    }
+    Decision { class: protected_class(view, prefixes).unwrap_or(Class::Short) }
 }
 
 const ETHER_TYPE: usize = 12;
@@ -274,11 +270,7 @@ fn udp<V: View + ?Sized>(view: &V, at: usize, esp: Class) -> Option<Class> {
     if payload_len >= MARKER_LEN && view.be32(payload)? == NON_ESP_MARKER {
         return Some(Class::Ike);
     }
-    Some(if payload_len < ESP_HEADER_LEN {
-        Class::Runt
-    } else {
-        esp
-    })
+    Some(if payload_len < ESP_HEADER_LEN { Class::Runt } else { esp })
 }
 
 #[inline(always)]

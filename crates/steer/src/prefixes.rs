@@ -94,15 +94,9 @@ mod tests {
     fn values_survive_the_map() {
         for bits in 0..=128 {
             let protected = PrefixValue::from_raw(PrefixValue::protected(bits).into_raw());
-            assert_eq!(
-                (protected.bits(), protected.is_exception()),
-                (u32::from(bits), false)
-            );
+            assert_eq!((protected.bits(), protected.is_exception()), (u32::from(bits), false));
             let exception = PrefixValue::from_raw(PrefixValue::exception(bits).into_raw());
-            assert_eq!(
-                (exception.bits(), exception.is_exception()),
-                (u32::from(bits), true)
-            );
+            assert_eq!((exception.bits(), exception.is_exception()), (u32::from(bits), true));
         }
     }
 

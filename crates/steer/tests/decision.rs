@@ -36,11 +36,7 @@ fn fixtures_get_their_class() {
 fn fixtures_cover_every_class() {
     let cases = fixtures::cases();
     for class in Class::ALL {
-        assert!(
-            cases.iter().any(|case| case.class == class),
-            "{}",
-            class.name()
-        );
+        assert!(cases.iter().any(|case| case.class == class), "{}", class.name());
     }
     let names: BTreeSet<_> = cases.iter().map(|case| case.name).collect();
     assert_eq!(names.len(), cases.len());
@@ -63,16 +59,11 @@ fn truncations_agree_with_the_reference() {
 /// A cut frame may only lose its class to `Short`, or to a shorter view of the same decision.
 #[test]
 fn truncation_never_attracts_a_frame() {
-    for case in fixtures::cases()
-        .iter()
-        .filter(|case| !case.to_engine && case.class != Class::Short)
+    for case in
+        fixtures::cases().iter().filter(|case| !case.to_engine && case.class != Class::Short)
     {
         for length in 0..case.frame.len() {
-            assert!(
-                !decide(case.side, &case.frame[..length]).redirect(),
-                "{}",
-                case.name
-            );
+            assert!(!decide(case.side, &case.frame[..length]).redirect(), "{}", case.name);
         }
     }
 }
@@ -129,11 +120,7 @@ fn reference_or_short(side: Side, frame: &[u8]) -> Option<Class> {
         _ => return Some(Class::Other),
     };
     let first = *rest.first()?;
-    let valid = if is_v4 {
-        (0x45..=0x4f).contains(&first)
-    } else {
-        first & 0xf0 == 0x60
-    };
+    let valid = if is_v4 { (0x45..=0x4f).contains(&first) } else { first & 0xf0 == 0x60 };
     if !valid {
         return Some(Class::Malformed);
     }

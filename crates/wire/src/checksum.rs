@@ -31,10 +31,7 @@ pub fn sum(bytes: &[u8]) -> u16 {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut last = [0; 4];
     last[..rest.len()].copy_from_slice(rest);
-    let sum: u64 = words
-        .iter()
-        .map(|word| u64::from(u32::from_ne_bytes(*word)))
-        .sum();
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
     u16::from_be(fold(sum + u64::from(u32::from_ne_bytes(last))))
 }
 
@@ -192,20 +189,12 @@ mod tests {
     }
 
     fn checksum_at(parsed: &ip::Packet) -> usize {
-        if parsed.protocol() == ip::PROTOCOL_TCP {
-            16
-        } else {
-            6
-        }
+        if parsed.protocol() == ip::PROTOCOL_TCP { 16 } else { 6 }
     }
 
     /// A TCP or UDP packet with checksum field 0, and `padding` octets of link padding behind.
     fn packet(six: bool, tcp: bool, addresses: [u8; 32], data: &[u8], padding: usize) -> Vec<u8> {
-        let protocol = if tcp {
-            ip::PROTOCOL_TCP
-        } else {
-            ip::PROTOCOL_UDP
-        };
+        let protocol = if tcp { ip::PROTOCOL_TCP } else { ip::PROTOCOL_UDP };
         let upper_at = if six { 40 } else { 20 };
         let header_len = if tcp { 20 } else { 8 };
         let segment_len = u16::try_from(header_len + data.len()).unwrap();
@@ -318,31 +307,17 @@ mod tests {
     #[test]
     fn fragments_and_other_protocols_are_left_alone() {
         let mut bytes = packet(false, false, [1; 32], b"data", 0);
-        let Ok(ip::Packet::V4(header)) = ip::parse(&bytes) else {
-            panic!("IPv4")
-        };
+        let Ok(ip::Packet::V4(header)) = ip::parse(&bytes) else { panic!("IPv4") };
         let parsed = ip::Packet::V4(header);
         let pseudo = naive_pseudo(&bytes, &parsed, &bytes[20..]).to_be_bytes();
         bytes[26..28].copy_from_slice(&pseudo);
-        let first = ip::Packet::V4(ipv4::Ipv4 {
-            more_fragments: true,
-            ..header
-        });
-        let last = ip::Packet::V4(ipv4::Ipv4 {
-            fragment_offset: 1,
-            ..header
-        });
-        let icmp = ip::Packet::V4(ipv4::Ipv4 {
-            protocol: ip::PROTOCOL_ICMP,
-            ..header
-        });
+        let first = ip::Packet::V4(ipv4::Ipv4 { more_fragments: true, ..header });
+        let last = ip::Packet::V4(ipv4::Ipv4 { fragment_offset: 1, ..header });
+        let icmp = ip::Packet::V4(ipv4::Ipv4 { protocol: ip::PROTOCOL_ICMP, ..header });
         for other in [first, last, icmp] {
             assert!(!complete_partial(&mut bytes, &other), "{other:?}");
         }
-        assert!(
-            complete_partial(&mut bytes, &parsed),
-            "the test would see a change"
-        );
+        assert!(complete_partial(&mut bytes, &parsed), "the test would see a change");
     }
 
     /// A segment that ends inside its TCP header is left alone, also where the field would lie
@@ -351,13 +326,8 @@ mod tests {
     fn short_tcp_segments_are_left_alone() {
         for len in 0..20 {
             let mut bytes = packet(false, true, [1; 32], &[], 0);
-            let Ok(ip::Packet::V4(header)) = ip::parse(&bytes) else {
-                panic!("IPv4")
-            };
-            let parsed = ip::Packet::V4(ipv4::Ipv4 {
-                total_len: 20 + len,
-                ..header
-            });
+            let Ok(ip::Packet::V4(header)) = ip::parse(&bytes) else { panic!("IPv4") };
+            let parsed = ip::Packet::V4(ipv4::Ipv4 { total_len: 20 + len, ..header });
             let pseudo = naive_pseudo(&bytes, &parsed, &bytes[20..]);
             let pseudo = add(add(pseudo, !20), u16::try_from(len).unwrap()).to_be_bytes();
             bytes[36..38].copy_from_slice(&pseudo);
@@ -368,15 +338,7 @@ mod tests {
     /// Folding keeps the value modulo 65535 at the ends of its range and needs no further step.
     #[test]
     fn fold_reaches_16_bits() {
-        let ends = [
-            0,
-            1,
-            0xffff,
-            0x1_0000,
-            u64::from(u32::MAX),
-            u64::MAX - 1,
-            u64::MAX,
-        ];
+        let ends = [0, 1, 0xffff, 0x1_0000, u64::from(u32::MAX), u64::MAX - 1, u64::MAX];
         for sum in ends.into_iter().chain((0..64).map(|bit| u64::MAX << bit)) {
             assert_eq!(u64::from(fold(sum)) % 0xffff, sum % 0xffff, "{sum:x}");
             assert_eq!(fold(sum) == 0, sum == 0, "{sum:x}");

@@ -45,10 +45,7 @@ pub struct Esp {
 pub fn parse(bytes: &[u8]) -> Result<Esp, Malformed> {
     let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(Malformed::Truncated)?;
     let [s0, s1, s2, s3, q0, q1, q2, q3] = *header;
-    Ok(Esp {
-        spi: u32::from_be_bytes([s0, s1, s2, s3]),
-        seq: u32::from_be_bytes([q0, q1, q2, q3]),
-    })
+    Ok(Esp { spi: u32::from_be_bytes([s0, s1, s2, s3]), seq: u32::from_be_bytes([q0, q1, q2, q3]) })
 }
 
 /// Writes an ESP header into the first 8 octets of `out`.
@@ -125,11 +122,7 @@ pub fn classify(frame: &[u8]) -> Result<Unprotected, Malformed> {
         && header.is_fragment()
     {
         let ours = carries_esp(header.protocol);
-        return Ok(if ours {
-            Unprotected::Fragment
-        } else {
-            Unprotected::Other
-        });
+        return Ok(if ours { Unprotected::Fragment } else { Unprotected::Other });
     }
     match ip.protocol() {
         ip::PROTOCOL_ESP => {
@@ -141,11 +134,7 @@ pub fn classify(frame: &[u8]) -> Result<Unprotected, Malformed> {
             let header: &[u8; FRAGMENT_HEADER_LEN] =
                 upper.first_chunk().ok_or(Malformed::Truncated)?;
             let ours = carries_esp(header[0]);
-            Ok(if ours {
-                Unprotected::Fragment
-            } else {
-                Unprotected::Other
-            })
+            Ok(if ours { Unprotected::Fragment } else { Unprotected::Other })
         }
         _ => Ok(Unprotected::Other),
     }
@@ -167,21 +156,13 @@ fn classify_udp(
     let payload = &segment[udp::HEADER_LEN..header.len];
     let Ok(esp) = parse(payload) else {
         let keepalive = payload == KEEPALIVE;
-        return Ok(if keepalive {
-            Unprotected::Keepalive
-        } else {
-            Unprotected::Runt
-        });
+        return Ok(if keepalive { Unprotected::Keepalive } else { Unprotected::Runt });
     };
     if esp.spi == NON_ESP_MARKER {
         return Ok(Unprotected::Ike);
     }
     let outer = outer(ip, esp, segment_at + udp::HEADER_LEN, payload.len());
-    Ok(Unprotected::Esp(Outer {
-        encapsulated: true,
-        source_port: header.source_port,
-        ..outer
-    }))
+    Ok(Unprotected::Esp(Outer { encapsulated: true, source_port: header.source_port, ..outer }))
 }
 
 #[inline]
@@ -219,35 +200,17 @@ mod tests {
     const ESP: [u8; 12] = [0, 0, 0x10, 0x01, 0, 0, 0, 7, 0xaa, 0xbb, 0xcc, 0xdd];
 
     /// The four ways a frame can carry IP: either family, with and without a tag.
-    const LINKS: [(bool, Option<u16>); 4] = [
-        (false, None),
-        (false, Some(5)),
-        (true, None),
-        (true, Some(5)),
-    ];
+    const LINKS: [(bool, Option<u16>); 4] =
+        [(false, None), (false, Some(5)), (true, None), (true, Some(5))];
 
     /// An Ethernet frame around an IP packet of `protocol`, with 4 octets of link padding.
     fn frame(six: bool, vlan: Option<u16>, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let link = ethernet::header_len(vlan);
-        let ip_len = if six {
-            ipv6::HEADER_LEN
-        } else {
-            ipv4::HEADER_LEN
-        };
+        let ip_len = if six { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
         let payload_len = u16::try_from(payload.len()).unwrap();
         let mut frame = vec![0; link + ip_len];
-        let ether_type = if six {
-            ethernet::ETHER_TYPE_IPV6
-        } else {
-            ethernet::ETHER_TYPE_IPV4
-        };
-        ethernet::emit(
-            &mut frame[..link],
-            Mac([2; 6]),
-            Mac([4; 6]),
-            vlan,
-            ether_type,
-        );
+        let ether_type = if six { ethernet::ETHER_TYPE_IPV6 } else { ethernet::ETHER_TYPE_IPV4 };
+        ethernet::emit(&mut frame[..link], Mac([2; 6]), Mac([4; 6]), vlan, ether_type);
         if six {
             let header = ipv6::Header {
                 traffic_class: TOS,
@@ -286,12 +249,7 @@ mod tests {
     }
 
     fn udp_frame(six: bool, vlan: Option<u16>, payload: &[u8]) -> Vec<u8> {
-        frame(
-            six,
-            vlan,
-            ip::PROTOCOL_UDP,
-            &datagram(NAT_TRAVERSAL_PORT, 0, payload),
-        )
+        frame(six, vlan, ip::PROTOCOL_UDP, &datagram(NAT_TRAVERSAL_PORT, 0, payload))
     }
 
     /// Makes the packet of an untagged IPv4 frame a fragment.
@@ -324,13 +282,7 @@ mod tests {
     /// Both fields of the header are read.
     #[test]
     fn deconstruct() {
-        assert_eq!(
-            parse(&ESP),
-            Ok(Esp {
-                spi: 0x1001,
-                seq: 7
-            })
-        );
+        assert_eq!(parse(&ESP), Ok(Esp { spi: 0x1001, seq: 7 }));
     }
 
     /// A header is written octet for octet, and nothing behind it.
@@ -357,11 +309,7 @@ mod tests {
             let esp_at = ethernet::header_len(vlan) + if six { 40 } else { 20 };
             let outer = expected(six, esp_at);
             let frame = frame(six, vlan, ip::PROTOCOL_ESP, &ESP);
-            assert_eq!(
-                classify(&frame),
-                Ok(Unprotected::Esp(outer)),
-                "{six} {vlan:?}"
-            );
+            assert_eq!(classify(&frame), Ok(Unprotected::Esp(outer)), "{six} {vlan:?}");
         }
     }
 
@@ -371,18 +319,11 @@ mod tests {
         for (six, vlan) in LINKS {
             for checksum in [0, 0x1234, 0xffff] {
                 let esp_at = ethernet::header_len(vlan) + if six { 48 } else { 28 };
-                let outer = Outer {
-                    encapsulated: true,
-                    source_port: 61234,
-                    ..expected(six, esp_at)
-                };
+                let outer =
+                    Outer { encapsulated: true, source_port: 61234, ..expected(six, esp_at) };
                 let segment = datagram(NAT_TRAVERSAL_PORT, checksum, &ESP);
                 let frame = frame(six, vlan, ip::PROTOCOL_UDP, &segment);
-                assert_eq!(
-                    classify(&frame),
-                    Ok(Unprotected::Esp(outer)),
-                    "{six} {vlan:?}"
-                );
+                assert_eq!(classify(&frame), Ok(Unprotected::Esp(outer)), "{six} {vlan:?}");
             }
         }
     }
@@ -393,9 +334,7 @@ mod tests {
         let mut segment = datagram(NAT_TRAVERSAL_PORT, 0, &ESP);
         segment.extend_from_slice(&[1, 2, 3]);
         let frame = frame(false, None, ip::PROTOCOL_UDP, &segment);
-        let Ok(Unprotected::Esp(outer)) = classify(&frame) else {
-            panic!("ESP")
-        };
+        let Ok(Unprotected::Esp(outer)) = classify(&frame) else { panic!("ESP") };
         assert_eq!((outer.esp_at, outer.end), (42, 54));
     }
 
@@ -419,9 +358,7 @@ mod tests {
         for (six, vlan) in LINKS {
             assert_eq!(classify(&udp_frame(six, vlan, &ike)), Ok(Unprotected::Ike));
             let raw = frame(six, vlan, ip::PROTOCOL_ESP, &ike);
-            let Ok(Unprotected::Esp(outer)) = classify(&raw) else {
-                panic!("raw ESP")
-            };
+            let Ok(Unprotected::Esp(outer)) = classify(&raw) else { panic!("raw ESP") };
             assert_eq!(outer.spi, 0);
         }
     }
@@ -453,21 +390,14 @@ mod tests {
             ] {
                 let whole = frame(false, None, protocol, &ESP);
                 let fragment = fragmented(whole, flags_and_offset);
-                assert_eq!(
-                    classify(&fragment),
-                    Ok(expected),
-                    "{flags_and_offset:x} {protocol}"
-                );
+                assert_eq!(classify(&fragment), Ok(expected), "{flags_and_offset:x} {protocol}");
                 let behind = [&[protocol, 0, 0, 1, 0, 0, 0, 9][..], &ESP].concat();
                 let fragment = frame(true, None, ip::PROTOCOL_FRAGMENT, &behind);
                 assert_eq!(classify(&fragment), Ok(expected), "{protocol}");
             }
         }
         let whole = fragmented(frame(false, None, ip::PROTOCOL_ESP, &ESP), 0x4000);
-        assert!(
-            matches!(classify(&whole), Ok(Unprotected::Esp(_))),
-            "DF is no fragment"
-        );
+        assert!(matches!(classify(&whole), Ok(Unprotected::Esp(_))), "DF is no fragment");
     }
 
     /// What is not for the gateway is other: protocols, ports, extension headers, no IP, two tags.
@@ -486,11 +416,7 @@ mod tests {
             }
         }
         let v4_44 = frame(false, None, ip::PROTOCOL_FRAGMENT, &[ip::PROTOCOL_ESP; 12]);
-        assert_eq!(
-            classify(&v4_44),
-            Ok(Unprotected::Other),
-            "44 is no fragment header in IPv4"
-        );
+        assert_eq!(classify(&v4_44), Ok(Unprotected::Other), "44 is no fragment header in IPv4");
         let mut esp = frame(false, Some(5), ip::PROTOCOL_ESP, &ESP);
         esp[16..18].copy_from_slice(&ethernet::ETHER_TYPE_VLAN.to_be_bytes());
         assert_eq!(classify(&esp), Ok(Unprotected::Other), "a second tag");
@@ -507,26 +433,16 @@ mod tests {
                 classify(&frame(six, vlan, protocol, payload)).unwrap_err()
             };
             for len in 0..8 {
-                assert_eq!(
-                    malformed(ip::PROTOCOL_ESP, &ESP[..len]),
-                    Malformed::Truncated
-                );
+                assert_eq!(malformed(ip::PROTOCOL_ESP, &ESP[..len]), Malformed::Truncated);
             }
             let segment = datagram(NAT_TRAVERSAL_PORT, 0, &ESP);
             for len in 0..8 {
-                assert_eq!(
-                    malformed(ip::PROTOCOL_UDP, &segment[..len]),
-                    Malformed::Truncated
-                );
+                assert_eq!(malformed(ip::PROTOCOL_UDP, &segment[..len]), Malformed::Truncated);
             }
             for len in [0, 7, 21, 255] {
                 let mut segment = segment.clone();
                 segment[5] = len;
-                assert_eq!(
-                    malformed(ip::PROTOCOL_UDP, &segment),
-                    Malformed::UdpLength,
-                    "{len}"
-                );
+                assert_eq!(malformed(ip::PROTOCOL_UDP, &segment), Malformed::UdpLength, "{len}");
             }
             let mut swapped = frame(six, vlan, ip::PROTOCOL_ESP, &ESP);
             swapped[ethernet::header_len(vlan)] ^= 0x20;
@@ -575,13 +491,7 @@ mod tests {
         if let Ok(Unprotected::Esp(outer)) = classify(frame) {
             prop_assert!(outer.esp_at + HEADER_LEN <= outer.end && outer.end <= frame.len());
             let esp = parse(&frame[outer.esp_at..outer.end]);
-            prop_assert_eq!(
-                esp,
-                Ok(Esp {
-                    spi: outer.spi,
-                    seq: outer.seq
-                })
-            );
+            prop_assert_eq!(esp, Ok(Esp { spi: outer.spi, seq: outer.seq }));
             prop_assert!(outer.spi != 0 || !outer.encapsulated);
         }
         Ok(())

@@ -59,9 +59,7 @@ pub struct Ethernet {
 /// [`Malformed::Truncated`] when the frame ends inside the header or the tag.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Ethernet, Malformed> {
-    let (header, rest) = frame
-        .split_first_chunk::<HEADER_LEN>()
-        .ok_or(Malformed::Truncated)?;
+    let (header, rest) = frame.split_first_chunk::<HEADER_LEN>().ok_or(Malformed::Truncated)?;
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
     let untagged = Ethernet {
         destination: Mac([d0, d1, d2, d3, d4, d5]),
@@ -73,9 +71,7 @@ pub fn parse(frame: &[u8]) -> Result<Ethernet, Malformed> {
     if untagged.ether_type != ETHER_TYPE_VLAN {
         return Ok(untagged);
     }
-    let [c0, c1, t0, t1] = *rest
-        .first_chunk::<VLAN_TAG_LEN>()
-        .ok_or(Malformed::Truncated)?;
+    let [c0, c1, t0, t1] = *rest.first_chunk::<VLAN_TAG_LEN>().ok_or(Malformed::Truncated)?;
     Ok(Ethernet {
         ether_type: u16::from_be_bytes([t0, t1]),
         vlan: Some(u16::from_be_bytes([c0, c1]) & VLAN_ID_MASK),
@@ -100,11 +96,7 @@ pub const fn header_len(vlan: Option<u16>) -> usize {
 /// When `out` is not exactly [`header_len`]`(vlan)` octets long.
 #[inline]
 pub fn emit(out: &mut [u8], destination: Mac, source: Mac, vlan: Option<u16>, ether_type: u16) {
-    assert_eq!(
-        out.len(),
-        header_len(vlan),
-        "room for exactly the Ethernet header"
-    );
+    assert_eq!(out.len(), header_len(vlan), "room for exactly the Ethernet header");
     let (addresses, types) = out.split_at_mut(12);
     addresses[..6].copy_from_slice(&destination.0);
     addresses[6..].copy_from_slice(&source.0);
@@ -162,9 +154,8 @@ mod tests {
     use super::*;
 
     const UNTAGGED: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
-    const TAGGED: [u8; 18] = [
-        2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0x00, 0xf1, 0x23, 0x86, 0xdd,
-    ];
+    const TAGGED: [u8; 18] =
+        [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0x00, 0xf1, 0x23, 0x86, 0xdd];
     const DESTINATION: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const SOURCE: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
@@ -179,12 +170,8 @@ mod tests {
             payload_at: 14,
         };
         assert_eq!(parse(&UNTAGGED), Ok(untagged));
-        let tagged = Ethernet {
-            ether_type: ETHER_TYPE_IPV6,
-            vlan: Some(0x123),
-            payload_at: 18,
-            ..untagged
-        };
+        let tagged =
+            Ethernet { ether_type: ETHER_TYPE_IPV6, vlan: Some(0x123), payload_at: 18, ..untagged };
         assert_eq!(parse(&TAGGED), Ok(tagged));
     }
 
@@ -223,10 +210,7 @@ mod tests {
         let mut service = TAGGED;
         service[12..14].copy_from_slice(&[0x88, 0xa8]);
         let link = parse(&service).unwrap();
-        assert_eq!(
-            (link.ether_type, link.vlan),
-            (ETHER_TYPE_SERVICE_VLAN, None)
-        );
+        assert_eq!((link.ether_type, link.vlan), (ETHER_TYPE_SERVICE_VLAN, None));
         assert_eq!(link.payload_at, 14);
     }
 
@@ -263,10 +247,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Mac>(), Err(InvalidMac), "{text:?}");
         }
-        assert_eq!(
-            "0A:bC:00:00:00:ff".parse(),
-            Ok(Mac([0x0a, 0xbc, 0, 0, 0, 0xff]))
-        );
+        assert_eq!("0A:bC:00:00:00:ff".parse(), Ok(Mac([0x0a, 0xbc, 0, 0, 0, 0xff])));
         assert_eq!(DESTINATION.to_string(), "02:00:00:00:00:01");
     }
 

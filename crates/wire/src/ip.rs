@@ -193,18 +193,12 @@ mod tests {
         assert_eq!(packet.source(), IpAddr::from([10, 0, 0, 1]));
         assert_eq!(packet.destination(), IpAddr::from([10, 0, 0, 2]));
         assert_eq!((packet.total_len(), packet.upper_at()), (28, 20));
-        assert_eq!(
-            (packet.ttl(), packet.tos(), packet.protocol()),
-            (9, 0x2e, PROTOCOL_UDP)
-        );
+        assert_eq!((packet.ttl(), packet.tos(), packet.protocol()), (9, 0x2e, PROTOCOL_UDP));
         let packet = parse(&v6()).unwrap();
         assert_eq!(packet.source(), IpAddr::from(Ipv6Addr::LOCALHOST));
         assert_eq!(packet.destination(), IpAddr::from(Ipv6Addr::UNSPECIFIED));
         assert_eq!((packet.total_len(), packet.upper_at()), (48, 40));
-        assert_eq!(
-            (packet.ttl(), packet.tos(), packet.protocol()),
-            (9, 0x2e, PROTOCOL_TCP)
-        );
+        assert_eq!((packet.ttl(), packet.tos(), packet.protocol()), (9, 0x2e, PROTOCOL_TCP));
     }
 
     /// Nothing, and versions nobody speaks, are refused under their names.
@@ -229,10 +223,7 @@ mod tests {
             set_tos(packet, &before, 0xb9);
             let after = parse(packet).unwrap();
             assert_eq!((after.ttl(), after.tos()), (8, 0xb9));
-            assert_eq!(
-                (after.source(), after.protocol()),
-                (before.source(), before.protocol())
-            );
+            assert_eq!((after.source(), after.protocol()), (before.source(), before.protocol()));
         }
     }
 

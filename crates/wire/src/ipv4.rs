@@ -62,21 +62,7 @@ impl Ipv4 {
 #[inline]
 pub fn parse(packet: &[u8]) -> Result<Ipv4, Malformed> {
     let header: &[u8; HEADER_LEN] = packet.first_chunk().ok_or(Malformed::Truncated)?;
-    let [
-        version,
-        tos,
-        l0,
-        l1,
-        i0,
-        i1,
-        f0,
-        f1,
-        ttl,
-        protocol,
-        _,
-        _,
-        addresses @ ..,
-    ] = *header;
+    let [version, tos, l0, l1, i0, i1, f0, f1, ttl, protocol, _, _, addresses @ ..] = *header;
     let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
     if version >> 4 != 4 {
         return Err(Malformed::Version);
@@ -164,10 +150,7 @@ pub fn emit(out: &mut [u8], header: &Header) {
 #[inline]
 pub fn decrement_ttl(packet: &mut [u8]) {
     change(packet, 8, |[ttl, protocol]| {
-        [
-            ttl.checked_sub(1).expect("a time to live above 0"),
-            protocol,
-        ]
+        [ttl.checked_sub(1).expect("a time to live above 0"), protocol]
     });
 }
 

@@ -38,9 +38,7 @@ pub struct Ipv6 {
 /// length goes beyond `packet`.
 #[inline]
 pub fn parse(packet: &[u8]) -> Result<Ipv6, Malformed> {
-    let (fixed, rest) = packet
-        .split_first_chunk::<8>()
-        .ok_or(Malformed::Truncated)?;
+    let (fixed, rest) = packet.split_first_chunk::<8>().ok_or(Malformed::Truncated)?;
     let (source, rest) = rest.split_first_chunk::<16>().ok_or(Malformed::Truncated)?;
     let (destination, payload) = rest.split_first_chunk::<16>().ok_or(Malformed::Truncated)?;
     let [v0, v1, v2, v3, l0, l1, next_header, hop_limit] = *fixed;
@@ -162,13 +160,7 @@ mod tests {
     fn construct() {
         let mut out = PACKET;
         out[..40].fill(0xff);
-        emit(
-            &mut out,
-            &Header {
-                flow_label: 0xfffa_bcde,
-                ..HEADER
-            },
-        );
+        emit(&mut out, &Header { flow_label: 0xfffa_bcde, ..HEADER });
         assert_eq!(out, PACKET);
     }
 

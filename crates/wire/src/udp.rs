@@ -65,12 +65,7 @@ mod tests {
     /// Every field is read; the octet behind the length is not part of the datagram.
     #[test]
     fn deconstruct() {
-        let expected = Udp {
-            source_port: 4500,
-            destination_port: 500,
-            len: 10,
-            checksum: 0xbeef,
-        };
+        let expected = Udp { source_port: 4500, destination_port: 500, len: 10, checksum: 0xbeef };
         assert_eq!(parse(&SEGMENT), Ok(expected));
     }
 

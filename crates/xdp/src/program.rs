@@ -48,10 +48,8 @@ use culvert_steer::PrefixValue;
 use culvert_steer::counter::SLOTS;
 use culvert_steer::map;
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../ebpf/prebuilt/steer.bpf.o"
-));
+static OBJECT: &[u8] =
+    include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../ebpf/prebuilt/steer.bpf.o"));
 
 /// A destination prefix: an address and the number of its bits that count.
 pub type Prefix = (IpAddr, u8);
@@ -132,10 +130,7 @@ pub enum Error {
         interface: String,
     },
     /// Queue index beyond the socket map.
-    #[error(
-        "queue {queue} is beyond the {} queues that steering serves",
-        map::MAX_QUEUES
-    )]
+    #[error("queue {queue} is beyond the {} queues that steering serves", map::MAX_QUEUES)]
     QueueTooLarge {
         /// Index of the receive queue.
         queue: u32,
@@ -149,10 +144,7 @@ pub enum Error {
         bits: u8,
     },
     /// More prefixes than a map holds.
-    #[error(
-        "{count} prefixes, at most {} of one address family expected",
-        map::MAX_PREFIXES
-    )]
+    #[error("{count} prefixes, at most {} of one address family expected", map::MAX_PREFIXES)]
     TooManyPrefixes {
         /// Number of prefixes and exceptions of one family.
         count: usize,
@@ -298,9 +290,8 @@ impl Steer {
     /// # Errors
     /// [`Error::NotPermitted`] without the capabilities, [`Error::Load`] otherwise.
     pub fn load(role: Role) -> Result<Steer, Error> {
-        let mut object = EbpfLoader::new()
-            .load(OBJECT)
-            .map_err(|reason| load_error(role, reason))?;
+        let mut object =
+            EbpfLoader::new().load(OBJECT).map_err(|reason| load_error(role, reason))?;
         load_program(&mut object, role).map_err(|reason| load_error(role, reason.into()))?;
         let maps = Maps::take(&mut object).map_err(|reason| load_error(role, reason.into()))?;
         Ok(Steer {
@@ -330,13 +321,10 @@ impl Steer {
     /// [`Error::Attached`], or [`Error::Attach`] with the kernel's answer.
     pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<(), Error> {
         if let Some((interface, _)) = &self.attachment {
-            return Err(Error::Attached {
-                interface: interface.clone(),
-            });
+            return Err(Error::Attached { interface: interface.clone() });
         }
-        let index = if_nametoindex(interface).map_err(|_| Error::NoInterface {
-            interface: interface.to_owned(),
-        })?;
+        let index = if_nametoindex(interface)
+            .map_err(|_| Error::NoInterface { interface: interface.to_owned() })?;
         let link = program(&mut self.object, self.role)
             .and_then(|program| program.attach_to_if_index(index, mode.xdp_mode()))
             .map_err(|reason| attach_error(interface, mode, reason))?;
@@ -354,10 +342,7 @@ impl Steer {
         };
         program(&mut self.object, self.role)
             .and_then(|program| program.detach(link))
-            .map_err(|reason| Error::Detach {
-                interface,
-                reason: Box::new(reason),
-            })
+            .map_err(|reason| Error::Detach { interface, reason: Box::new(reason) })
     }
 
     /// Gives the frames of receive queue `queue` to the `AF_XDP` socket `socket`, until it is
@@ -425,10 +410,7 @@ impl Steer {
     /// # Errors
     /// [`Error::Run`]: the kernel refuses frames shorter than an Ethernet header, for instance.
     pub fn decide(&mut self, frame: &[u8]) -> Result<Action, Error> {
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            ..TestRunOptions::default()
-        };
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
         let result = program(&mut self.object, self.role)
             .and_then(|program| program.test_run(options))
             .map_err(|reason| run_error(frame, reason))?;
@@ -442,9 +424,8 @@ impl Steer {
     /// # Errors
     /// [`Error::NoInterface`], or [`Error::Run`] with the kernel's answer.
     pub fn generate(&mut self, interface: &str, frame: &[u8], count: u32) -> Result<(), Error> {
-        let index = if_nametoindex(interface).map_err(|_| Error::NoInterface {
-            interface: interface.to_owned(),
-        })?;
+        let index = if_nametoindex(interface)
+            .map_err(|_| Error::NoInterface { interface: interface.to_owned() })?;
         // The kernel refuses lengths far below this one.
         let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         // struct xdp_md: data, data_end, data_meta, ingress interface, queue, egress interface.
@@ -480,10 +461,7 @@ impl fmt::Debug for Steer {
 const LIVE_BATCH: u32 = 64;
 
 fn program(object: &mut Ebpf, role: Role) -> Result<&mut Xdp, ProgramError> {
-    object
-        .program_mut(role.program())
-        .ok_or(ProgramError::NotLoaded)?
-        .try_into()
+    object.program_mut(role.program()).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
 fn load_program(object: &mut Ebpf, role: Role) -> Result<(), ProgramError> {
@@ -512,9 +490,7 @@ impl Maps {
 }
 
 fn take_map(object: &mut Ebpf, name: &str) -> Result<Map, MapError> {
-    object.take_map(name).ok_or_else(|| MapError::InvalidName {
-        name: name.to_owned(),
-    })
+    object.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() })
 }
 
 /// The two prefix maps, and what is in them.
@@ -543,14 +519,12 @@ impl PrefixMaps {
     fn insert(&mut self, (address, bits): Prefix, value: PrefixValue) -> Result<(), Error> {
         let (bits, raw) = (u32::from(bits), value.into_raw());
         let (name, result) = match address {
-            IpAddr::V4(address) => (
-                map::PREFIXES4,
-                self.v4.insert(&Key::new(bits, address.octets()), raw, 0),
-            ),
-            IpAddr::V6(address) => (
-                map::PREFIXES6,
-                self.v6.insert(&Key::new(bits, address.octets()), raw, 0),
-            ),
+            IpAddr::V4(address) => {
+                (map::PREFIXES4, self.v4.insert(&Key::new(bits, address.octets()), raw, 0))
+            }
+            IpAddr::V6(address) => {
+                (map::PREFIXES6, self.v6.insert(&Key::new(bits, address.octets()), raw, 0))
+            }
         };
         result.map_err(map_error("insert a prefix", name))
     }
@@ -558,14 +532,12 @@ impl PrefixMaps {
     fn remove(&mut self, (address, bits): Prefix) -> Result<(), Error> {
         let bits = u32::from(bits);
         let (name, result) = match address {
-            IpAddr::V4(address) => (
-                map::PREFIXES4,
-                self.v4.remove(&Key::new(bits, address.octets())),
-            ),
-            IpAddr::V6(address) => (
-                map::PREFIXES6,
-                self.v6.remove(&Key::new(bits, address.octets())),
-            ),
+            IpAddr::V4(address) => {
+                (map::PREFIXES4, self.v4.remove(&Key::new(bits, address.octets())))
+            }
+            IpAddr::V6(address) => {
+                (map::PREFIXES6, self.v6.remove(&Key::new(bits, address.octets())))
+            }
         };
         result.map_err(map_error("remove a prefix", name))
     }
@@ -577,16 +549,9 @@ fn difference(
     installed: &BTreeMap<Prefix, PrefixValue>,
     wanted: &BTreeMap<Prefix, PrefixValue>,
 ) -> (Vec<(Prefix, PrefixValue)>, Vec<Prefix>) {
-    let changed = wanted
-        .iter()
-        .filter(|(prefix, value)| installed.get(prefix) != Some(value));
-    let surplus = installed
-        .keys()
-        .filter(|prefix| !wanted.contains_key(prefix));
-    (
-        changed.map(|(prefix, value)| (*prefix, *value)).collect(),
-        surplus.copied().collect(),
-    )
+    let changed = wanted.iter().filter(|(prefix, value)| installed.get(prefix) != Some(value));
+    let surplus = installed.keys().filter(|prefix| !wanted.contains_key(prefix));
+    (changed.map(|(prefix, value)| (*prefix, *value)).collect(), surplus.copied().collect())
 }
 
 /// Contents of the prefix maps for these protected prefixes and exceptions.
@@ -601,10 +566,7 @@ fn combined(
     for prefix in exceptions {
         wanted.insert(canonical(*prefix)?, PrefixValue::exception(prefix.1));
     }
-    let v4 = wanted
-        .keys()
-        .filter(|(address, _)| address.is_ipv4())
-        .count();
+    let v4 = wanted.keys().filter(|(address, _)| address.is_ipv4()).count();
     let count = v4.max(wanted.len() - v4);
     if count > map::MAX_PREFIXES as usize {
         return Err(Error::TooManyPrefixes { count });
@@ -643,10 +605,7 @@ fn load_error(role: Role, reason: EbpfError) -> Error {
     let program = role.program();
     match errno {
         Some(libc::EPERM) => Error::NotPermitted { program },
-        _ => Error::Load {
-            program,
-            reason: Box::new(reason),
-        },
+        _ => Error::Load { program, reason: Box::new(reason) },
     }
 }
 
@@ -657,11 +616,7 @@ fn attach_error(interface: &str, mode: Mode, reason: ProgramError) -> Error {
         Some(libc::EBUSY | libc::EEXIST) => Error::Busy { interface },
         Some(libc::EOPNOTSUPP) => Error::ModeUnsupported { interface, mode },
         Some(libc::ERANGE) => Error::MtuTooLarge { interface, mode },
-        _ => Error::Attach {
-            interface,
-            mode,
-            reason: Box::new(reason),
-        },
+        _ => Error::Attach { interface, mode, reason: Box::new(reason) },
     }
 }
 
@@ -675,18 +630,11 @@ fn errno_of(error: &ProgramError) -> Option<i32> {
 }
 
 fn map_error(action: &'static str, map: &'static str) -> impl Fn(MapError) -> Error {
-    move |reason| Error::Map {
-        action,
-        map,
-        reason: Box::new(reason),
-    }
+    move |reason| Error::Map { action, map, reason: Box::new(reason) }
 }
 
 fn run_error(frame: &[u8], reason: ProgramError) -> Error {
-    Error::Run {
-        length: frame.len(),
-        reason: Box::new(reason),
-    }
+    Error::Run { length: frame.len(), reason: Box::new(reason) }
 }
 
 #[cfg(test)]
@@ -744,14 +692,10 @@ mod tests {
     /// More prefixes of one family than the map holds are refused before anything changes.
     #[test]
     fn too_many_prefixes_are_refused() {
-        let many: Vec<Prefix> = (0..=map::MAX_PREFIXES)
-            .map(|n| (Ipv4Addr::from_bits(n).into(), 32))
-            .collect();
+        let many: Vec<Prefix> =
+            (0..=map::MAX_PREFIXES).map(|n| (Ipv4Addr::from_bits(n).into(), 32)).collect();
         assert!(combined(&many[1..], &[prefix("::/0")]).is_ok());
-        assert!(matches!(
-            combined(&many, &[]),
-            Err(Error::TooManyPrefixes { count: 65_537 })
-        ));
+        assert!(matches!(combined(&many, &[]), Err(Error::TooManyPrefixes { count: 65_537 })));
     }
 
     /// The difference holds what is new, changed or gone, and nothing that stays.
@@ -761,10 +705,7 @@ mod tests {
             &prefixes(&["10.1.0.0/16", "10.2.0.0/16", "2001:db8::/32"]),
             &prefixes(&["10.3.0.0/16"]),
         );
-        let new = combined(
-            &prefixes(&["10.1.0.0/16", "10.3.0.0/16", "10.4.0.0/16"]),
-            &[],
-        );
+        let new = combined(&prefixes(&["10.1.0.0/16", "10.3.0.0/16", "10.4.0.0/16"]), &[]);
         let (changed, surplus) = difference(&old.unwrap(), &new.unwrap());
         let expected = [
             (prefix("10.3.0.0/16"), PrefixValue::protected(16)),
@@ -777,10 +718,7 @@ mod tests {
     /// The message of a taken interface says what to do about it.
     #[test]
     fn busy_interface_names_the_command() {
-        let message = Error::Busy {
-            interface: "lan0".to_owned(),
-        }
-        .to_string();
+        let message = Error::Busy { interface: "lan0".to_owned() }.to_string();
         assert!(message.starts_with(
             "another XDP program is attached to lan0; remove it with \
              `ip link set dev lan0 xdp off`"

@@ -48,21 +48,9 @@ fn fixtures_in_the_kernel() {
                 (true, false) => (Action::Pass, Some(Counter::NoSocket)),
                 (true, true) => (Action::Redirect, Some(Counter::Redirected)),
             };
-            assert_eq!(
-                action,
-                expected,
-                "{}, socket {}",
-                case.name,
-                socket.is_some()
-            );
+            assert_eq!(action, expected, "{}, socket {}", case.name, socket.is_some());
             let expected: Vec<_> = [Some(class), outcome].into_iter().flatten().collect();
-            assert_eq!(
-                counted,
-                expected,
-                "{}, socket {}",
-                case.name,
-                socket.is_some()
-            );
+            assert_eq!(counted, expected, "{}, socket {}", case.name, socket.is_some());
         }
     }
 }
@@ -108,10 +96,7 @@ fn sockets_come_and_go() {
     let mut steer = Steer::load(Role::Unprotected).unwrap();
     let frame = fixture("esp in v4");
     let socket = unbound_socket();
-    assert!(matches!(
-        steer.set_socket(64, &socket),
-        Err(Error::QueueTooLarge { queue: 64 })
-    ));
+    assert!(matches!(steer.set_socket(64, &socket), Err(Error::QueueTooLarge { queue: 64 })));
     steer.set_socket(63, &socket).unwrap();
     assert_eq!(steer.decide(&frame).unwrap(), Action::Pass);
     steer.set_socket(0, &socket).unwrap();
@@ -119,10 +104,7 @@ fn sockets_come_and_go() {
     drop(socket);
     assert_eq!(steer.decide(&frame).unwrap(), Action::Pass);
     let no_socket = fs::File::open("/dev/null").unwrap();
-    assert!(matches!(
-        steer.set_socket(0, no_socket),
-        Err(Error::Map { .. })
-    ));
+    assert!(matches!(steer.set_socket(0, no_socket), Err(Error::Map { .. })));
 }
 
 /// Prefixes and exceptions are replaced as sets, and a refused set changes nothing.
@@ -132,30 +114,18 @@ fn prefixes_are_replaced() {
         return;
     }
     let mut steer = Steer::load(Role::Protected).unwrap();
-    let frames = [
-        fixture("v4 hit"),
-        fixture("v4 exception"),
-        fixture("v6 hit"),
-    ];
+    let frames = [fixture("v4 hit"), fixture("v4 exception"), fixture("v6 hit")];
     let classes = |steer: &mut Steer| frames.each_ref().map(|frame| counted_class(steer, frame));
     let (hit4, hit6, miss) = (Class::Protected4, Class::Protected6, Class::NotProtected);
 
     assert_eq!(classes(&mut steer), [miss, miss, miss]);
-    steer
-        .set_prefixes(&[prefix("10.2.99.99", 16), prefix("2001:db8:2::", 48)])
-        .unwrap();
+    steer.set_prefixes(&[prefix("10.2.99.99", 16), prefix("2001:db8:2::", 48)]).unwrap();
     assert_eq!(classes(&mut steer), [hit4, hit4, hit6]);
     steer.set_exceptions(&[prefix("10.2.0.1", 32)]).unwrap();
     assert_eq!(classes(&mut steer), [hit4, miss, hit6]);
-    assert!(
-        steer
-            .set_prefixes(&[prefix("10.9.0.0", 16), prefix("10.2.0.0", 33)])
-            .is_err()
-    );
+    assert!(steer.set_prefixes(&[prefix("10.9.0.0", 16), prefix("10.2.0.0", 33)]).is_err());
     assert_eq!(classes(&mut steer), [hit4, miss, hit6]);
-    steer
-        .set_prefixes(&[prefix("10.2.3.4", 32), prefix("10.2.0.1", 32)])
-        .unwrap();
+    steer.set_prefixes(&[prefix("10.2.3.4", 32), prefix("10.2.0.1", 32)]).unwrap();
     assert_eq!(classes(&mut steer), [hit4, miss, miss]);
     steer.set_exceptions(&[]).unwrap();
     assert_eq!(classes(&mut steer), [hit4, hit4, miss]);
@@ -208,22 +178,13 @@ fn second_programs_are_refused() {
     for (mode, other) in [(Mode::Native, Mode::Generic), (Mode::Generic, Mode::Native)] {
         let mut first = Steer::load(Role::Unprotected).unwrap();
         let mut second = Steer::load(Role::Protected).unwrap();
-        assert!(matches!(
-            first.attach("none", mode),
-            Err(Error::NoInterface { .. })
-        ));
+        assert!(matches!(first.attach("none", mode), Err(Error::NoInterface { .. })));
         first.attach("near", mode).unwrap();
-        assert!(matches!(
-            first.attach("far", mode),
-            Err(Error::Attached { .. })
-        ));
+        assert!(matches!(first.attach("far", mode), Err(Error::Attached { .. })));
         for mode in [mode, other] {
             let error = second.attach("near", mode).unwrap_err();
             assert!(matches!(error, Error::Busy { .. }), "{error}");
-            assert!(
-                error.to_string().contains("`ip link set dev near xdp off`"),
-                "{error}"
-            );
+            assert!(error.to_string().contains("`ip link set dev near xdp off`"), "{error}");
         }
         first.detach().unwrap();
         second.attach("near", other).unwrap();
@@ -243,10 +204,7 @@ fn generated_frames_arrive() {
     let mut sink = Steer::load(Role::Discard).unwrap();
     sink.attach("far", Mode::Native).unwrap();
     let before = sink.counters(1).unwrap()[0][Counter::Discarded];
-    Steer::load(Role::Reflect)
-        .unwrap()
-        .generate("near", &frame, 1000)
-        .unwrap();
+    Steer::load(Role::Reflect).unwrap().generate("near", &frame, 1000).unwrap();
     let arrived = || sink.counters(1).unwrap()[0][Counter::Discarded] - before;
     for _ in 0..100 {
         if arrived() >= 1000 {
@@ -309,11 +267,7 @@ impl Kernel {
             expected.push(Counter::NoSocket);
         }
         let (action, counted) = self.run(side, frame);
-        assert_eq!(
-            (action, counted),
-            (Action::Pass, expected),
-            "{name}: {frame:02x?}"
-        );
+        assert_eq!((action, counted), (Action::Pass, expected), "{name}: {frame:02x?}");
     }
 }
 
@@ -334,11 +288,7 @@ fn counted_class(steer: &mut Steer, frame: &[u8]) -> Class {
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    fixtures::cases()
-        .into_iter()
-        .find(|case| case.name == name)
-        .unwrap()
-        .frame
+    fixtures::cases().into_iter().find(|case| case.name == name).unwrap().frame
 }
 
 fn prefix(address: &str, bits: u8) -> Prefix {
@@ -356,16 +306,9 @@ fn unbound_socket() -> OwnedFd {
 
 /// Runs `ip` in the calling thread's network namespace.
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
-        .args(arguments.split(' '))
-        .output()
-        .unwrap();
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
     let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-    assert!(
-        output.status.success(),
-        "ip {arguments}: {}",
-        text(&output.stderr)
-    );
+    assert!(output.status.success(), "ip {arguments}: {}", text(&output.stderr));
     text(&output.stdout)
 }
 
@@ -376,10 +319,7 @@ fn skipped(test: &str) -> bool {
     const CAP_BPF: u64 = 1 << 39;
     let needed = CAP_BPF | CAP_NET_ADMIN | CAP_SYS_ADMIN;
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
     if u64::from_str_radix(effective.trim(), 16).unwrap() & needed == needed {
         return false;
     }

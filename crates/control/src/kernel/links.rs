@@ -49,10 +49,7 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn new(interfaces: &[(String, Port)]) -> Links {
-        Links {
-            ports: interfaces.to_vec(),
-            records: BTreeMap::new(),
-        }
+        Links { ports: interfaces.to_vec(), records: BTreeMap::new() }
     }
 
     /// An interface appeared or changed.
@@ -96,9 +93,7 @@ impl Links {
 
     /// Our interfaces that are up, and the VLAN devices on them.
     pub(super) fn usable(&self) -> impl Iterator<Item = (u32, Link)> {
-        self.records
-            .keys()
-            .filter_map(|&index| Some((index, self.link(index)?)))
+        self.records.keys().filter_map(|&index| Some((index, self.link(index)?)))
     }
 
     /// The link of an interface, if it is ours and up.
@@ -108,19 +103,12 @@ impl Links {
         let below = record.vlan.and_then(|(below, _)| self.records.get(&below));
         let up = record.connected() && below.is_none_or(Record::connected);
         let mac = record.mac.filter(|_| up)?;
-        Some(Link {
-            port,
-            vlan,
-            mac,
-            mtu: record.mtu,
-        })
+        Some(Link { port, vlan, mac, mtu: record.mtu })
     }
 
     /// True for our interfaces and VLAN devices on them, up or down.
     pub(super) fn is_ours(&self, index: u32) -> bool {
-        self.records
-            .get(&index)
-            .is_some_and(|record| self.attachment(record).is_some())
+        self.records.get(&index).is_some_and(|record| self.attachment(record).is_some())
     }
 
     /// True when the kernel would send by the interface: if it is ours, packets must be able to
@@ -134,20 +122,14 @@ impl Links {
 
     /// True when one of our interfaces has this name, and is Ethernet.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.records
-            .values()
-            .any(|record| record.name == name && record.mac.is_some())
+        self.records.values().any(|record| record.name == name && record.mac.is_some())
     }
 
     /// The port that packets leave by, and the tag they need there: those of a VLAN device leave by
     /// the interface below it, unless the device itself is a port.
     fn attachment(&self, record: &Record) -> Option<(Port, Option<u16>)> {
-        let port = |name: &str| {
-            self.ports
-                .iter()
-                .find(|(ours, _)| ours == name)
-                .map(|&(_, port)| port)
-        };
+        let port =
+            |name: &str| self.ports.iter().find(|(ours, _)| ours == name).map(|&(_, port)| port);
         if let Some(port) = port(&record.name) {
             return Some((port, None));
         }
@@ -262,10 +244,7 @@ pub(super) mod tests {
     }
 
     fn usable(links: &Links) -> Vec<(u32, u8, Option<u16>)> {
-        links
-            .usable()
-            .map(|(index, link)| (index, link.port.0, link.vlan))
-            .collect()
+        links.usable().map(|(index, link)| (index, link.port.0, link.vlan)).collect()
     }
 
     /// Only interfaces of our names are links, with their port, MAC address and MTU.
@@ -273,12 +252,7 @@ pub(super) mod tests {
     fn interfaces_by_name() {
         let links = links();
         assert_eq!(usable(&links), [(LAN, 0, None), (WAN, 1, None)]);
-        let expected = Link {
-            port: Port(1),
-            vlan: None,
-            mac: Mac([2, 0, 0, 0, 0, 5]),
-            mtu: 1500,
-        };
+        let expected = Link { port: Port(1), vlan: None, mac: Mac([2, 0, 0, 0, 0, 5]), mtu: 1500 };
         assert_eq!(links.link(WAN), Some(expected));
         assert!(links.is_up(MANAGEMENT) && !links.is_ours(MANAGEMENT));
         assert!(links.has("eth0") && !links.has("eth1"));
@@ -288,40 +262,16 @@ pub(super) mod tests {
     #[test]
     fn vlan_devices() {
         let mut links = links();
-        assert_eq!(
-            links.set(&vlan(7, WAN, 12, VlanProtocol::Ieee8021Q)),
-            Outcome::Changed
-        );
-        assert_eq!(
-            links.set(&vlan(8, MANAGEMENT, 12, VlanProtocol::Ieee8021Q)),
-            Outcome::Same
-        );
-        assert_eq!(
-            links.set(&vlan(9, 7, 12, VlanProtocol::Ieee8021Q)),
-            Outcome::Same,
-            "two tags"
-        );
-        assert_eq!(
-            links.set(&vlan(10, WAN, 12, VlanProtocol::Ieee8021Ad)),
-            Outcome::Same
-        );
+        assert_eq!(links.set(&vlan(7, WAN, 12, VlanProtocol::Ieee8021Q)), Outcome::Changed);
+        assert_eq!(links.set(&vlan(8, MANAGEMENT, 12, VlanProtocol::Ieee8021Q)), Outcome::Same);
+        assert_eq!(links.set(&vlan(9, 7, 12, VlanProtocol::Ieee8021Q)), Outcome::Same, "two tags");
+        assert_eq!(links.set(&vlan(10, WAN, 12, VlanProtocol::Ieee8021Ad)), Outcome::Same);
         let mut elsewhere = vlan(11, WAN, 12, VlanProtocol::Ieee8021Q);
         elsewhere.attributes.push(LinkAttribute::LinkNetNsId(0));
-        assert_eq!(
-            links.set(&elsewhere),
-            Outcome::Same,
-            "interface below in another namespace"
-        );
-        assert_eq!(
-            usable(&links),
-            [(LAN, 0, None), (WAN, 1, None), (7, 1, Some(12))]
-        );
+        assert_eq!(links.set(&elsewhere), Outcome::Same, "interface below in another namespace");
+        assert_eq!(usable(&links), [(LAN, 0, None), (WAN, 1, None), (7, 1, Some(12))]);
         take_down(&mut links, WAN);
-        assert_eq!(
-            usable(&links),
-            [(LAN, 0, None)],
-            "a VLAN is down with what is below it"
-        );
+        assert_eq!(usable(&links), [(LAN, 0, None)], "a VLAN is down with what is below it");
     }
 
     /// The octets in which the kernel describes a VLAN device are understood.
@@ -357,12 +307,7 @@ pub(super) mod tests {
         let message = LinkMessage::parse(&octets).unwrap();
         assert_eq!(links.set(&message), Outcome::Changed);
         let mac = Mac([2, 0, 0, 0, 0, 7]);
-        let expected = Link {
-            port: Port(1),
-            vlan: Some(12),
-            mac,
-            mtu: 1496,
-        };
+        let expected = Link { port: Port(1), vlan: Some(12), mac, mtu: 1496 };
         assert_eq!(links.link(7), Some(expected));
     }
 
@@ -371,10 +316,7 @@ pub(super) mod tests {
     fn vlan_device_as_a_port() {
         let mut links = Links::new(&[("vlan7".into(), Port(3))]);
         links.set(&interface(WAN, "wan0", UP));
-        assert_eq!(
-            links.set(&vlan(7, WAN, 12, VlanProtocol::Ieee8021Q)),
-            Outcome::Changed
-        );
+        assert_eq!(links.set(&vlan(7, WAN, 12, VlanProtocol::Ieee8021Q)), Outcome::Changed);
         assert_eq!(usable(&links), [(7, 3, None)]);
     }
 
@@ -382,18 +324,11 @@ pub(super) mod tests {
     #[test]
     fn down_is_no_link() {
         let mut links = links();
-        assert_eq!(
-            links.set(&interface(LAN, "lan0", LinkFlags::Up)),
-            Outcome::Changed,
-            "carrier"
-        );
+        assert_eq!(links.set(&interface(LAN, "lan0", LinkFlags::Up)), Outcome::Changed, "carrier");
         assert_eq!(usable(&links), [(WAN, 1, None)]);
         assert_eq!(links.set(&interface(LAN, "lan0", UP)), Outcome::Changed);
         assert_eq!(links.set(&interface(LAN, "lan0", UP)), Outcome::Same);
-        assert_eq!(
-            links.set(&interface(LAN, "lan0", LinkFlags::LowerUp)),
-            Outcome::Reread
-        );
+        assert_eq!(links.set(&interface(LAN, "lan0", LinkFlags::LowerUp)), Outcome::Reread);
         assert_eq!(usable(&links), [(WAN, 1, None)]);
     }
 
@@ -401,10 +336,7 @@ pub(super) mod tests {
     #[test]
     fn renamed_and_removed() {
         let mut links = links();
-        assert_eq!(
-            links.set(&interface(MANAGEMENT, "eth7", UP)),
-            Outcome::Reread
-        );
+        assert_eq!(links.set(&interface(MANAGEMENT, "eth7", UP)), Outcome::Reread);
         assert_eq!(links.remove(&interface(LAN, "lan0", UP)), Outcome::Reread);
         assert_eq!(links.remove(&interface(LAN, "lan0", UP)), Outcome::Same);
         assert_eq!(usable(&links), [(WAN, 1, None)]);

@@ -246,13 +246,8 @@ impl Follower {
             return;
         }
         self.next_refresh = now.saturating_add(REFRESH_INTERVAL);
-        let stale = self
-            .table
-            .stale_neighbours(self.last_refreshed, MAX_REFRESHED);
-        self.last_refreshed = stale
-            .last()
-            .copied()
-            .filter(|_| stale.len() == MAX_REFRESHED);
+        let stale = self.table.stale_neighbours(self.last_refreshed, MAX_REFRESHED);
+        self.last_refreshed = stale.last().copied().filter(|_| stale.len() == MAX_REFRESHED);
         for target in stale {
             self.ask(target);
         }
@@ -278,15 +273,10 @@ impl Follower {
     fn apply_datagram(&mut self) {
         for message in self.events.messages() {
             let outcome = match message {
-                Ok(Message {
-                    payload: NetlinkPayload::InnerMessage(message),
-                    flags,
-                    ..
-                }) => self.table.apply(&message, flags),
-                Ok(Message {
-                    payload: NetlinkPayload::Error(answer),
-                    ..
-                }) => {
+                Ok(Message { payload: NetlinkPayload::InnerMessage(message), flags, .. }) => {
+                    self.table.apply(&message, flags)
+                }
+                Ok(Message { payload: NetlinkPayload::Error(answer), .. }) => {
                     self.counters.refused += u64::from(answer.code.is_some());
                     debug!(error = %answer.to_io(), "the kernel's answer about a neighbour");
                     Outcome::Same

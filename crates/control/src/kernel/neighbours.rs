@@ -61,16 +61,13 @@ impl Neighbours {
         if message.header.flags.contains(NeighbourFlags::Proxy) {
             return Outcome::Same;
         }
-        target(message).map_or(Outcome::Same, |target| {
-            changed_if(self.entries.remove(&target).is_some())
-        })
+        target(message)
+            .map_or(Outcome::Same, |target| changed_if(self.entries.remove(&target).is_some()))
     }
 
     /// All usable neighbours.
     pub(super) fn reachable(&self) -> impl Iterator<Item = (Target, Mac)> {
-        self.entries
-            .iter()
-            .map(|(target, neighbour)| (*target, neighbour.mac))
+        self.entries.iter().map(|(target, neighbour)| (*target, neighbour.mac))
     }
 
     /// Neighbours that are used but were not confirmed for a while, in order, behind `after`.
@@ -93,28 +90,21 @@ pub(super) fn use_request(target: Target) -> RouteNetlinkMessage {
     };
     message.header.ifindex = target.interface;
     message.header.flags = NeighbourFlags::Use;
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(target.address.into()));
+    message.attributes.push(NeighbourAttribute::Destination(target.address.into()));
     RouteNetlinkMessage::NewNeighbour(message)
 }
 
 fn target(message: &NeighbourMessage) -> Option<Target> {
     let interface = message.header.ifindex;
-    message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(Target {
-                interface,
-                address: (*address).into(),
-            }),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(Target {
-                interface,
-                address: (*address).into(),
-            }),
-            _ => None,
-        })
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+            Some(Target { interface, address: (*address).into() })
+        }
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+            Some(Target { interface, address: (*address).into() })
+        }
+        _ => None,
+    })
 }
 
 /// The MAC address, if the state says that it may be used.
@@ -128,16 +118,13 @@ fn usable(message: &NeighbourMessage) -> Option<Neighbour> {
         | NeighbourState::Permanent => false,
         _ => return None,
     };
-    message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(bytes) => {
-                let mac = Mac(bytes.as_slice().try_into().ok()?);
-                Some(Neighbour { mac, stale })
-            }
-            _ => None,
-        })
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => {
+            let mac = Mac(bytes.as_slice().try_into().ok()?);
+            Some(Neighbour { mac, stale })
+        }
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -153,20 +140,13 @@ mod tests {
         message.header.flags = NeighbourFlags::empty();
         message.header.state = state;
         if let Some(mac) = mac {
-            message
-                .attributes
-                .push(NeighbourAttribute::LinkLayerAddress(vec![
-                    2, 0, 0, 0, 0, mac,
-                ]));
+            message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, mac]));
         }
         message
     }
 
     fn target(address: &str) -> Target {
-        Target {
-            interface: LAN,
-            address: address.parse().unwrap(),
-        }
+        Target { interface: LAN, address: address.parse().unwrap() }
     }
 
     fn macs(neighbours: &Neighbours) -> Vec<u8> {
@@ -195,17 +175,9 @@ mod tests {
             for bad in unusable {
                 let mut neighbours = Neighbours::default();
                 let message = announce("10.1.0.2", good, Some(1));
-                assert_eq!(
-                    neighbours.set(&message, &links),
-                    Outcome::Changed,
-                    "{good:?}"
-                );
+                assert_eq!(neighbours.set(&message, &links), Outcome::Changed, "{good:?}");
                 let message = announce("10.1.0.2", bad, Some(1));
-                assert_eq!(
-                    neighbours.set(&message, &links),
-                    Outcome::Changed,
-                    "{bad:?}"
-                );
+                assert_eq!(neighbours.set(&message, &links), Outcome::Changed, "{bad:?}");
                 assert_eq!(macs(&neighbours), []);
             }
         }

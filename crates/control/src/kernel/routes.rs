@@ -141,10 +141,7 @@ impl Routes {
             local.insert(prefix);
         }
         let mut main = Cover::default();
-        let has_default = self
-            .entries
-            .keys()
-            .any(|key| key.table == RouteTable::Default);
+        let has_default = self.entries.keys().any(|key| key.table == RouteTable::Default);
         for key in self.entries.keys() {
             match key.table {
                 RouteTable::Local => local.insert(key.prefix),
@@ -185,10 +182,7 @@ impl Routes {
 impl Key {
     /// The last key with the same prefix, table and metric.
     fn last(self) -> Key {
-        Key {
-            order: u32::MAX,
-            ..self
-        }
+        Key { order: u32::MAX, ..self }
     }
 }
 
@@ -197,19 +191,16 @@ impl Entry {
     fn usable(&self, links: &Links) -> Option<Route> {
         let mut hops = std::iter::once(&self.hop).chain(&self.more);
         match self.kind {
-            Kind::Forward => hops
-                .find(|hop| links.is_up(hop.interface))
-                .map(|hop| self.route(*hop)),
+            Kind::Forward => {
+                hops.find(|hop| links.is_up(hop.interface)).map(|hop| self.route(*hop))
+            }
             Kind::Local | Kind::Blackhole => Some(self.route(self.hop)),
         }
     }
 
     fn route(&self, hop: Hop) -> Route {
         match self.kind {
-            Kind::Forward => Route::Via {
-                interface: hop.interface,
-                gateway: hop.gateway,
-            },
+            Kind::Forward => Route::Via { interface: hop.interface, gateway: hop.gateway },
             Kind::Local => Route::Local,
             Kind::Blackhole => Route::Blackhole,
         }
@@ -271,15 +262,7 @@ fn parse(message: &RouteMessage) -> Parsed {
     let prefix = IpNet::new(address, header.destination_prefix_length)
         .map_err(|_| Outcome::Malformed)?
         .trunc();
-    Ok((
-        Key {
-            prefix,
-            table,
-            metric,
-            order: 0,
-        },
-        entry(header.kind, &message.attributes),
-    ))
+    Ok((Key { prefix, table, metric, order: 0 }, entry(header.kind, &message.attributes)))
 }
 
 fn entry(kind: RouteType, attributes: &[RouteAttribute]) -> Entry {
@@ -298,21 +281,14 @@ fn entry(kind: RouteType, attributes: &[RouteAttribute]) -> Entry {
             _ => {}
         }
     }
-    let mut hops = single
-        .filter(|hop| hop.interface != 0)
-        .into_iter()
-        .chain(multipath);
+    let mut hops = single.filter(|hop| hop.interface != 0).into_iter().chain(multipath);
     let first = hops.next();
     let kind = match (kind, first) {
         (RouteType::Unicast, Some(_)) => Kind::Forward,
         (RouteType::Local, _) => Kind::Local,
         _ => Kind::Blackhole,
     };
-    Entry {
-        kind,
-        hop: first.unwrap_or_default(),
-        more: hops.collect(),
-    }
+    Entry { kind, hop: first.unwrap_or_default(), more: hops.collect() }
 }
 
 /// The gateway of a next hop; `None` for one that needs more than an Ethernet header.
@@ -361,11 +337,8 @@ mod tests {
     fn route(prefix: &str, interface: u32) -> RouteMessage {
         let prefix: IpNet = prefix.parse().unwrap();
         let mut message = RouteMessage::default();
-        message.header.address_family = if prefix.addr().is_ipv4() {
-            AddressFamily::Inet
-        } else {
-            AddressFamily::Inet6
-        };
+        message.header.address_family =
+            if prefix.addr().is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         message.header.destination_prefix_length = prefix.prefix_len();
         message.header.kind = RouteType::Unicast;
         message.attributes = vec![
@@ -413,18 +386,13 @@ mod tests {
     /// Whom to ask for on the way to a destination, with the links given.
     fn next(routes: &Routes, links: &Links, destination: &str) -> Resolution {
         let mut next_hops = NextHops::default();
-        links
-            .usable()
-            .for_each(|(index, link)| next_hops.insert_link(index, link));
+        links.usable().for_each(|(index, link)| next_hops.insert_link(index, link));
         routes.publish(links, &mut next_hops);
         next_hops.resolve(destination.parse().unwrap())
     }
 
     fn by(interface: u32, address: &str) -> Resolution {
-        Resolution::Unresolved(Target {
-            interface,
-            address: address.parse().unwrap(),
-        })
+        Resolution::Unresolved(Target { interface, address: address.parse().unwrap() })
     }
 
     /// On-link routes lead to the destination, others to their gateway, of either family.
@@ -448,23 +416,15 @@ mod tests {
     #[test]
     fn default_route_without_destination() {
         let mut message = with(route("0.0.0.0/0", WAN), gateway("192.0.2.1"));
-        message
-            .attributes
-            .retain(|one| !matches!(one, RouteAttribute::Destination(_)));
-        assert_eq!(
-            next(&listed(&[message]), &links(), "10.9.0.1"),
-            by(WAN, "192.0.2.1")
-        );
+        message.attributes.retain(|one| !matches!(one, RouteAttribute::Destination(_)));
+        assert_eq!(next(&listed(&[message]), &links(), "10.9.0.1"), by(WAN, "192.0.2.1"));
     }
 
     /// The lowest metric wins, listed in whatever order, unless its interface of ours is down.
     #[test]
     fn lowest_metric_wins() {
         let metric = |interface, metric| {
-            with(
-                route("10.1.0.0/16", interface),
-                RouteAttribute::Priority(metric),
-            )
+            with(route("10.1.0.0/16", interface), RouteAttribute::Priority(metric))
         };
         let routes = listed(&[metric(LAN, 200), metric(WAN, 100), metric(LAN, 300)]);
         let mut links = links();
@@ -478,24 +438,15 @@ mod tests {
     /// A better route by an interface that is not ours is not overridden by one of ours.
     #[test]
     fn foreign_routes_count() {
-        let better = with(
-            route("10.1.0.0/16", MANAGEMENT),
-            RouteAttribute::Priority(1),
-        );
+        let better = with(route("10.1.0.0/16", MANAGEMENT), RouteAttribute::Priority(1));
         let worse = with(route("10.1.0.0/16", LAN), RouteAttribute::Priority(2));
-        assert_eq!(
-            next(&listed(&[worse, better]), &links(), "10.1.0.9"),
-            Resolution::NoRoute
-        );
+        assert_eq!(next(&listed(&[worse, better]), &links(), "10.1.0.9"), Resolution::NoRoute);
     }
 
     /// Of a multipath route the first next hop that is up is taken.
     #[test]
     fn multipath_takes_the_first_usable() {
-        let routes = listed(&[multipath(
-            "10.0.0.0/8",
-            &[(WAN, "192.0.2.1"), (LAN, "10.1.0.1")],
-        )]);
+        let routes = listed(&[multipath("10.0.0.0/8", &[(WAN, "192.0.2.1"), (LAN, "10.1.0.1")])]);
         let mut links = links();
         assert_eq!(next(&routes, &links, "10.9.0.1"), by(WAN, "192.0.2.1"));
         take_down(&mut links, WAN);
@@ -516,33 +467,19 @@ mod tests {
             RouteType::Anycast,
             RouteType::Other(99),
         ] {
-            let routes = listed(&[
-                route("0.0.0.0/0", WAN),
-                of_kind(route("10.1.0.0/16", LAN), kind),
-            ]);
-            assert_eq!(
-                next(&routes, &links, "10.1.0.9"),
-                Resolution::NoRoute,
-                "{kind:?}"
-            );
+            let routes =
+                listed(&[route("0.0.0.0/0", WAN), of_kind(route("10.1.0.0/16", LAN), kind)]);
+            assert_eq!(next(&routes, &links, "10.1.0.9"), Resolution::NoRoute, "{kind:?}");
         }
         let routes = listed(&[of_kind(route("10.1.0.1/32", LAN), RouteType::Local)]);
         assert_eq!(next(&routes, &links, "10.1.0.1"), Resolution::Local);
-        let encapsulated = with(
-            route("10.1.0.0/16", LAN),
-            RouteAttribute::EncapType(RouteLwEnCapType::Mpls),
-        );
-        assert_eq!(
-            next(&listed(&[encapsulated]), &links, "10.1.0.9"),
-            Resolution::NoRoute
-        );
+        let encapsulated =
+            with(route("10.1.0.0/16", LAN), RouteAttribute::EncapType(RouteLwEnCapType::Mpls));
+        assert_eq!(next(&listed(&[encapsulated]), &links, "10.1.0.9"), Resolution::NoRoute);
         let mut object = route("10.1.0.0/16", LAN);
         object.attributes.pop();
         let object = with(object, RouteAttribute::NhId(7));
-        assert_eq!(
-            next(&listed(&[object]), &links, "10.1.0.9"),
-            Resolution::NoRoute
-        );
+        assert_eq!(next(&listed(&[object]), &links, "10.1.0.9"), Resolution::NoRoute);
     }
 
     /// Other tables, routes by type of service or source, and cached ones are of no interest.
@@ -609,10 +546,7 @@ mod tests {
             let found = next(&routes, &links(), destination);
             assert_eq!(found, Resolution::NoRoute, "{destination}");
         }
-        assert_eq!(
-            next(&routes, &links(), "223.255.255.255"),
-            by(WAN, "223.255.255.255")
-        );
+        assert_eq!(next(&routes, &links(), "223.255.255.255"), by(WAN, "223.255.255.255"));
     }
 
     /// Announcements add, repeat, replace and remove routes.
@@ -637,21 +571,11 @@ mod tests {
         assert_eq!(routes.set(&wan, 0), Outcome::Reread, "a second one");
         assert_eq!(routes.remove(&wan), Outcome::Reread, "another one");
         let mut routes = listed(&[lan.clone(), wan.clone()]);
-        assert_eq!(
-            routes.set(&lan, NLM_F_REPLACE),
-            Outcome::Reread,
-            "one of two"
-        );
+        assert_eq!(routes.set(&lan, NLM_F_REPLACE), Outcome::Reread, "one of two");
         assert_eq!(routes.remove(&lan), Outcome::Reread, "one of two");
         let hops = [(WAN, "fe80::1"), (LAN, "fe80::2")];
         let mut routes = listed(&[multipath("2001:db8::/32", &hops)]);
-        assert_eq!(
-            routes.remove(&multipath("2001:db8::/32", &hops[..1])),
-            Outcome::Reread
-        );
-        assert_eq!(
-            routes.remove(&multipath("2001:db8::/32", &hops)),
-            Outcome::Changed
-        );
+        assert_eq!(routes.remove(&multipath("2001:db8::/32", &hops[..1])), Outcome::Reread);
+        assert_eq!(routes.remove(&multipath("2001:db8::/32", &hops)), Outcome::Changed);
     }
 }

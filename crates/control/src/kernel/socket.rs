@@ -92,11 +92,7 @@ impl Events {
             socket.add_membership(group).map_err(failed("subscribe"))?;
         }
         _ = socket.add_membership(GROUP_NEXTHOP);
-        Ok(Events {
-            socket,
-            buffer: vec![0; DATAGRAM_MAX],
-            len: 0,
-        })
+        Ok(Events { socket, buffer: vec![0; DATAGRAM_MAX], len: 0 })
     }
 
     /// Reads one datagram if there is one.
@@ -163,9 +159,7 @@ impl Dump {
         match self {
             Dump::Links => {
                 let mut request = LinkMessage::default();
-                request
-                    .attributes
-                    .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+                request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
                 RouteNetlinkMessage::GetLink(request)
             }
             Dump::Addresses => RouteNetlinkMessage::GetAddress(AddressMessage::default()),
@@ -207,17 +201,9 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn open() -> Result<Requests, KernelError> {
         let socket = open_socket()?;
-        setsockopt(
-            &socket,
-            sockopt::ReceiveTimeout,
-            &TimeVal::new(DUMP_TIMEOUT_S, 0),
-        )
-        .map_err(|error| failed("set a timeout")(error.into()))?;
-        Ok(Requests {
-            socket,
-            buffer: vec![0; DATAGRAM_MAX],
-            sequence: 0,
-        })
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(DUMP_TIMEOUT_S, 0))
+            .map_err(|error| failed("set a timeout")(error.into()))?;
+        Ok(Requests { socket, buffer: vec![0; DATAGRAM_MAX], sequence: 0 })
     }
 
     /// Lists a table and hands out its entries, `None` for one that cannot be parsed; false when
@@ -227,10 +213,7 @@ impl Requests {
         dump: Dump,
         mut each: impl FnMut(Option<RouteNetlinkMessage>),
     ) -> Result<bool, KernelError> {
-        let refused = |error| KernelError::Dump {
-            what: dump.name(),
-            error,
-        };
+        let refused = |error| KernelError::Dump { what: dump.name(), error };
         self.sequence = self.sequence.wrapping_add(1);
         send(&self.socket, dump.request(), NLM_F_DUMP, self.sequence).map_err(refused)?;
         let mut complete = true;
@@ -240,12 +223,7 @@ impl Requests {
                 Err(error) => return Err(refused(error.into())),
             };
             for message in split(&self.buffer[..len]) {
-                let Ok(Message {
-                    payload,
-                    flags,
-                    sequence,
-                }) = message
-                else {
+                let Ok(Message { payload, flags, sequence }) = message else {
                     each(None);
                     continue;
                 };
@@ -308,9 +286,7 @@ fn send(
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
-    socket
-        .send_to(&bytes, &SocketAddr::new(0, 0), 0)
-        .map(|_| ())
+    socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(|_| ())
 }
 
 /// The messages of a datagram. A length that cannot be ends it.
@@ -324,22 +300,15 @@ fn split(mut datagram: &[u8]) -> impl Iterator<Item = Result<Message, Outcome>> 
             return Some(Err(Outcome::Malformed));
         };
         let len = header.length() as usize;
-        let (kind, flags, sequence) = (
-            header.message_type(),
-            header.flags(),
-            header.sequence_number(),
-        );
+        let (kind, flags, sequence) =
+            (header.message_type(), header.flags(), header.sequence_number());
         let message = &datagram[..len];
         datagram = &datagram[len.next_multiple_of(4).min(datagram.len())..];
         if NEXTHOP_MESSAGES.contains(&kind) {
             return Some(Err(Outcome::Reread));
         }
         Some(match NetlinkMessage::deserialize(message) {
-            Ok(message) => Ok(Message {
-                payload: message.payload,
-                flags,
-                sequence,
-            }),
+            Ok(message) => Ok(Message { payload: message.payload, flags, sequence }),
             Err(_) => Err(Outcome::Malformed),
         })
     })
@@ -361,9 +330,7 @@ mod tests {
     }
 
     fn outcomes(datagram: &[u8]) -> Vec<Result<u32, Outcome>> {
-        split(datagram)
-            .map(|message| message.map(|message| message.sequence))
-            .collect()
+        split(datagram).map(|message| message.map(|message| message.sequence)).collect()
     }
 
     /// A message that does not parse is skipped, and the one behind it is read.
@@ -381,11 +348,7 @@ mod tests {
     fn impossible_lengths_end_the_datagram() {
         for len in [0, 1, 15, 33, u32::MAX] {
             let datagram = message(16, len, &[0; 16]);
-            assert_eq!(
-                outcomes(&datagram),
-                [Err(Outcome::Malformed)],
-                "length {len}"
-            );
+            assert_eq!(outcomes(&datagram), [Err(Outcome::Malformed)], "length {len}");
         }
         assert_eq!(outcomes(&[1, 2, 3]), [Err(Outcome::Malformed)]);
         assert_eq!(outcomes(&[]), []);
@@ -404,9 +367,7 @@ mod tests {
     fn garbage_does_not_panic() {
         let mut state = 1u64;
         let mut random = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             state.to_be_bytes()[0]
         };
         for round in 0..20_000u32 {

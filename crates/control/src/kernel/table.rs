@@ -36,11 +36,7 @@ pub(super) enum Outcome {
 
 /// `Changed` or `Same`.
 pub(super) fn changed_if(changed: bool) -> Outcome {
-    if changed {
-        Outcome::Changed
-    } else {
-        Outcome::Same
-    }
+    if changed { Outcome::Changed } else { Outcome::Same }
 }
 
 /// Everything known.
@@ -162,10 +158,7 @@ mod tests {
 
     fn address(attributes: Vec<AddressAttribute>) -> AddressMessage {
         let mut message = AddressMessage::default();
-        message.header = AddressHeader {
-            index: 3,
-            ..AddressHeader::default()
-        };
+        message.header = AddressHeader { index: 3, ..AddressHeader::default() };
         message.attributes = attributes;
         message
     }
@@ -175,10 +168,7 @@ mod tests {
     fn own_side_of_a_pair_is_local() {
         let ours: IpAddr = "192.0.2.1".parse().unwrap();
         let peer: IpAddr = "192.0.2.2".parse().unwrap();
-        let message = address(vec![
-            AddressAttribute::Address(peer),
-            AddressAttribute::Local(ours),
-        ]);
+        let message = address(vec![AddressAttribute::Address(peer), AddressAttribute::Local(ours)]);
         let mut table = Table::new(&[]);
         let message = RouteNetlinkMessage::NewAddress(message);
         assert_eq!(table.apply(&message, 0), Outcome::Changed);
@@ -194,10 +184,7 @@ mod tests {
         let ours: IpAddr = "2001:db8::1".parse().unwrap();
         let mut table = Table::new(&[]);
         let message = address(vec![AddressAttribute::Address(ours)]);
-        assert_eq!(
-            table.apply(&RouteNetlinkMessage::DelAddress(message), 0),
-            Outcome::Reread
-        );
+        assert_eq!(table.apply(&RouteNetlinkMessage::DelAddress(message), 0), Outcome::Reread);
         let message = RouteNetlinkMessage::NewAddress(address(vec![]));
         assert_eq!(table.apply(&message, 0), Outcome::Malformed);
     }

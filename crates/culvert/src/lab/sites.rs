@@ -171,7 +171,7 @@ impl Gateway {
         let report = config.with_extension("report.json");
         let mut command = ns.command(culvert);
         command.arg("run").arg("--config").arg(config).arg("--report").arg(&report);
-        command.env("NO_COLOR", "1").stderr(Stdio::piped());
+        command.stderr(Stdio::piped());
         let process = namespaces.spawn(command)?;
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = process.take_stderr().context("the gateway has no standard error")?;
@@ -187,8 +187,8 @@ impl Gateway {
     /// # Errors
     /// When it ends before, or takes too long, with what it said.
     pub fn wait_ready(&self) -> Result<()> {
-        let done = || self.says("ready") || !self.is_running();
-        let ready = self.ns.cancel().wait(GATEWAY_TIMEOUT, done)? && self.says("ready");
+        let done = || self.says("gateway ready") || !self.is_running();
+        let ready = self.ns.cancel().wait(GATEWAY_TIMEOUT, done)? && self.says("gateway ready");
         if !ready {
             bail!("gateway in {} is not ready: {}", self.ns.name(), self.log());
         }
