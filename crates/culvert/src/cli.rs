@@ -118,6 +118,35 @@ enum BenchCommand {
     #[command(after_help = "Example:\n  culvert bench engine --direction inbound --algorithm \
                             aes256gcm16 --size 64 --seconds 2 --json")]
     Engine(EngineArgs),
+    /// Encrypted forwarding against plain forwarding, over AF_XDP and veth; needs root.
+    #[command(after_help = "Example:\n  sudo culvert bench veth --size 1420 --runs 5")]
+    Veth(VethArgs),
+}
+
+/// Arguments of `culvert bench veth`.
+#[derive(Clone, Debug, Args)]
+pub struct VethArgs {
+    /// Octets of the inner IP packet.
+    #[arg(long, default_value_t = 1420, value_parser = clap::value_parser!(u16).range(46..=1420))]
+    pub size: u16,
+    /// Algorithm, by strongSwan's keyword.
+    #[arg(long, default_value = "aes128gcm16")]
+    pub algorithm: Algorithm,
+    /// Runs of each forwarder, taken in turn.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub runs: u32,
+    /// Seconds of each run.
+    #[arg(long, default_value_t = 2.0)]
+    pub seconds: f64,
+    /// Core of the forwarder.
+    #[arg(long, default_value_t = 0)]
+    pub core: usize,
+    /// Core of the packet generator.
+    #[arg(long, default_value_t = 1)]
+    pub generator_core: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `culvert bench engine`.
@@ -172,6 +201,7 @@ impl Cli {
             Command::Demo(args) => demo::demo(&args),
             Command::Replay(args) => replay::replay(&args),
             Command::Bench(BenchCommand::Engine(args)) => bench::engine::run(&args),
+            Command::Bench(BenchCommand::Veth(args)) => bench::veth::run(&args),
         }
     }
 }

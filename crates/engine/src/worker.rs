@@ -430,6 +430,9 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                 {
                     Fate::Drop(DropReason::WrongSide)
                 }
+                Some(Resolution::Reachable(hop)) if held.packet.len() > usize::from(hop.mtu) => {
+                    Fate::Drop(DropReason::TooBig)
+                }
                 Some(Resolution::Reachable(hop)) => put_link_header(&mut held.packet, &hop),
                 _ => Fate::Drop(DropReason::NoRoute),
             };

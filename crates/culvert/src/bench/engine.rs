@@ -14,6 +14,7 @@ use anyhow::Context;
 use anyhow::bail;
 use anyhow::ensure;
 use culvert_aead::Aead;
+use culvert_aead::Algorithm;
 use culvert_aead::Keymat;
 use culvert_aead::RustCrypto;
 use culvert_control::Direction;
@@ -300,7 +301,7 @@ fn gateway(args: &EngineArgs, direction: Direction) -> anyhow::Result<Gateway<Ru
             source: NEAR.into(),
             destination: FAR.into(),
             algorithm: args.algorithm,
-            keymat: keymat(args, number),
+            keymat: keymat(args.algorithm, number),
             esn: args.esn,
             sequence: 0,
             replay_window: 1024,
@@ -325,13 +326,13 @@ fn gateway(args: &EngineArgs, direction: Direction) -> anyhow::Result<Gateway<Ru
 }
 
 /// A key for the bench: distinct for each SA, and never used for anything else.
-fn keymat(args: &EngineArgs, number: u32) -> Keymat {
+pub(super) fn keymat(algorithm: Algorithm, number: u32) -> Keymat {
     let octet = |index: usize| number.to_be_bytes()[index % 4] ^ index.to_le_bytes()[0];
-    Keymat::new((0..args.algorithm.keymat_len()).map(octet).collect())
+    Keymat::new((0..algorithm.keymat_len()).map(octet).collect())
 }
 
 /// An Ethernet frame with a UDP packet of `size` octets.
-fn plain_frame(size: u16) -> Vec<u8> {
+pub(super) fn plain_frame(size: u16) -> Vec<u8> {
     let mut frame = vec![0x5a; ethernet::HEADER_LEN + usize::from(size)];
     let (link, packet) = frame.split_at_mut(ethernet::HEADER_LEN);
     ethernet::emit(link, MAC, MAC, None, ethernet::ETHER_TYPE_IPV4);
@@ -360,7 +361,7 @@ mod tests {
         for direction in [BenchDirection::Outbound, BenchDirection::Inbound] {
             let args = EngineArgs {
                 direction,
-                algorithm: culvert_aead::Algorithm::Aes128Gcm16,
+                algorithm: Algorithm::Aes128Gcm16,
                 size: 64,
                 sas: 3,
                 seconds: 0.001,
