@@ -144,6 +144,10 @@ fn long_functions(text: &str) -> Vec<Finding> {
 /// Name of the function that begins on the line.
 fn function_name(line: &str) -> Option<&str> {
     let (before, after) = line.trim_start().split_once("fn ")?;
+    // A function that a macro names has its body where the macro is used.
+    if after.starts_with('$') {
+        return None;
+    }
     let qualifiers = ["async", "const", "unsafe", "extern", "\"C\""];
     let is_qualifier = |word: &str| word.starts_with("pub") || word == "in" || word.ends_with(')');
     if !before.split_whitespace().all(|word| qualifiers.contains(&word) || is_qualifier(word)) {
@@ -240,6 +244,7 @@ mod tests {
         assert_eq!(function_name("    pub(super) extern \"C\" fn name<T>("), Some("name"));
         assert_eq!(function_name("    /// A fn name()"), None);
         assert_eq!(function_name("type F = fn (u8);"), None);
+        assert_eq!(function_name("    fn $name() {"), None);
         assert_eq!(function_name("    call: fn(u8) -> u8,"), None);
     }
 

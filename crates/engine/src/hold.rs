@@ -40,9 +40,9 @@ impl Hold {
         self.queue.is_empty()
     }
 
-    /// Adds a packet that came from the side `origin`; gives it back when the queue, or the target's
-    /// share, is full. `Ok` says whether this is the first packet for its target, so that the
-    /// kernel must be asked.
+    /// Adds a packet that came from the side `origin`; gives it back when the queue, or the share
+    /// of its target, is full. `Ok` says whether this is the first packet for its target, so that
+    /// the kernel must be asked.
     pub(crate) fn push(
         &mut self,
         packet: Packet,

@@ -63,6 +63,9 @@ pub struct Plan {
     pub workers: u32,
     /// Where the XDP program runs: `auto`, `native` or `generic`.
     pub mode: &'static str,
+    /// Hosts leave checksums and segmentation to their link, as they do by default. In generic mode
+    /// their segments reach the gateway uncut, longer than any frame.
+    pub offloads: bool,
 }
 
 impl Default for Plan {
@@ -74,6 +77,7 @@ impl Default for Plan {
             esn: true,
             workers: 1,
             mode: "auto",
+            offloads: true,
         }
     }
 }
@@ -105,7 +109,7 @@ impl Sites {
         let mut add = |name| namespaces.add(name);
         let (host_a, gw_a, middle) = (add("host-a")?, add("gw-a")?, add("wire")?);
         let (gw_b, host_b) = (add("gw-b")?, add("host-b")?);
-        let site = Link { mtu: SITE_MTU, queues: plan.workers, offloads: true };
+        let site = Link { mtu: SITE_MTU, queues: plan.workers, offloads: plan.offloads };
         site.connect(
             &End::new(&host_a, "eth0", &["10.1.0.2/24", "fd01::2/64"]),
             &End::new(&gw_a, "lan0", &["10.1.0.1/24", "fd01::1/64"]),
@@ -139,6 +143,16 @@ impl Sites {
         a.wait_ready()?;
         b.wait_ready()?;
         Ok([a, b])
+    }
+
+    /// Writes the configurations anew, with new keys, for gateways that start from now on. Queues
+    /// and offloads of the links stay as they are.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn configure(&mut self, plan: &Plan) -> Result<()> {
+        self.configs = write_configs(self.directory.path(), plan)?;
+        Ok(())
     }
 
     /// A directory that is removed with the sites.
@@ -262,7 +276,7 @@ fn write_configs(directory: &Path, plan: &Plan) -> Result<[PathBuf; 2]> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let path = directory.join(name);
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         file.write_all(text.as_bytes())?;
         Ok(path)
     };
