@@ -4,8 +4,12 @@
 //! - [`algorithm`]: [`Algorithm`], the AES-GCM variants and their lengths.
 //! - [`keymat`]: [`Keymat`], key and salt as IKE or a configuration file hands them over.
 //! - [`rustcrypto`]: [`RustCrypto`], the portable provider.
+//! - `vaes`: `Vaes`, the provider for x86-64 with AVX-512, VAES and VPCLMULQDQ.
 //! - [`audit`]: [`Audit`], a provider around a provider that panics on nonce reuse, for tests.
-//! - `prefetch`: asking for a key ahead of its use, and the crate's only unsafe block.
+//! - [`provider`]: [`Provider`], the fastest of them that the machine at hand runs.
+//! - `prefetch`: asking for a key ahead of its use.
+//!
+//! Unsafe code is in `prefetch` and `vaes` alone.
 
 #![deny(unsafe_code)]
 
@@ -14,7 +18,10 @@ pub mod audit;
 pub mod keymat;
 pub mod port;
 mod prefetch;
+pub mod provider;
 pub mod rustcrypto;
+#[cfg(target_arch = "x86_64")]
+pub mod vaes;
 
 pub use algorithm::Algorithm;
 pub use algorithm::AlgorithmError;
@@ -32,5 +39,13 @@ pub use port::SEQ_AT;
 pub use port::Status;
 pub use port::TEXT_AT;
 pub use port::Verified;
+pub use provider::Provider;
+pub use provider::ProviderError;
+pub use provider::ProviderKey;
+pub use provider::Selection;
 pub use rustcrypto::RustCrypto;
 pub use rustcrypto::RustCryptoKey;
+#[cfg(target_arch = "x86_64")]
+pub use vaes::Vaes;
+#[cfg(target_arch = "x86_64")]
+pub use vaes::VaesKey;

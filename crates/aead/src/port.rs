@@ -150,6 +150,23 @@ pub trait Aead {
     ) -> bool;
 }
 
+/// A key that holds a provider's context `T`, perhaps among those of other providers: so that a
+/// provider can work on the packets of a provider that chose it, without a copy of the batch.
+pub(crate) trait Holds<T> {
+    /// The context.
+    ///
+    /// # Panics
+    /// When it is another provider's: our own error.
+    fn held(&self) -> &T;
+}
+
+impl<T> Holds<T> for T {
+    #[inline(always)]
+    fn held(&self) -> &T {
+        self
+    }
+}
+
 /// The AAD of a packet: 8 octets, or 12 with an extended sequence number. Made on the stack.
 pub(crate) struct Aad {
     octets: [u8; 12],

@@ -1,10 +1,15 @@
 //! Asking for a value to be fetched into the cache, ahead of its use.
 //!
 //! A key context spans several cache lines and, with thousands of SAs, is seldom in a near cache:
-//! fetching it while other packets are worked on hides most of that time. This file holds the
-//! only unsafe code of the crate.
+//! fetching it while other packets are worked on hides most of that time.
 
 #![expect(unsafe_code, reason = "there is no safe form of the prefetch instruction")]
+
+use crate::port::Op;
+
+/// How many packets ahead a key is asked for: four of the smallest take several times as long as a
+/// read from memory.
+const AHEAD: usize = 4;
 
 /// Octets of a cache line, on the machines where it matters.
 pub(crate) const LINE: usize = 64;
@@ -33,6 +38,24 @@ fn prefetch_sse<T>(value: &T) {
     use std::arch::x86_64::_mm_prefetch;
     for at in (0..size_of::<T>()).step_by(LINE) {
         _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast::<i8>().wrapping_add(at));
+    }
+}
+
+/// Asks for the keys of the first packets of a batch.
+#[inline(always)]
+pub(crate) fn prefetch_first<K>(ops: &[Op<'_, K>]) {
+    for op in ops.iter().take(AHEAD) {
+        prefetch(op.key);
+    }
+}
+
+/// Asks for the key of the packet [`AHEAD`] of `at`, unless it is the one in use.
+#[inline(always)]
+pub(crate) fn prefetch_later<K>(ops: &[Op<'_, K>], at: usize) {
+    if let Some(later) = ops.get(at + AHEAD)
+        && !std::ptr::eq(later.key, ops[at].key)
+    {
+        prefetch(later.key);
     }
 }
 

@@ -25,6 +25,7 @@ use crate::algorithm::SALT_LEN;
 use crate::keymat::Keymat;
 use crate::port::Aad;
 use crate::port::Aead;
+use crate::port::Holds;
 use crate::port::ICV_LEN;
 use crate::port::KeyError;
 use crate::port::Op;
@@ -34,6 +35,8 @@ use crate::port::nonce_of;
 use crate::port::split;
 use crate::prefetch::LINE;
 use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_first;
+use crate::prefetch::prefetch_later;
 
 /// AES-GCM by the `aes-gcm` crate.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,9 +52,35 @@ pub struct RustCryptoKey {
 
 const _: () = assert!(align_of::<RustCryptoKey>() == LINE);
 
-/// How many packets ahead a key is asked for: four of the smallest take several times as long as a
-/// read from memory.
-const AHEAD: usize = 4;
+impl RustCrypto {
+    /// [`Aead::seal`] for all keys that hold one of this provider's.
+    pub(crate) fn seal_held<K: Holds<RustCryptoKey>>(self, ops: &mut [Op<'_, K>]) {
+        prefetch_first(ops);
+        for at in 0..ops.len() {
+            prefetch_later(ops, at);
+            let op = &mut ops[at];
+            let key = op.key.held();
+            let (header, text, icv) = split(op.esp).expect("room for header and ICV");
+            let nonce = nonce_of(key.salt, header);
+            let aad = Aad::of(header, op.esn_high);
+            *icv = key.cipher.seal(&nonce, aad.as_bytes(), text);
+        }
+    }
+
+    /// [`Aead::open`] for all keys that hold one of this provider's.
+    pub(crate) fn open_held<K: Holds<RustCryptoKey>>(
+        self,
+        ops: &mut [Op<'_, K>],
+        statuses: &mut [Status],
+    ) {
+        assert!(statuses.len() >= ops.len(), "a status for each packet");
+        prefetch_first(ops);
+        for at in 0..ops.len() {
+            prefetch_later(ops, at);
+            statuses[at] = open_one(&mut ops[at]);
+        }
+    }
+}
 
 impl Aead for RustCrypto {
     type Key = RustCryptoKey;
@@ -76,24 +105,11 @@ impl Aead for RustCrypto {
     }
 
     fn seal(&mut self, ops: &mut [Op<'_, RustCryptoKey>]) {
-        prefetch_first(ops);
-        for at in 0..ops.len() {
-            prefetch_later(ops, at);
-            let op = &mut ops[at];
-            let (header, text, icv) = split(op.esp).expect("room for header and ICV");
-            let nonce = nonce_of(op.key.salt, header);
-            let aad = Aad::of(header, op.esn_high);
-            *icv = op.key.cipher.seal(&nonce, aad.as_bytes(), text);
-        }
+        self.seal_held(ops);
     }
 
     fn open(&mut self, ops: &mut [Op<'_, RustCryptoKey>], statuses: &mut [Status]) {
-        assert!(statuses.len() >= ops.len(), "a status for each packet");
-        prefetch_first(ops);
-        for at in 0..ops.len() {
-            prefetch_later(ops, at);
-            statuses[at] = open_one(&mut ops[at]);
-        }
+        self.open_held(ops, statuses);
     }
 
     fn seal_general(
@@ -122,33 +138,16 @@ impl Aead for RustCrypto {
 }
 
 #[inline(always)]
-fn open_one(op: &mut Op<'_, RustCryptoKey>) -> Status {
+fn open_one<K: Holds<RustCryptoKey>>(op: &mut Op<'_, K>) -> Status {
+    let key = op.key.held();
     let Some((header, text, icv)) = split(op.esp) else {
         return Status::Forged;
     };
-    let nonce = nonce_of(op.key.salt, header);
+    let nonce = nonce_of(key.salt, header);
     let aad = Aad::of(header, op.esn_high);
-    match op.key.cipher.open(&nonce, aad.as_bytes(), text, icv) {
+    match key.cipher.open(&nonce, aad.as_bytes(), text, icv) {
         true => Status::Authentic(Verified::new()),
         false => Status::Forged,
-    }
-}
-
-/// Asks for the keys of the first packets of a batch.
-#[inline(always)]
-fn prefetch_first(ops: &[Op<'_, RustCryptoKey>]) {
-    for op in ops.iter().take(AHEAD) {
-        prefetch(op.key);
-    }
-}
-
-/// Asks for the key of the packet [`AHEAD`] of `at`, unless it is the one in use.
-#[inline(always)]
-fn prefetch_later(ops: &[Op<'_, RustCryptoKey>], at: usize) {
-    if let Some(later) = ops.get(at + AHEAD)
-        && !std::ptr::eq(later.key, ops[at].key)
-    {
-        prefetch(later.key);
     }
 }
 

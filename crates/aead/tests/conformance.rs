@@ -6,6 +6,9 @@
 //! rfc4106 vectors of Linux, and ICVs of many lengths computed with OpenSSL. Every vector was
 //! checked with OpenSSL, through Python's `cryptography`.
 
+use std::io::Write;
+use std::sync::LazyLock;
+
 use culvert_aead::Aead;
 use culvert_aead::Algorithm;
 use culvert_aead::Audit;
@@ -15,10 +18,13 @@ use culvert_aead::KeyError;
 use culvert_aead::Keymat;
 use culvert_aead::MIN_ESP_LEN;
 use culvert_aead::Op;
+use culvert_aead::Provider;
 use culvert_aead::RustCrypto;
 use culvert_aead::SEQ_AT;
 use culvert_aead::Status;
 use culvert_aead::TEXT_AT;
+#[cfg(target_arch = "x86_64")]
+use culvert_aead::Vaes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -469,38 +475,74 @@ fn too_few_statuses<P: Aead>(make: fn() -> P) {
 
 macro_rules! conformance {
     ($name:ident, $make:expr) => {
+        conformance!($name, $make, unless None);
+    };
+    // `unless` names, if it does, what this machine lacks to run the provider.
+    ($name:ident, $make:expr, unless $lacking:expr) => {
         mod $name {
             use super::*;
 
-            conformance!(@tests $make, wycheproof, esp_vectors, icvs_of_many_lengths,
+            conformance!(@tests $make, $lacking, wycheproof, esp_vectors, icvs_of_many_lengths,
                 mixed_batches, tamper_sweep, other_keys, short_packets, empty_batch, key_lengths,
                 prefetch_is_harmless);
 
             #[test]
             #[should_panic(expected = "room for header and ICV")]
             fn seal_too_short() {
+                if is_skipped($lacking) {
+                    panic!("SKIPPED: room for header and ICV");
+                }
                 super::seal_too_short(|| $make);
             }
 
             #[test]
             #[should_panic(expected = "a status for each packet")]
             fn too_few_statuses() {
+                if is_skipped($lacking) {
+                    panic!("SKIPPED: a status for each packet");
+                }
                 super::too_few_statuses(|| $make);
             }
         }
     };
-    (@tests $make:expr, $($test:ident),*) => {
+    (@tests $make:expr, $lacking:expr, $($test:ident),*) => {
         $(
             #[test]
             fn $test() {
-                super::$test(|| $make);
+                if !is_skipped($lacking) {
+                    super::$test(|| $make);
+                }
             }
         )*
     };
 }
 
+/// Whether a test cannot run, and if so says it where a captured output does not hide it.
+fn is_skipped(lacking: Option<String>) -> bool {
+    if let Some(lacking) = &lacking {
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        // Not `eprintln!`, which is captured.
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "SKIPPED {name}: {lacking}").unwrap();
+    }
+    lacking.is_some()
+}
+
 conformance!(rustcrypto, RustCrypto);
 conformance!(audit, Audit::new(RustCrypto));
+conformance!(provider, *BEST);
+conformance!(provider_rustcrypto, Provider::named("rustcrypto").unwrap());
+#[cfg(target_arch = "x86_64")]
+conformance!(vaes, Vaes::detect().unwrap(), unless lacking_vaes());
+
+/// Chosen once, as a program does: the self test takes a moment.
+static BEST: LazyLock<Provider> = LazyLock::new(|| Provider::best().provider);
+
+#[cfg(target_arch = "x86_64")]
+fn lacking_vaes() -> Option<String> {
+    let missing = Vaes::missing();
+    (!missing.is_empty()).then(|| format!("the CPU lacks {}", missing.join(", ")))
+}
 
 /// One packet: AAD and nonce as RFC 4106 makes them, text, and text sealed with the ICV behind.
 struct Vector {

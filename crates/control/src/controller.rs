@@ -31,6 +31,7 @@ use culvert_esp::OutboundSa;
 use culvert_esp::Template;
 use culvert_esp::Window;
 use culvert_esp::replay::WindowSizeError;
+use culvert_esp::seq::Sequence;
 use culvert_esp::template::FamilyMismatch;
 use culvert_spd::Spd;
 
@@ -64,6 +65,17 @@ pub enum ControlError {
     /// An inbound SA with this SPI exists.
     #[error("inbound SPI {0:#x} is in use")]
     DuplicateSpi(u32),
+    /// The numbers of a key are used up, by what is on disk.
+    #[error(
+        "sequence numbers up to {used} may have been used with this key, and the SA can count to \
+         {end}: expected a new key"
+    )]
+    UsedUp {
+        /// The highest number that may have been used.
+        used: u64,
+        /// The last number of the SA.
+        end: u64,
+    },
     /// Every worker's table is full.
     #[error("no free slot for another SA: expected at most {0} for each worker and direction")]
     Full(usize),
@@ -91,6 +103,8 @@ struct WorkerState<K> {
 struct Lease {
     key: Fingerprint,
     ceiling: u64,
+    /// Last number of the SA.
+    end: u64,
 }
 
 /// The controller, for AEAD provider `A`.
@@ -102,8 +116,13 @@ pub struct Controller<A: Aead> {
     leases: HashMap<(WorkerId, u32), Lease>,
     policies: Spd,
     draft: Snapshot,
+    /// Leases that are due: worker, slot, last number used.
+    due_leases: VecDeque<(WorkerId, u32, u64)>,
     publish_due: bool,
+    /// SAs that their workers have not confirmed yet.
     unconfirmed: usize,
+    /// Snapshots and next hops that workers have not taken up yet.
+    untaken: usize,
     resolve: Vec<Target>,
     samples: Vec<SaSample>,
     samples_due: usize,
@@ -133,8 +152,10 @@ impl<A: Aead> Controller<A> {
             leases: HashMap::new(),
             policies: Spd::default(),
             draft: Snapshot::default(),
+            due_leases: VecDeque::new(),
             publish_due: false,
             unconfirmed: 0,
+            untaken: 0,
             resolve: Vec::new(),
             samples: Vec::new(),
             samples_due: 0,
@@ -190,21 +211,29 @@ impl<A: Aead> Controller<A> {
         for worker in &mut self.workers {
             worker.backlog.push_back(Command::NextHops(Arc::clone(&next_hops)));
         }
+        self.untaken += self.workers.len();
     }
 
     /// Moves commands out and events in. Call it again soon while [`is_idle`](Self::is_idle) is
     /// false.
     ///
     /// # Errors
-    /// When a lease cannot be written. The SA stops at its old ceiling: nothing is reused.
+    /// When a lease cannot be written. It is tried again with the next call; until then the SA
+    /// stops at its old ceiling, and nothing is reused.
     pub fn poll(&mut self) -> Result<(), ControlError> {
         let mut result = Ok(());
         for index in 0..self.workers.len() {
             while let Some(event) = self.workers[index].handle.mailbox.event() {
-                if let Err(error) = self.handle(index, event) {
-                    result = Err(error);
-                }
+                self.handle(index, event);
             }
+        }
+        while let Some(&(id, slot, last)) = self.due_leases.front() {
+            // A lease that cannot be written now is tried again; until then the SA has its old one.
+            if let Err(error) = self.extend_lease(id, slot, last) {
+                result = Err(error);
+                break;
+            }
+            self.due_leases.pop_front();
         }
         if self.publish_due && self.unconfirmed == 0 {
             self.publish();
@@ -213,11 +242,11 @@ impl<A: Aead> Controller<A> {
         result
     }
 
-    /// True when every worker has been sent everything, and has confirmed every SA.
+    /// True when every worker has confirmed every SA and taken up the last snapshot.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let sent = self.workers.iter().all(|worker| worker.backlog.is_empty());
-        sent && self.unconfirmed == 0 && !self.publish_due
+        sent && self.unconfirmed == 0 && self.untaken == 0 && !self.publish_due
     }
 
     /// Neighbours that packets wait for since the last call.
@@ -302,20 +331,26 @@ impl<A: Aead> Controller<A> {
         };
         let fingerprint = Fingerprint::of(&spec.keymat);
         let last = spec.sequence.max(store.high_water(&fingerprint)?);
+        let end = Sequence::end_of(spec.esn);
+        if last > end {
+            // A mark is never lowered: with ESN again, or as another SA, the key still has it.
+            return Err(ControlError::UsedUp { used: last, end });
+        }
         let mut sa = OutboundSa::new(spec.spi, spec.esn, last, key, template);
         sa.sequence.set_ceiling(last.saturating_add(LEASE));
         let ceiling = sa.sequence.ceiling();
         store.record(&fingerprint, ceiling)?;
-        let lease = Lease { key: fingerprint, ceiling };
+        let lease = Lease { key: fingerprint, ceiling, end };
         self.leases.insert((location.worker, location.slot), lease);
         Ok(OutboundEntry::new(sa, LEASE_LOW))
     }
 
-    fn handle(&mut self, index: usize, event: Event<A::Key>) -> Result<(), ControlError> {
+    fn handle(&mut self, index: usize, event: Event<A::Key>) {
         match event {
             Event::Inbound(..) | Event::Outbound(..) => self.unconfirmed -= 1,
             // What is replaced is dropped here, on the control thread, and keys with it.
-            Event::Snapshot(_) | Event::NextHops(_) | Event::Leased(_) => {}
+            Event::Snapshot(_) | Event::NextHops(_) => self.untaken -= 1,
+            Event::Leased(_) => {}
             Event::Sample(samples) => {
                 self.samples.extend(samples);
                 self.samples_due -= 1;
@@ -323,17 +358,16 @@ impl<A: Aead> Controller<A> {
             Event::Resolve(target) => self.resolve.push(target),
             Event::LeaseLow { slot, last } => {
                 #[expect(clippy::cast_possible_truncation, reason = "at most 256 workers")]
-                self.extend_lease(WorkerId(index as u8), slot, last)?;
+                self.due_leases.push_back((WorkerId(index as u8), slot, last));
             }
         }
-        Ok(())
     }
 
     fn extend_lease(&mut self, id: WorkerId, slot: u32, last: u64) -> Result<(), ControlError> {
         let (Some(store), Some(lease)) = (&self.store, self.leases.get_mut(&(id, slot))) else {
             return Ok(());
         };
-        let ceiling = last.saturating_add(LEASE).max(lease.ceiling);
+        let ceiling = last.saturating_add(LEASE).min(lease.end).max(lease.ceiling);
         store.record(&lease.key, ceiling)?;
         lease.ceiling = ceiling;
         let command = Command::Lease { slot, ceiling };
@@ -351,6 +385,7 @@ impl<A: Aead> Controller<A> {
         for worker in &mut self.workers {
             worker.backlog.push_back(Command::Snapshot(Arc::clone(&snapshot)));
         }
+        self.untaken += self.workers.len();
     }
 }
 
@@ -378,5 +413,110 @@ impl<A: Aead> std::fmt::Debug for Controller<A> {
             .field("workers", &self.workers.len())
             .field("unconfirmed", &self.unconfirmed)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use culvert_aead::Algorithm;
+    use culvert_aead::Keymat;
+    use culvert_aead::RustCrypto;
+    use culvert_engine::mailbox::WorkerEnd;
+    use culvert_engine::mailbox::mailbox;
+    use culvert_esp::Spi;
+    use culvert_spd::Group;
+
+    use super::*;
+
+    struct NobodySleeps;
+
+    impl Wake for NobodySleeps {
+        fn wake(&self) {}
+    }
+
+    type Made = (Controller<RustCrypto>, WorkerEnd<<RustCrypto as Aead>::Key>);
+
+    fn controller(directory: &Path) -> Made {
+        let (worker_end, mailbox) = mailbox(64);
+        let counters = Arc::default();
+        let handle = WorkerHandle { mailbox, wake: Arc::new(NobodySleeps), counters };
+        let store = SequenceStore::open(directory).unwrap();
+        (Controller::new(RustCrypto, vec![handle], 4, Some(store)), worker_end)
+    }
+
+    fn spec(esn: bool) -> SaSpec {
+        SaSpec {
+            direction: Direction::Outbound,
+            spi: Spi::new(0x1001).unwrap(),
+            source: "192.0.2.1".parse().unwrap(),
+            destination: "192.0.2.2".parse().unwrap(),
+            algorithm: Algorithm::Aes128Gcm16,
+            keymat: Keymat::new(vec![7; 20]),
+            esn,
+            sequence: 0,
+            replay_window: 64,
+            encapsulation: None,
+            group: Group(0),
+        }
+    }
+
+    fn mark(controller: &Controller<RustCrypto>) -> u64 {
+        let store = controller.store.as_ref().unwrap();
+        store.high_water(&Fingerprint::of(&spec(true).keymat)).unwrap()
+    }
+
+    /// E21: a start leases numbers before any is used, and a crash costs just those.
+    #[test]
+    fn numbers_are_leased_ahead() {
+        let directory = tempfile::tempdir().unwrap();
+        for crashes in 1..4 {
+            let (mut controller, _worker) = controller(directory.path());
+            controller.add_sa(&spec(true)).unwrap();
+            assert_eq!(mark(&controller), crashes * LEASE);
+        }
+    }
+
+    /// E21: an orderly stop records what was used, and the next start goes on from there.
+    #[test]
+    fn an_orderly_stop_wastes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut first, worker) = controller(directory.path());
+        let location = first.add_sa(&spec(true)).unwrap();
+        first.record_last([(location, 17)]).unwrap();
+        drop((first, worker));
+        let (mut second, _worker) = controller(directory.path());
+        second.add_sa(&spec(true)).unwrap();
+        assert_eq!(mark(&second), 17 + LEASE);
+    }
+
+    /// E21: numbers beyond 2^32 were used with ESN; without it the key is refused, and the mark
+    /// stays for the day ESN is on again.
+    #[test]
+    fn the_mark_never_goes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut controller, _worker) = controller(directory.path());
+        let used = (1 << 32) + 5_000_000;
+        let store = controller.store.as_ref().unwrap();
+        store.record(&Fingerprint::of(&spec(true).keymat), used).unwrap();
+        let error = controller.add_sa(&spec(false)).unwrap_err();
+        assert!(matches!(error, ControlError::UsedUp { used: u, .. } if u == used), "{error}");
+        assert_eq!(mark(&controller), used);
+        controller.add_sa(&spec(true)).unwrap();
+        assert_eq!(mark(&controller), used + LEASE);
+    }
+
+    /// E03: near the end of the number space the lease ends with it.
+    #[test]
+    fn a_lease_ends_with_the_numbers() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut controller, _worker) = controller(directory.path());
+        let end = u64::from(u32::MAX);
+        let location = controller.add_sa(&SaSpec { sequence: end - 10, ..spec(false) }).unwrap();
+        assert_eq!(mark(&controller), end);
+        controller.extend_lease(location.worker, location.slot, end - 5).unwrap();
+        assert_eq!(mark(&controller), end);
+        controller.record_last([(location, end)]).unwrap();
     }
 }

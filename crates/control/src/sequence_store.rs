@@ -105,6 +105,13 @@ impl SequenceStore {
             Err((_, errno)) => return Err(failed("lock", &lock_path)(errno.into())),
         };
         let handle = File::open(directory).map_err(failed("open", directory))?;
+        // The directory may be new: a mark in it is on disk only when its own name is.
+        let parent = match directory.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        synced.map_err(failed("sync", parent))?;
         Ok(SequenceStore { directory: directory.to_owned(), handle, _lock: lock })
     }
 

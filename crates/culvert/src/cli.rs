@@ -132,6 +132,9 @@ pub struct VethArgs {
     /// Algorithm, by strongSwan's keyword.
     #[arg(long, default_value = "aes128gcm16")]
     pub algorithm: Algorithm,
+    /// AEAD provider, `vaes` or `rustcrypto`; the fastest that runs here when absent.
+    #[arg(long)]
+    pub provider: Option<String>,
     /// Runs of each forwarder, taken in turn.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub runs: u32,
@@ -158,6 +161,9 @@ pub struct EngineArgs {
     /// Algorithm, by strongSwan's keyword.
     #[arg(long, default_value = "aes128gcm16")]
     pub algorithm: Algorithm,
+    /// AEAD provider, `vaes` or `rustcrypto`; the fastest that runs here when absent.
+    #[arg(long)]
+    pub provider: Option<String>,
     /// Octets of the inner IP packet.
     #[arg(long, default_value_t = 1420, value_parser = clap::value_parser!(u16).range(28..=1500))]
     pub size: u16,

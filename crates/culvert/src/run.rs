@@ -22,7 +22,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use anyhow::bail;
-use culvert_aead::RustCrypto;
+use culvert_aead::Aead;
+use culvert_aead::Provider;
 use culvert_control::Controller;
 use culvert_control::Direction;
 use culvert_control::SaSpec;
@@ -74,7 +75,7 @@ const HANDOFF_CAPACITY: usize = 1024;
 /// Commands a mailbox holds.
 const MAILBOX_CAPACITY: usize = 1024;
 
-type CulvertWorker = Worker<RustCrypto, XdpIo>;
+type CulvertWorker = Worker<Provider, XdpIo>;
 
 /// What `culvert run --report` writes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -126,12 +127,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
     let sas = assembly::sas(&config)?;
     let store = open_store(&config, &sas)?;
+    warn_of_forwarding();
     let names = assembly::ports(&config);
     let workers = worker_count(&config, &names)?;
     let gateway = culvert_xdp::open(&xdp_config(&config, &names, workers))?;
     let mut control = gateway.control;
-    let (handles, engine_workers) = make_workers(&control, gateway.workers, sas.len().max(1));
-    let mut controller = Controller::new(RustCrypto, handles, sas.len().max(1), store);
+    let selection = Provider::best();
+    let aead = selection.provider;
+    info!(provider = aead.name(), reason = selection.reason, "AEAD");
+    let (handles, engine_workers) = make_workers(&control, aead, gateway.workers, sas.len().max(1));
+    let mut controller = Controller::new(aead, handles, sas.len().max(1), store);
     for sa in &sas {
         controller.add_sa(sa).with_context(|| format!("SA {}", sa.spi))?;
     }
@@ -144,7 +149,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     controller.set_next_hops(follower.snapshot());
 
     let threads = start(&config, engine_workers, &stop)?;
-    let result = settle(&mut controller, &stop).and_then(|()| {
+    let result = settle(&mut controller, &threads, &stop).and_then(|()| {
         protect(&mut control, &prefixes)?;
         info!(workers, sas = sas.len(), "gateway ready");
         serve(&mut controller, &mut follower, &mut control, &threads, &stop)
@@ -172,6 +177,19 @@ fn init_logging() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
+}
+
+/// What culvert does not take, before it is ready and after it has stopped, the kernel would route.
+fn warn_of_forwarding() {
+    for setting in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+        let path = format!("/proc/sys/{}", setting.replace('.', "/"));
+        if std::fs::read_to_string(path).is_ok_and(|value| value.trim() != "0") {
+            warn!(
+                "{setting} is on: before culvert is ready and after it has stopped, the kernel \
+                 forwards in clear what policies protect; turn it off unless a filter prevents that"
+            );
+        }
+    }
 }
 
 /// Keys from a file outlive the process: their sequence numbers must be on disk.
@@ -230,9 +248,10 @@ fn xdp_config(config: &Config, names: &[PortName], workers: usize) -> culvert_xd
 
 fn make_workers(
     control: &culvert_xdp::Control,
+    aead: Provider,
     ios: Vec<XdpIo>,
     slots: usize,
-) -> (Vec<WorkerHandle<<RustCrypto as culvert_aead::Aead>::Key>>, Vec<CulvertWorker>) {
+) -> (Vec<WorkerHandle<<Provider as Aead>::Key>>, Vec<CulvertWorker>) {
     let port = |port: &culvert_xdp::PortControl| PortConfig {
         side: match port.side() {
             culvert_xdp::Side::Protected => Side::Protected,
@@ -252,7 +271,7 @@ fn make_workers(
     for (id, (((io, inbound), outbound), wake)) in (0u8..).zip(parts) {
         let (worker_end, control_end) = mailbox(MAILBOX_CAPACITY);
         let config = WorkerConfig { id: WorkerId(id), ports: ports.clone(), slots };
-        let worker = Worker::new(&config, RustCrypto, io, worker_end, inbound, outbound);
+        let worker = Worker::new(&config, aead, io, worker_end, inbound, outbound);
         let counters = worker.shared_counters();
         handles.push(WorkerHandle { mailbox: control_end, wake, counters });
         workers.push(worker);
@@ -299,8 +318,15 @@ fn start(
 }
 
 /// Waits until the workers have confirmed everything they were told.
-fn settle(controller: &mut Controller<RustCrypto>, stop: &AtomicBool) -> anyhow::Result<()> {
+fn settle(
+    controller: &mut Controller<Provider>,
+    threads: &[JoinHandle<CulvertWorker>],
+    stop: &AtomicBool,
+) -> anyhow::Result<()> {
     loop {
+        if threads.iter().any(JoinHandle::is_finished) && !stop.load(Relaxed) {
+            bail!("a worker ended by itself");
+        }
         controller.poll()?;
         if controller.is_idle() || stop.load(Relaxed) {
             return Ok(());
@@ -312,11 +338,20 @@ fn settle(controller: &mut Controller<RustCrypto>, stop: &AtomicBool) -> anyhow:
 /// Tells the XDP programs of the protected side which destinations are the engine's, except the
 /// addresses of this machine.
 fn protect(control: &mut culvert_xdp::Control, prefixes: &[(IpAddr, u8)]) -> anyhow::Result<()> {
+    except_own_addresses(control)?;
+    for port in control.ports_mut() {
+        if port.side() == culvert_xdp::Side::Protected {
+            port.steer_mut().set_prefixes(prefixes)?;
+        }
+    }
+    Ok(())
+}
+
+fn except_own_addresses(control: &mut culvert_xdp::Control) -> anyhow::Result<()> {
     let own = own_addresses()?;
     for port in control.ports_mut() {
         if port.side() == culvert_xdp::Side::Protected {
             port.steer_mut().set_exceptions(&own)?;
-            port.steer_mut().set_prefixes(prefixes)?;
         }
     }
     Ok(())
@@ -339,13 +374,15 @@ fn own_addresses() -> anyhow::Result<Vec<(IpAddr, u8)>> {
 
 /// The control loop: until a signal comes.
 fn serve(
-    controller: &mut Controller<RustCrypto>,
+    controller: &mut Controller<Provider>,
     follower: &mut Follower,
     control: &mut culvert_xdp::Control,
     threads: &[JoinHandle<CulvertWorker>],
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
+    let mut complained = None;
+    let mut exceptions_due = false;
     while !stop.load(Relaxed) {
         if threads.iter().any(JoinHandle::is_finished) {
             bail!("a worker ended by itself");
@@ -356,20 +393,25 @@ fn serve(
         match follower.poll() {
             Ok(true) => {
                 controller.set_next_hops(follower.snapshot());
-                let own = own_addresses()?;
-                for port in control.ports_mut() {
-                    if port.side() == culvert_xdp::Side::Protected {
-                        port.steer_mut().set_exceptions(&own)?;
-                    }
-                }
+                exceptions_due = true;
             }
             Ok(false) => {}
             Err(error) => warn!(%error, "next hops"),
         }
-        if let Err(error) = controller.poll() {
-            error!(%error, "control");
-        }
         let now = start.elapsed();
+        let mut result = controller.poll().map_err(anyhow::Error::from);
+        if exceptions_due {
+            let excepted = except_own_addresses(control);
+            exceptions_due = excepted.is_err();
+            result = result.and(excepted);
+        }
+        // Whatever failed is tried again in a moment; once a second is often enough to say so.
+        if let Err(error) = result
+            && complained.is_none_or(|at| now - at >= Duration::from_secs(1))
+        {
+            complained = Some(now);
+            error!("{error:#}");
+        }
         for target in controller.take_unresolved() {
             follower.resolve(target, now);
         }
@@ -381,7 +423,7 @@ fn serve(
 /// Ends the workers, restores the interfaces, and records the last sequence numbers.
 fn finish(
     config: &Config,
-    mut controller: Controller<RustCrypto>,
+    mut controller: Controller<Provider>,
     control: culvert_xdp::Control,
     threads: Vec<JoinHandle<CulvertWorker>>,
 ) -> anyhow::Result<RunReport> {

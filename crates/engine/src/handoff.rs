@@ -31,6 +31,7 @@ pub trait Wake: Send + Sync {
 pub struct Handoff {
     to: Vec<Option<Outgoing>>,
     from: Vec<Option<Incoming>>,
+    turns: usize,
 }
 
 struct Outgoing {
@@ -53,6 +54,7 @@ impl Handoff {
         let empty = || Handoff {
             to: (0..workers).map(|_| None).collect(),
             from: (0..workers).map(|_| None).collect(),
+            turns: 0,
         };
         let mut mesh: Vec<Handoff> = (0..workers).map(|_| empty()).collect();
         for source in 0..workers {
@@ -74,7 +76,7 @@ impl Handoff {
     /// The mesh of a single worker: nobody to hand anything to.
     #[must_use]
     pub fn none() -> Handoff {
-        Handoff { to: Vec::new(), from: Vec::new() }
+        Handoff { to: Vec::new(), from: Vec::new(), turns: 0 }
     }
 
     /// Hands a packet to its owner; gives it back when the ring is full or there is no such worker.
@@ -103,10 +105,14 @@ impl Handoff {
     }
 
     /// Takes packets handed to this worker into `batch`, one free frame given back for each; stops
-    /// when the batch is full or no frame is free.
+    /// when the batch is full or no frame is free. Each call begins with another source, so that a
+    /// busy one cannot keep the others waiting.
     #[inline]
     pub(crate) fn take(&mut self, io: &mut impl PacketIo, batch: &mut Batch) {
-        for incoming in self.from.iter_mut().flatten() {
+        let first = usize::from(self.first_source().0);
+        self.turns = self.turns.wrapping_add(1);
+        let (before, from) = self.from.split_at_mut(first);
+        for incoming in from.iter_mut().chain(before).flatten() {
             while !batch.is_full() && !incoming.packets.is_empty() && !incoming.frames.is_full() {
                 let Some(frame) = io.take_free() else { return };
                 let Ok(packet) = incoming.packets.pop() else {
@@ -145,6 +151,14 @@ impl Handoff {
     pub fn waiting_from(&self, source: WorkerId) -> usize {
         let incoming = self.from.get(usize::from(source.0));
         incoming.and_then(Option::as_ref).map_or(0, |incoming| incoming.packets.slots())
+    }
+
+    /// The worker whose packets are taken first when packets are taken next.
+    #[must_use]
+    pub fn first_source(&self) -> WorkerId {
+        let workers = self.from.len().max(1);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 256 workers")]
+        WorkerId((self.turns % workers) as u8)
     }
 
     /// Frames of this worker that are in rings: in packets it gave that nobody has taken yet, and

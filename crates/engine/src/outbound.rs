@@ -168,7 +168,8 @@ fn spend<K>(
 ) -> Result<culvert_esp::SeqNo, DropReason> {
     let sequence = &mut entry.sa.sequence;
     let spent = sequence.next_seq();
-    if entry.lease_low > 0 && !entry.lease_asked && sequence.remaining() < entry.lease_low {
+    let low = sequence.remaining() < entry.lease_low && sequence.can_grow();
+    if low && !entry.lease_asked {
         entry.lease_asked = events.tell(Event::LeaseLow { slot, last: sequence.last() });
     }
     spent.map_err(|error| match error {

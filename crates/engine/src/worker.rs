@@ -109,6 +109,8 @@ pub struct Worker<A: Aead, Io: PacketIo> {
     inbound_handoff: Handoff,
     outbound_handoff: Handoff,
     hold: Hold,
+    /// The next hops that packets on hold were last tried with.
+    hold_generation: u64,
     counters: Counters,
     shared: Arc<SharedCounters>,
     batch: Batch,
@@ -160,6 +162,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             inbound_handoff,
             outbound_handoff,
             hold: Hold::default(),
+            hold_generation: 0,
             counters: Counters::default(),
             shared: Arc::default(),
             batch: Batch::new(),
@@ -244,6 +247,15 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         match side {
             Side::Unprotected => self.inbound_handoff.waiting_from(source),
             Side::Protected => self.outbound_handoff.waiting_from(source),
+        }
+    }
+
+    /// The worker whose packets of that side the next turn takes over first.
+    #[must_use]
+    pub fn first_source(&self, side: Side) -> WorkerId {
+        match side {
+            Side::Unprotected => self.inbound_handoff.first_source(),
+            Side::Protected => self.outbound_handoff.first_source(),
         }
     }
 
@@ -349,8 +361,8 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         assert_eq!(self.verdicts.len(), handled, "one verdict for each packet");
         let mut batch = std::mem::take(&mut self.batch);
         for (index, packet) in batch.drain(..).enumerate() {
-            let fate = self.verdicts[index].fate;
-            self.verdicts[index].fate = self.dispatch(side, packet, fate, now);
+            let verdict = self.verdicts[index];
+            self.verdicts[index].fate = self.dispatch(side, packet, &verdict, now);
         }
         self.batch = batch;
         self.flush();
@@ -359,7 +371,8 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
 
     /// Moves a packet to where its fate says, and returns the fate it really met.
     #[inline]
-    fn dispatch(&mut self, side: Side, packet: Packet, fate: Fate, now: u64) -> Fate {
+    fn dispatch(&mut self, side: Side, packet: Packet, verdict: &Verdict, now: u64) -> Fate {
+        let fate = verdict.fate;
         let (fate, rest) = match fate {
             Fate::Forward(port) | Fate::Bypass(port) => {
                 // Counted when the port has accepted it.
@@ -378,7 +391,8 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                     Err(packet) => (Fate::Drop(DropReason::HandoffFull), Some(packet)),
                 }
             }
-            Fate::Held => self.put_on_hold(side, packet, now),
+            // Only a packet that policy bypasses is held without ever having had an SA.
+            Fate::Held => self.put_on_hold((side, verdict.spi.is_none()), packet, now),
             Fate::Punt | Fate::Drop(_) => (fate, Some(packet)),
         };
         if let Some(packet) = rest {
@@ -388,18 +402,28 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         fate
     }
 
-    fn put_on_hold(&mut self, side: Side, packet: Packet, now: u64) -> (Fate, Option<Packet>) {
+    fn put_on_hold(
+        &mut self,
+        origin: (Side, bool),
+        packet: Packet,
+        now: u64,
+    ) -> (Fate, Option<Packet>) {
         let Some(Resolution::Unresolved(target)) = self.plane.resolve_packet(&packet) else {
             return (Fate::Drop(DropReason::NoRoute), Some(packet));
         };
-        match self.hold.push(packet, side, target, now) {
+        match self.hold.push(packet, origin, target, now) {
             Ok(first) => {
                 if first {
                     self.plane.events.tell(Event::Resolve(target));
                 }
                 (Fate::Held, None)
             }
-            Err(packet) => (Fate::Drop(DropReason::HoldFull), Some(packet)),
+            Err(packet) => {
+                if self.hold.asks_for_more(now) {
+                    self.plane.events.tell(Event::Resolve(target));
+                }
+                (Fate::Drop(DropReason::HoldFull), Some(packet))
+            }
         }
     }
 
@@ -415,13 +439,28 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             self.counters.record(Fate::Drop(DropReason::HoldTimeout));
             self.io.recycle(packet.into_free());
         }
+        for target in self.hold.due(now) {
+            self.plane.events.tell(Event::Resolve(target));
+        }
+        // While the kernel's tables stay the same, so does the answer.
+        if self.hold_generation != self.plane.next_hop_generation {
+            self.hold_generation = self.plane.next_hop_generation;
+            released += self.retry_held(now);
+        }
+        released
+    }
+
+    /// Tries all held packets with the next hops of now.
+    fn retry_held(&mut self, now: u64) -> usize {
+        let mut released = 0;
         for _ in 0..self.hold.len() {
             let Some(mut held) = self.hold.pop() else {
                 break;
             };
             let decrypted = held.origin == Side::Unprotected;
             let fate = match self.plane.resolve_packet(&held.packet) {
-                Some(Resolution::Unresolved(_)) => {
+                Some(Resolution::Unresolved(target)) => {
+                    held.target = target;
                     self.hold.put_back(held);
                     continue;
                 }
@@ -433,12 +472,15 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                 Some(Resolution::Reachable(hop)) if held.packet.len() > usize::from(hop.mtu) => {
                     Fate::Drop(DropReason::TooBig)
                 }
-                Some(Resolution::Reachable(hop)) => put_link_header(&mut held.packet, &hop),
+                Some(Resolution::Reachable(hop)) => match put_link_header(&mut held.packet, &hop) {
+                    Fate::Forward(port) if held.in_clear => Fate::Bypass(port),
+                    fate => fate,
+                },
                 _ => Fate::Drop(DropReason::NoRoute),
             };
             self.counters.released += 1;
             released += 1;
-            self.dispatch(held.origin, held.packet, fate, now);
+            self.dispatch(held.origin, held.packet, &Verdict::new(fate), now);
         }
         self.flush();
         released

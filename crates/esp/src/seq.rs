@@ -44,8 +44,14 @@ impl Sequence {
     /// is the end of the number space.
     #[must_use]
     pub fn new(esn: bool, last: u64) -> Sequence {
-        let end = if esn { u64::MAX } else { u64::from(u32::MAX) };
+        let end = Sequence::end_of(esn);
         Sequence { last, ceiling: end, end }
+    }
+
+    /// The last number there is.
+    #[must_use]
+    pub fn end_of(esn: bool) -> u64 {
+        if esn { u64::MAX } else { u64::from(u32::MAX) }
     }
 
     /// Last number used.
@@ -63,6 +69,12 @@ impl Sequence {
     /// Sets the highest number that may be used before the next call, at most the end of the space.
     pub fn set_ceiling(&mut self, ceiling: u64) {
         self.ceiling = ceiling.min(self.end);
+    }
+
+    /// True when a higher ceiling would allow more numbers.
+    #[must_use]
+    pub fn can_grow(&self) -> bool {
+        self.ceiling < self.end
     }
 
     /// Numbers left under the lease.
@@ -120,6 +132,7 @@ mod tests {
         assert_eq!((spend(&mut sequence), spend(&mut sequence)), (Ok(11), Err(SeqError::Lease)));
         sequence.set_ceiling(u64::MAX);
         assert_eq!(sequence.ceiling(), u64::from(u32::MAX));
+        assert!(!sequence.can_grow());
         assert_eq!(spend(&mut sequence), Ok(12));
     }
 }

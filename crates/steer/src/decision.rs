@@ -33,7 +33,7 @@
 //!
 //! # What it does not do
 //!
-//! It reads one VLAN tag; a frame with two is `Other`. IPv6 extension headers other than an
+//! It reads one VLAN tag (0x8100); a frame with two, or with a service tag (0x88a8), is `Other`. IPv6 extension headers other than an
 //! immediate fragment header are not followed. Checksums, total lengths and the frame's link-layer
 //! destination are not looked at: the engine does that.
 
@@ -164,7 +164,6 @@ const VLAN_TAG: usize = 4;
 const TYPE_IPV4: u16 = 0x0800;
 const TYPE_IPV6: u16 = 0x86dd;
 const TYPE_VLAN: u16 = 0x8100;
-const TYPE_SERVICE_VLAN: u16 = 0x88a8;
 
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_FRAGMENT: u8 = 44;
@@ -200,7 +199,7 @@ enum Network {
 fn network<V: View + ?Sized>(view: &V) -> Option<Network> {
     let mut ether_type = view.be16(ETHER_TYPE)?;
     let mut at = ETHERNET;
-    if ether_type == TYPE_VLAN || ether_type == TYPE_SERVICE_VLAN {
+    if ether_type == TYPE_VLAN {
         ether_type = view.be16(ETHER_TYPE + VLAN_TAG)?;
         at += VLAN_TAG;
     }

@@ -109,7 +109,7 @@ fn reference(side: Side, frame: &[u8]) -> Class {
 fn reference_or_short(side: Side, frame: &[u8]) -> Option<Class> {
     let (mac_and_type, mut rest) = frame.split_at_checked(14)?;
     let mut kind = [mac_and_type[12], mac_and_type[13]];
-    if kind == [0x81, 0x00] || kind == [0x88, 0xa8] {
+    if kind == [0x81, 0x00] {
         let (tag, behind) = rest.split_at_checked(4)?;
         kind = [tag[2], tag[3]];
         rest = behind;

@@ -16,7 +16,7 @@ use anyhow::ensure;
 use culvert_aead::Aead;
 use culvert_aead::Algorithm;
 use culvert_aead::Keymat;
-use culvert_aead::RustCrypto;
+use culvert_aead::Provider;
 use culvert_control::Direction;
 use culvert_control::SaSpec;
 use culvert_engine::NextHop;
@@ -156,7 +156,7 @@ pub fn measure(args: &EngineArgs) -> anyhow::Result<Cell> {
         pps: count / seconds,
         gbps: count * f64::from(args.size) * 8.0 / seconds / 1e9,
         tsc_cycles_per_packet: ticks / count,
-        provider: RustCrypto.name(),
+        provider: bench.aead.name(),
         cpu: cpu_model(),
         esn: args.esn,
         batch: args.batch,
@@ -177,6 +177,14 @@ pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The provider of that name, or the best one.
+pub(super) fn provider(name: Option<&str>) -> anyhow::Result<Provider> {
+    Ok(match name {
+        Some(name) => Provider::named(name)?,
+        None => Provider::best().provider,
+    })
+}
+
 pub(crate) fn cpu_model() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = info.lines().find(|line| line.starts_with("model name"));
@@ -186,8 +194,9 @@ pub(crate) fn cpu_model() -> String {
 
 /// The gateway that is measured, and the one that makes packets for it.
 struct Bench {
-    measured: Gateway<RustCrypto>,
-    maker: Gateway<RustCrypto>,
+    aead: Provider,
+    measured: Gateway<Provider>,
+    maker: Gateway<Provider>,
     direction: BenchDirection,
     plain: Vec<u8>,
     batch: usize,
@@ -201,9 +210,11 @@ impl Bench {
             BenchDirection::Outbound => (Direction::Outbound, Direction::Outbound),
             BenchDirection::Inbound => (Direction::Inbound, Direction::Outbound),
         };
+        let aead = provider(args.provider.as_deref())?;
         Ok(Bench {
-            measured: gateway(args, measured)?,
-            maker: gateway(args, maker)?,
+            aead,
+            measured: gateway(args, measured, &aead)?,
+            maker: gateway(args, maker, &aead)?,
             direction: args.direction,
             plain: plain_frame(args.size),
             batch: usize::from(args.batch),
@@ -281,7 +292,11 @@ fn destination(sa: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + sa)
 }
 
-fn gateway(args: &EngineArgs, direction: Direction) -> anyhow::Result<Gateway<RustCrypto>> {
+fn gateway(
+    args: &EngineArgs,
+    direction: Direction,
+    aead: &Provider,
+) -> anyhow::Result<Gateway<Provider>> {
     let mut spd = Spd::default();
     let mut sas = Vec::new();
     for number in 0..args.sas {
@@ -322,7 +337,7 @@ fn gateway(args: &EngineArgs, direction: Direction) -> anyhow::Result<Gateway<Ru
         ("10.0.0.0/8".parse()?, hop(PROTECTED)),
         ("192.0.2.0/24".parse()?, hop(UNPROTECTED)),
     ]);
-    Ok(Gateway::new(&config, &RustCrypto, next_hops)?)
+    Ok(Gateway::new(&config, aead, next_hops)?)
 }
 
 /// A key for the bench: distinct for each SA, and never used for anything else.
@@ -366,6 +381,7 @@ mod tests {
                 sas: 3,
                 seconds: 0.001,
                 esn: true,
+                provider: None,
                 batch: 16,
                 core: 0,
                 json: true,

@@ -23,7 +23,6 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::ensure;
 use culvert_aead::Aead;
-use culvert_aead::RustCrypto;
 use culvert_control::Controller;
 use culvert_control::Direction;
 use culvert_control::SaSpec;
@@ -115,7 +114,7 @@ pub fn run(args: &VethArgs) -> Result<()> {
     let comparison = Comparison {
         size: args.size,
         algorithm: args.algorithm.to_string(),
-        provider: RustCrypto.name().to_owned(),
+        provider: engine::provider(args.provider.as_deref())?.name().to_owned(),
         plain_median_pps: plain,
         culvert_median_pps: culvert,
         ratio: culvert / plain,
@@ -248,7 +247,7 @@ impl Wake for Awake {
 /// Runs culvert's worker with one outbound SA.
 fn forward_sealed(args: &VethArgs, io: XdpIo, stop: &AtomicBool) -> Result<()> {
     engine::pin(args.core)?;
-    let aead = RustCrypto;
+    let aead = engine::provider(args.provider.as_deref())?;
     let (worker_end, control_end) = mailbox(64);
     let port = |side| PortConfig { side, mac: None, completes_checksums: true };
     let config = WorkerConfig {

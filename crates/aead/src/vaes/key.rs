@@ -1,0 +1,317 @@
+//! The context of one SA: what the kernels need of a key, computed once.
+//!
+//! Laid out for the cache: nine lines, of which a short packet needs the later ones, as its powers
+//! of H are the lowest, which come last and next to the round keys. The key schedule is computed
+//! with AES instructions and the powers with the kernels' own multiplication, so that nothing here
+//! takes a time that depends on the key.
+//!
+//! All of a context is wiped when it is dropped, and so are the intermediate values in memory. Not
+//! in our hands are copies the compiler makes of a value it moves, and registers.
+
+use std::arch::x86_64::*;
+use std::fmt;
+
+use zeroize::Zeroize;
+use zeroize::Zeroizing;
+
+use crate::algorithm::Algorithm;
+use crate::algorithm::SALT_LEN;
+use crate::port::TEXT_AT;
+use crate::prefetch::LINE;
+use crate::vaes::kernel;
+use crate::vaes::kernel::POWERS;
+use crate::vaes::kernel::ROUND_KEYS;
+use crate::vaes::kernel::Schedule;
+use crate::vaes::kernel::Start;
+
+/// The context of one SA, wiped on drop.
+#[repr(C, align(64))]
+pub struct VaesKey {
+    /// H^20 to H^1, each times x^-1 and reflected: see the kernels.
+    powers: [__m128i; POWERS],
+    /// As in memory. Shorter schedules leave the last ones zero.
+    round_keys: [__m128i; ROUND_KEYS],
+    salt: [u8; SALT_LEN],
+    algorithm: Algorithm,
+}
+
+const _: () = assert!(size_of::<VaesKey>() == 9 * LINE);
+
+/// Round keys by key size.
+const KEYS_128: usize = 11;
+const KEYS_192: usize = 13;
+const KEYS_256: usize = 15;
+
+impl VaesKey {
+    /// Expands `key`, which has the length of the algorithm's.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    pub(super) fn new(algorithm: Algorithm, key: &[u8], salt: [u8; SALT_LEN]) -> VaesKey {
+        let zero = _mm_setzero_si128();
+        let round_keys = expand(key);
+        let mut new = VaesKey { powers: [zero; POWERS], round_keys: *round_keys, salt, algorithm };
+        let hash_key = Zeroizing::new(new.hash_key());
+        let first = kernel::block(kernel::times_inverse_x(*hash_key));
+        let mut power = first;
+        for slot in new.powers.iter_mut().rev() {
+            *slot = power;
+            power = kernel::multiply(power, first);
+        }
+        new
+    }
+
+    /// Seals one packet, which has at least header and ICV (else: panics).
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    #[inline]
+    pub(super) fn seal(&self, start: Start, packet: &mut [u8]) {
+        match self.algorithm {
+            Algorithm::Aes128Gcm16 => kernel::seal::<KEYS_128>(&self.schedule(), start, packet),
+            Algorithm::Aes192Gcm16 => kernel::seal::<KEYS_192>(&self.schedule(), start, packet),
+            Algorithm::Aes256Gcm16 => kernel::seal::<KEYS_256>(&self.schedule(), start, packet),
+        }
+    }
+
+    /// Verifies one packet, which has at least header and ICV, and decrypts it if authentic.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    #[inline]
+    pub(super) fn open(&self, start: Start, packet: &mut [u8]) -> bool {
+        match self.algorithm {
+            Algorithm::Aes128Gcm16 => kernel::open::<KEYS_128>(&self.schedule(), start, packet),
+            Algorithm::Aes192Gcm16 => kernel::open::<KEYS_192>(&self.schedule(), start, packet),
+            Algorithm::Aes256Gcm16 => kernel::open::<KEYS_256>(&self.schedule(), start, packet),
+        }
+    }
+
+    /// What RFC 4106 makes of a header: the nonce (section 4) and the AAD (section 5).
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    #[inline]
+    pub(super) fn start(&self, header: &[u8; TEXT_AT], esn_high: Option<u32>) -> Start {
+        // As integers, most significant octet first, everything stays in registers.
+        let header = u128::from_be_bytes(*header);
+        let salt = u128::from(u32::from_be_bytes(self.salt));
+        let (spi, seq, iv) = (header >> 96, header >> 64 & 0xffff_ffff, header << 64 >> 32);
+        let (aad, aad_bits) = match esn_high {
+            None => (header >> 64 << 64, 64),
+            Some(high) => (spi << 96 | u128::from(high) << 64 | seq << 32, 96),
+        };
+        Start { j0: kernel::block(salt << 96 | iv | 1), aad: kernel::block(aad), aad_bits }
+    }
+
+    /// For any nonce and AAD.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    pub(super) fn start_general(&self, nonce: &[u8; 12], aad: &[u8]) -> Start {
+        let mut j0 = [0; 16];
+        j0[..12].copy_from_slice(nonce);
+        j0[15] = 1;
+        Start {
+            j0: kernel::block(u128::from_be_bytes(j0)),
+            aad: kernel::absorb(&self.powers, aad),
+            aad_bits: aad.len() as u64 * 8,
+        }
+    }
+
+    /// H, reflected: the encrypted zero block (SP 800-38D section 7.1).
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    fn hash_key(&self) -> u128 {
+        let block = match self.algorithm {
+            Algorithm::Aes128Gcm16 => kernel::encrypt_zeroes(self.keys::<KEYS_128>()),
+            Algorithm::Aes192Gcm16 => kernel::encrypt_zeroes(self.keys::<KEYS_192>()),
+            Algorithm::Aes256Gcm16 => kernel::encrypt_zeroes(self.keys::<KEYS_256>()),
+        };
+        kernel::integer(block).swap_bytes()
+    }
+
+    /// The first `KEYS` round keys.
+    fn keys<const KEYS: usize>(&self) -> &[__m128i; KEYS] {
+        const { assert!(KEYS <= ROUND_KEYS) };
+        self.round_keys.first_chunk().expect("no schedule is longer than the longest")
+    }
+
+    fn schedule<const KEYS: usize>(&self) -> Schedule<'_, KEYS> {
+        Schedule { powers: &self.powers, round_keys: self.keys() }
+    }
+}
+
+impl Drop for VaesKey {
+    fn drop(&mut self) {
+        self.powers.zeroize();
+        self.round_keys.zeroize();
+        self.salt.zeroize();
+    }
+}
+
+impl fmt::Debug for VaesKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VaesKey(..)")
+    }
+}
+
+/// The key schedule of FIPS 197 section 5.2, for 4, 6 or 8 words of key: the round keys in the
+/// order of memory, zeroes behind them.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+fn expand(key: &[u8]) -> Zeroizing<[__m128i; ROUND_KEYS]> {
+    let (key, _) = key.as_chunks::<4>();
+    let count = 4 * (key.len() + 7);
+    // First octet of a word lowest, as the instructions have it.
+    let mut words = Zeroizing::new([0_u32; 4 * ROUND_KEYS]);
+    for (word, octets) in words.iter_mut().zip(key) {
+        *word = u32::from_le_bytes(*octets);
+    }
+    let mut round = 1;
+    for at in key.len()..count {
+        let last = words[at - 1];
+        let changed = match at % key.len() {
+            0 => {
+                let changed = sub_word(last).rotate_right(8) ^ round;
+                // Times x modulo x^8 + x^4 + x^3 + x + 1. Rounds are no secret.
+                round = round << 1 ^ if round & 0x80 == 0 { 0 } else { 0x11b };
+                changed
+            }
+            4 if key.len() > 6 => sub_word(last),
+            _ => last,
+        };
+        words[at] = words[at - key.len()] ^ changed;
+    }
+    let mut round_keys = Zeroizing::new([_mm_setzero_si128(); ROUND_KEYS]);
+    let (quads, _) = words.as_chunks::<4>();
+    for (round_key, quad) in round_keys.iter_mut().zip(quads) {
+        let [a, b, c, d] = quad.map(u32::cast_signed);
+        *round_key = _mm_set_epi32(d, c, b, a);
+    }
+    round_keys
+}
+
+/// The S-box on each octet of a word, by the instruction made for it: a table would be indexed by
+/// the key.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+fn sub_word(word: u32) -> u32 {
+    let words = _mm_set1_epi32(word.cast_signed());
+    _mm_cvtsi128_si32(_mm_aeskeygenassist_si128::<0>(words)).cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::ManuallyDrop;
+
+    use super::*;
+    use crate::keymat::Keymat;
+    use crate::port::Aead;
+    use crate::vaes::Vaes;
+
+    /// `None`, loudly, when the CPU has not the instructions.
+    fn context(algorithm: Algorithm, key: &str) -> Option<VaesKey> {
+        let Some(vaes) = Vaes::detect() else {
+            eprintln!("SKIPPED: the CPU lacks {:?}", Vaes::missing());
+            return None;
+        };
+        let mut octets = hex::decode(key).unwrap();
+        octets.extend([0; SALT_LEN]);
+        Some(vaes.key(algorithm, &Keymat::new(octets)).unwrap())
+    }
+
+    fn integer(block: __m128i) -> u128 {
+        assert!(Vaes::detect().is_some());
+        #[expect(unsafe_code, reason = "the call needs the features just found")]
+        // SAFETY: the CPU has the features. Why not safe: they are known at run time only.
+        unsafe {
+            kernel::integer(block)
+        }
+    }
+
+    fn octets(block: __m128i) -> String {
+        hex::encode(integer(block).to_le_bytes())
+    }
+
+    /// The product in GHASH's field of reflected elements, bit by bit as in SP 800-38D section 6.3.
+    fn product(x: u128, mut v: u128) -> u128 {
+        let mut z = 0;
+        for bit in (0..128).rev() {
+            if x >> bit & 1 == 1 {
+                z ^= v;
+            }
+            v = v >> 1 ^ if v & 1 == 1 { 0xe1 << 120 } else { 0 };
+        }
+        z
+    }
+
+    /// The first and last of the round keys of FIPS 197 appendix A, and zeroes behind.
+    #[test]
+    fn schedules_are_those_of_fips_197() {
+        let vectors = [
+            (
+                Algorithm::Aes128Gcm16,
+                "2b7e151628aed2a6abf7158809cf4f3c",
+                [(1, "a0fafe1788542cb123a339392a6c7605"), (10, "d014f9a8c9ee2589e13f0cc8b6630ca6")],
+            ),
+            (
+                Algorithm::Aes192Gcm16,
+                "8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b",
+                [(1, "62f8ead2522c6b7bfe0c91f72402f5a5"), (12, "e98ba06f448c773c8ecc720401002202")],
+            ),
+            (
+                Algorithm::Aes256Gcm16,
+                "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
+                [(2, "9ba354118e6925afa51a8b5f2067fcde"), (14, "fe4890d1e6188d0b046df344706c631e")],
+            ),
+        ];
+        for (algorithm, key, expected) in vectors {
+            let Some(context) = context(algorithm, key) else { return };
+            assert_eq!(octets(context.round_keys[0]), key[..32]);
+            for (at, round_key) in expected {
+                assert_eq!(octets(context.round_keys[at]), round_key, "{algorithm}, {at}");
+            }
+            let last = expected[1].0;
+            assert!(context.round_keys[last + 1..].iter().all(|&key| integer(key) == 0));
+        }
+    }
+
+    /// The powers are those of the field, computed bit by bit, times x^-1, highest first; and H is
+    /// that of test case 2 of the GCM specification.
+    #[test]
+    fn powers_are_those_of_the_field() {
+        let Some(context) = context(Algorithm::Aes128Gcm16, &"00".repeat(16)) else { return };
+        let h = 0x66e9_4bd4_ef8a_2c3b_884c_fa59_ca34_2b2e;
+        // Bit `127 - i` is the coefficient of x^i.
+        let (x, mut power) = (1 << 126, h);
+        for stored in context.powers.iter().rev() {
+            assert_eq!(product(integer(*stored), x), power);
+            power = product(power, h);
+        }
+    }
+
+    /// Whether the bit that falls out is set or not, and whatever the others are.
+    #[test]
+    fn times_inverse_x_is_the_inverse() {
+        let mut element = 0x8000_0000_0000_0000_0000_0000_0000_0001;
+        for _ in 0..1000 {
+            assert_eq!(product(kernel::times_inverse_x(element), 1 << 126), element);
+            element = product(element, 0x66e9_4bd4_ef8a_2c3b_884c_fa59_ca34_2b2e);
+        }
+        assert_eq!(kernel::times_inverse_x(0), 0);
+    }
+
+    /// Nothing of a key is left when its context is dropped.
+    #[test]
+    fn contexts_are_wiped_on_drop() {
+        let key = "ab".repeat(16);
+        let Some(context) = context(Algorithm::Aes128Gcm16, &key) else { return };
+        let mut context = ManuallyDrop::new(context);
+        context.salt = [7; SALT_LEN];
+        assert_ne!(integer(context.powers[0]), 0);
+        #[expect(unsafe_code, reason = "to look at what is left")]
+        // SAFETY: dropped once, as it is not dropped automatically, and all octets are valid values
+        // of the fields, before and after. Why not safe: no safe code sees what was dropped.
+        unsafe {
+            ManuallyDrop::drop(&mut context);
+        }
+        let blocks = context.powers.iter().chain(&context.round_keys);
+        assert!(blocks.copied().all(|block| integer(block) == 0));
+        assert_eq!(context.salt, [0; SALT_LEN]);
+    }
+
+    /// No key octet in Debug.
+    #[test]
+    fn debug_is_redacted() {
+        let Some(context) = context(Algorithm::Aes128Gcm16, &"ab".repeat(16)) else { return };
+        assert_eq!(format!("{context:?}"), "VaesKey(..)");
+    }
+}

@@ -1,0 +1,288 @@
+//! The fast provider against the portable one: the same octets for every length, alignment, key
+//! size and form of AAD, and not an octet outside the packet touched.
+//!
+//! The portable provider is other people's code, so that a mistake would have to be made twice.
+
+#![cfg(target_arch = "x86_64")]
+
+use std::io::Write;
+
+use culvert_aead::Aead;
+use culvert_aead::Algorithm;
+use culvert_aead::ICV_LEN;
+use culvert_aead::Keymat;
+use culvert_aead::Op;
+use culvert_aead::RustCrypto;
+use culvert_aead::Status;
+use culvert_aead::TEXT_AT;
+use culvert_aead::Vaes;
+
+/// Longest text compared: a jumbo frame.
+const LONGEST: usize = 9000;
+
+/// Octets around a packet that must stay as they are: more than a vector has.
+const GUARD: usize = 128;
+
+/// What they are.
+const GUARD_OCTET: u8 = 0xa5;
+
+/// The fast provider; or `None`, said where a captured output does not hide it.
+fn vaes() -> Option<Vaes> {
+    let vaes = Vaes::detect();
+    if vaes.is_none() {
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "SKIPPED {name}: the CPU lacks {:?}", Vaes::missing()).unwrap();
+    }
+    vaes
+}
+
+/// Numbers without a pattern, the same in every run (SplitMix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut number = self.0;
+        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^ (number >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).unwrap()
+    }
+
+    fn octets(&mut self, count: usize) -> Vec<u8> {
+        (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(count).collect()
+    }
+
+    fn keymat(&mut self, algorithm: Algorithm) -> Keymat {
+        Keymat::new(self.octets(algorithm.keymat_len()))
+    }
+}
+
+/// A packet in the middle of guard octets, its first octet `offset` behind a line of the cache.
+struct Guarded {
+    octets: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Guarded {
+    fn new(packet: &[u8], offset: usize) -> Guarded {
+        let len = packet.len();
+        let mut octets = vec![GUARD_OCTET; len + 2 * GUARD + 128];
+        let start = GUARD + octets[GUARD..].as_ptr().align_offset(64) + offset;
+        octets[start..start + len].copy_from_slice(packet);
+        Guarded { octets, start, len }
+    }
+
+    fn packet(&mut self) -> &mut [u8] {
+        &mut self.octets[self.start..self.start + self.len]
+    }
+
+    fn assert_guards(&self) {
+        let (before, rest) = self.octets.split_at(self.start);
+        let mut around = before.iter().chain(&rest[self.len..]);
+        assert!(around.all(|&octet| octet == GUARD_OCTET), "{} octets: outside", self.len);
+    }
+}
+
+fn seal_one<P: Aead>(provider: &mut P, key: &P::Key, esn_high: Option<u32>, esp: &mut [u8]) {
+    provider.seal(&mut [Op { key, esn_high, esp }]);
+}
+
+fn open_one<P: Aead>(
+    provider: &mut P,
+    key: &P::Key,
+    esn_high: Option<u32>,
+    esp: &mut [u8],
+) -> bool {
+    let mut statuses = [Status::Pending];
+    provider.open(&mut [Op { key, esn_high, esp }], &mut statuses);
+    matches!(statuses, [Status::Authentic(_)])
+}
+
+/// Both providers' contexts of a key.
+struct Pair {
+    vaes: Vaes,
+    fast: <Vaes as Aead>::Key,
+    portable: <RustCrypto as Aead>::Key,
+}
+
+impl Pair {
+    fn new(vaes: Vaes, algorithm: Algorithm, keymat: &Keymat) -> Pair {
+        let fast = vaes.key(algorithm, keymat).unwrap();
+        let portable = RustCrypto.key(algorithm, keymat).unwrap();
+        Pair { vaes, fast, portable }
+    }
+
+    /// Seals `plain` with both at `offset`, opens it again, and opens it damaged in the bit
+    /// `damaged`.
+    fn compare(&mut self, plain: &[u8], esn_high: Option<u32>, offset: usize, damaged: usize) {
+        let len = plain.len() - TEXT_AT - ICV_LEN;
+        let mut expected = plain.to_vec();
+        seal_one(&mut RustCrypto, &self.portable, esn_high, &mut expected);
+
+        let mut guarded = Guarded::new(plain, offset);
+        seal_one(&mut self.vaes, &self.fast, esn_high, guarded.packet());
+        assert!(guarded.packet() == expected, "sealing {len} octets at {offset}");
+        guarded.assert_guards();
+
+        assert!(open_one(&mut self.vaes, &self.fast, esn_high, guarded.packet()), "{len}");
+        let text = ..TEXT_AT + len;
+        assert!(guarded.packet()[text] == plain[text], "opening {len} octets at {offset}");
+        assert!(guarded.packet()[text.end..] == expected[text.end..], "ICV of {len} octets");
+        guarded.assert_guards();
+
+        expected[damaged / 8 % plain.len()] ^= 1 << (damaged % 8);
+        let mut guarded = Guarded::new(&expected, offset);
+        assert!(!open_one(&mut self.vaes, &self.fast, esn_high, guarded.packet()), "{len}");
+        assert!(guarded.packet() == expected, "a forged packet of {len} octets was changed");
+        guarded.assert_guards();
+    }
+}
+
+/// Every length to 2100 octets of text, and some to a jumbo frame, with and without ESN, at
+/// changing alignments; each damaged in one bit as well. // G01 I06
+fn lengths(algorithm: Algorithm) {
+    let Some(vaes) = vaes() else { return };
+    let mut numbers = Numbers(u64::try_from(algorithm.key_len()).unwrap());
+    let octets = numbers.octets(TEXT_AT + LONGEST + ICV_LEN);
+    let long = (2100..LONGEST).step_by(97).chain([4047, 4048, 4080, 4081, 8191, 8192, LONGEST]);
+    for len in (0..=2100).chain(long) {
+        let mut pair = Pair::new(vaes, algorithm, &numbers.keymat(algorithm));
+        for esn_high in [None, Some(0x8765_4321)] {
+            let (offset, damaged) = (numbers.below(64), numbers.below(1 << 20));
+            pair.compare(&octets[..TEXT_AT + len + ICV_LEN], esn_high, offset, damaged);
+        }
+    }
+}
+
+#[test]
+fn lengths_aes_128() {
+    lengths(Algorithm::Aes128Gcm16);
+}
+
+#[test]
+fn lengths_aes_192() {
+    lengths(Algorithm::Aes192Gcm16);
+}
+
+#[test]
+fn lengths_aes_256() {
+    lengths(Algorithm::Aes256Gcm16);
+}
+
+/// Every alignment of the first octet, for lengths around the ends of vectors, tails and groups.
+#[test]
+fn alignments() {
+    let Some(vaes) = vaes() else { return };
+    let mut numbers = Numbers(1);
+    let octets = numbers.octets(2000);
+    for algorithm in Algorithm::ALL {
+        let mut pair = Pair::new(vaes, algorithm, &numbers.keymat(algorithm));
+        for len in [0, 1, 15, 47, 48, 49, 63, 64, 240, 287, 288, 289, 304, 305, 560, 1420] {
+            for offset in 0..64 {
+                let damaged = numbers.below(1 << 20);
+                pair.compare(&octets[..TEXT_AT + len + ICV_LEN], None, offset, damaged);
+            }
+        }
+    }
+}
+
+/// So many blocks that the counter needs a third octet: no packet is so long, but the kernels do
+/// not rely on that.
+#[test]
+fn more_blocks_than_sixteen_bits_count() {
+    let Some(vaes) = vaes() else { return };
+    let mut numbers = Numbers(3);
+    let plain = numbers.octets(TEXT_AT + (1 << 20) + 100 + ICV_LEN);
+    let keymat = numbers.keymat(Algorithm::Aes128Gcm16);
+    Pair::new(vaes, Algorithm::Aes128Gcm16, &keymat).compare(&plain, None, 0, 9_000_001);
+}
+
+/// Extreme octets: a key, nonce, header and text of ones or zeroes, where a carry or a mask that
+/// is wrong has the best chance to be seen.
+#[test]
+fn extreme_octets() {
+    let Some(vaes) = vaes() else { return };
+    for algorithm in Algorithm::ALL {
+        for (key, text) in [(0, 0), (0, 0xff), (0xff, 0), (0xff, 0xff)] {
+            let keymat = Keymat::new(vec![key; algorithm.keymat_len()]);
+            let mut pair = Pair::new(vaes, algorithm, &keymat);
+            for len in 0..700 {
+                let plain = vec![text; TEXT_AT + len + ICV_LEN];
+                pair.compare(&plain, Some(u32::from_le_bytes([text; 4])), 0, len);
+            }
+        }
+    }
+}
+
+/// Batches of packets that each have a key, size and form of their own, some forged.
+#[test]
+fn mixed_batches() {
+    let Some(mut vaes) = vaes() else { return };
+    let mut numbers = Numbers(2);
+    for _ in 0..60 {
+        let count = numbers.below(90);
+        let shapes: Vec<(Algorithm, Keymat, Option<u32>)> = (0..count)
+            .map(|_| {
+                let algorithm = Algorithm::ALL[numbers.below(3)];
+                let high = u32::try_from(numbers.below(1 << 32)).unwrap();
+                (algorithm, numbers.keymat(algorithm), (high % 2 == 1).then_some(high))
+            })
+            .collect();
+        let plain: Vec<Vec<u8>> = (0..count)
+            .map(|_| {
+                let len = if numbers.below(2) == 0 { 64 } else { 1600 };
+                let len = numbers.below(len);
+                numbers.octets(TEXT_AT + len + ICV_LEN)
+            })
+            .collect();
+
+        let mut expected = plain.clone();
+        let portable = keys(&RustCrypto, &shapes);
+        RustCrypto.seal(&mut ops(&shapes, &portable, &mut expected));
+        let mut batch = plain.clone();
+        let fast = keys(&vaes, &shapes);
+        vaes.seal(&mut ops(&shapes, &fast, &mut batch));
+        assert!(batch == expected);
+
+        let forged: Vec<bool> = batch
+            .iter_mut()
+            .map(|esp| {
+                let (at, bit, forged) =
+                    (numbers.below(esp.len()), numbers.below(8), numbers.below(3) == 0);
+                esp[at] ^= u8::from(forged) << bit;
+                forged
+            })
+            .collect();
+        let arrived = batch.clone();
+        let mut statuses: Vec<Status> = Vec::new();
+        statuses.resize_with(count, Status::default);
+        vaes.open(&mut ops(&shapes, &fast, &mut batch), &mut statuses);
+        for at in 0..count {
+            let end = batch[at].len() - ICV_LEN;
+            match (&statuses[at], forged[at]) {
+                (Status::Authentic(_), false) => assert!(batch[at][..end] == plain[at][..end]),
+                (Status::Forged, true) => assert!(batch[at] == arrived[at]),
+                (status, forged) => panic!("packet {at}: forged {forged}, but {status:?}"),
+            }
+        }
+    }
+}
+
+fn keys<P: Aead>(provider: &P, shapes: &[(Algorithm, Keymat, Option<u32>)]) -> Vec<P::Key> {
+    shapes.iter().map(|(algorithm, keymat, _)| provider.key(*algorithm, keymat).unwrap()).collect()
+}
+
+fn ops<'a, K>(
+    shapes: &[(Algorithm, Keymat, Option<u32>)],
+    keys: &'a [K],
+    batch: &'a mut [Vec<u8>],
+) -> Vec<Op<'a, K>> {
+    let parts = shapes.iter().zip(keys).zip(batch);
+    parts.map(|(((.., esn_high), key), esp)| Op { key, esn_high: *esn_high, esp }).collect()
+}
