@@ -66,7 +66,7 @@
 //!
 //! A packet of one tail stays in registers: sealed, its vectors go from the cipher to the hash and
 //! to memory; opened, they are hashed, and stored decrypted if the ICV is right. A longer one is
-//! passed over twice, [`crypt`] and [`tag`], in the order that its direction wants: a packet is in
+//! passed over twice, [`crypt`] and [`icv_of`], in the order that its direction wants: a packet is in
 //! the nearest cache, and the CPU overlaps the two only where they meet. So nothing is decrypted
 //! before it is known to be authentic, and there is nothing to wipe.
 //!
@@ -125,7 +125,7 @@ const _: () = assert!(POWERS - GROUP * LANES >= LANES && TAIL_LEN >= GROUP_LEN);
 const _: () = assert!(POWERS.is_multiple_of(LANES) && POWERS / LANES <= 5);
 
 /// What the kernels need of a key: powers of H times x^-1, reflected, H^20 first; and the round
-/// keys, of which the first [`KEYS`](seal) count.
+/// keys, as many as its size asks for.
 pub(super) struct Schedule<'a, const KEYS: usize> {
     pub(super) powers: &'a [__m128i; POWERS],
     pub(super) round_keys: &'a [__m128i; KEYS],
@@ -171,7 +171,7 @@ pub(super) fn seal<const KEYS: usize>(
     let (rest, icv) = packet.split_last_chunk_mut().expect("room for header and ICV");
     if rest.len() > TAIL_LEN {
         crypt(schedule, start, rest);
-        store_block(icv, tag(schedule, start, rest));
+        store_block(icv, icv_of(schedule, start, rest));
         return;
     }
     let lengths = lengths(start.aad_bits, rest.len());
@@ -187,14 +187,14 @@ pub(super) fn seal<const KEYS: usize>(
             place.hash_tail(schedule.powers, &sealed, rest.len(), lengths)
         }};
     }
-    let tag = match tail_vectors(rest.len()) {
+    let computed = match tail_vectors(rest.len()) {
         1 => tail!(1),
         2 => tail!(2),
         3 => tail!(3),
         4 => tail!(4),
         _ => tail!(5),
     };
-    store_block(icv, tag);
+    store_block(icv, computed);
 }
 
 /// Verifies `packet`, which is 16 octets that stay as they are, text, and ICV; and decrypts the
@@ -211,7 +211,7 @@ pub(super) fn open<const KEYS: usize>(
     };
     let icv = load_block(icv);
     if rest.len() > TAIL_LEN {
-        let authentic = is_equal(tag(schedule, start, rest), icv);
+        let authentic = is_equal(icv_of(schedule, start, rest), icv);
         if authentic {
             crypt(schedule, start, rest);
         }
@@ -225,8 +225,8 @@ pub(super) fn open<const KEYS: usize>(
             let keystream = keystream::<KEYS, $vectors>(schedule.round_keys, &mut counters);
             let sealed = load_tail(rest);
             let opened = place.crypt(&sealed, &keystream);
-            let tag = place.hash_tail(schedule.powers, &sealed, rest.len(), lengths);
-            let authentic = is_equal(tag, icv);
+            let computed = place.hash_tail(schedule.powers, &sealed, rest.len(), lengths);
+            let authentic = is_equal(computed, icv);
             if authentic {
                 store_tail(rest, &opened);
             }
@@ -245,7 +245,11 @@ pub(super) fn open<const KEYS: usize>(
 /// The ICV that `packet`, sealed and without its ICV, should have.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn tag<const KEYS: usize>(schedule: &Schedule<'_, KEYS>, start: Start, packet: &[u8]) -> __m128i {
+fn icv_of<const KEYS: usize>(
+    schedule: &Schedule<'_, KEYS>,
+    start: Start,
+    packet: &[u8],
+) -> __m128i {
     let lengths = lengths(start.aad_bits, packet.len());
     let strides = strides(schedule.powers);
     let keystream = keystream::<KEYS, 1>(schedule.round_keys, &mut counters(start.j0));
