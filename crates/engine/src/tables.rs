@@ -3,6 +3,8 @@
 //! A worker's table has a fixed number of slots; control puts SAs into them by command. Where an SA
 //! lives is published to all workers as a [`Snapshot`], so that any of them can find the owner.
 
+use std::net::IpAddr;
+
 use culvert_esp::InboundSa;
 use culvert_esp::OutboundSa;
 use culvert_spd::Compiled;
@@ -88,6 +90,8 @@ pub struct SaSample {
     pub spi: u32,
     /// True for inbound.
     pub inbound: bool,
+    /// Destination of its outer header: SPIs of outbound SAs are unique for each destination only.
+    pub destination: IpAddr,
     /// Packets accepted or made.
     pub packets: u64,
     /// Octets of ESP text of those.
@@ -139,6 +143,7 @@ impl<K> Table<InboundEntry<K>> {
             SaSample {
                 spi: entry.sa.spi().value(),
                 inbound: true,
+                destination: entry.sa.destination(),
                 packets,
                 bytes,
                 sequence: entry.sa.highest(),
@@ -155,6 +160,7 @@ impl<K> Table<OutboundEntry<K>> {
             SaSample {
                 spi: entry.sa.spi().value(),
                 inbound: false,
+                destination: entry.sa.template.destination(),
                 packets,
                 bytes,
                 sequence: entry.sa.sequence.last(),

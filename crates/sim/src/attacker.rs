@@ -1,4 +1,4 @@
-//! [`Attacker`]: somebody between the gateways who records everything and sends anything.
+//! The attacker: somebody between the gateways who records everything and sends anything.
 //!
 //! He has no keys. He replays what he recorded, at once or much later, at the right gateway or the
 //! wrong one; forges what he recorded; and sends frames that never were anything.

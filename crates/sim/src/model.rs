@@ -59,6 +59,8 @@ pub(crate) struct Rings {
     waiting: [Vec<usize>; 2],
     /// Packets of this worker that wait for others.
     given: [Vec<usize>; 2],
+    /// From whom this worker takes first.
+    first: [WorkerId; 2],
 }
 
 /// The two sides in the order in which a worker's turn serves them.
@@ -153,6 +155,7 @@ impl Rings {
         Rings {
             waiting: SIDES
                 .map(|side| workers().map(|(other, _)| this.waiting_from(side, other)).collect()),
+            first: SIDES.map(|side| this.first_source(side)),
             given: SIDES
                 .map(|side| workers().map(|(_, other)| other.waiting_from(side, id)).collect()),
         }
@@ -204,9 +207,11 @@ impl<'a> Model<'a> {
         after: &Rings,
     ) -> Checked<()> {
         let worker = usize::from(id.0);
-        for side in 0..SIDES.len() {
+        for (side, from) in SIDES.into_iter().enumerate() {
             let mut frames = Vec::new();
-            for source in 0..self.ends[end].queues.len() {
+            let sources = self.ends[end].queues.len();
+            let first = usize::from(before.first[side].0);
+            for source in (first..sources).chain(0..first) {
                 let taken = before.waiting[side][source] - after.waiting[side][source];
                 let ring = &mut self.ends[end].rings[side][source][worker];
                 frames.extend(ring.drain(..taken));
@@ -217,7 +222,7 @@ impl<'a> Model<'a> {
             frames.extend(queue.drain(..received));
             self.ends[end].counters.received += received as u64;
             for frame in frames {
-                let outcome = match SIDES[side] {
+                let outcome = match from {
                     Side::Unprotected => self.inbound(end, id, &frame)?,
                     Side::Protected => self.outbound(end, id, &frame)?,
                 };

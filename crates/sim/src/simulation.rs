@@ -333,7 +333,7 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
-    /// Control polls; the kernel forgets neighbours, and resolves them some time after it was asked.
+    /// Control polls; the kernel forgets neighbours, and resolves them a while after it was asked.
     fn control(&mut self, end: usize) -> Checked<()> {
         let controller = &mut self.gateways[end].controller;
         if self.random.chance(self.faults.republish) {

@@ -1,4 +1,4 @@
-//! [`Wire`]: the network between the gateways, which loses, doubles, delays and damages.
+//! The wire: the network between the gateways, which loses, doubles, delays and damages.
 
 use std::cmp::Ordering;
 use std::cmp::Reverse;

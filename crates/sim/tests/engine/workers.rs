@@ -91,11 +91,11 @@ fn alternate_queues() {
     let mut a = gateway(&scenario, A);
     let mut b = gateway(&scenario, B);
     let mut received = Vec::new();
-    let mut next_id = 1..;
+    let mut next_id = 1u64..;
     for _ in 0..200 {
         for worker in 0..2 {
             let id = next_id.next().unwrap();
-            let frame = from_host(A, &plain(A, id % 3 == 0, id));
+            let frame = from_host(A, &plain(A, id.is_multiple_of(3), id));
             assert!(a.workers[worker].io_mut().inject(LAN, &frame));
         }
         let sent = turn_all(&mut a, 0);
