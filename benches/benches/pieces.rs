@@ -14,7 +14,7 @@ use culvert_aead::Algorithm;
 use culvert_aead::ICV_LEN;
 use culvert_aead::Keymat;
 use culvert_aead::Op;
-use culvert_aead::RustCrypto;
+use culvert_aead::Provider;
 use culvert_aead::Status;
 use culvert_aead::TEXT_AT;
 use culvert_esp::Window;
@@ -34,7 +34,7 @@ const BATCH: usize = 64;
 
 /// Seals and opens a batch of packets of one SA.
 fn aead(criterion: &mut Criterion) {
-    let mut provider = RustCrypto;
+    let mut provider = Provider::best().provider;
     let keymat = Keymat::new((0..20).collect());
     let key = provider.key(Algorithm::Aes128Gcm16, &keymat).expect("20 octets");
     let mut group = criterion.benchmark_group("aead");
