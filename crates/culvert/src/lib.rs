@@ -7,7 +7,7 @@
 //! - [`run`]: `culvert run`, the gateway.
 //! - [`replay`]: `culvert replay`, the same engine over capture files.
 //! - [`demo`]: `culvert demo`, the demonstration.
-//! - [`bench`]: `culvert bench`, cycles and rates.
+//! - [`mod@bench`]: `culvert bench`, cycles and rates.
 //! - [`lab`]: networks of namespaces for the demonstration, benches and live tests.
 
 #![forbid(unsafe_code)]

@@ -79,7 +79,11 @@ impl From<&Counters> for CounterReport {
 pub fn sa_reports(config: &Config, samples: &[SaSample]) -> Vec<SaReport> {
     let of = |sa: &config::Sa| {
         let inbound = sa.direction == config::Direction::Inbound;
-        let sample = samples.iter().find(|s| s.spi == sa.spi && s.inbound == inbound)?;
+        let is_of_sa = |sample: &&SaSample| {
+            let key = (sample.spi, sample.inbound, sample.destination);
+            key == (sa.spi, inbound, sa.destination)
+        };
+        let sample = samples.iter().find(is_of_sa)?;
         Some(SaReport {
             name: sa.name.clone(),
             direction: if inbound { "inbound" } else { "outbound" }.to_owned(),

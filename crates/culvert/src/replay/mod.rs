@@ -7,15 +7,20 @@
 //! Replay starts sequence numbers where the configuration says, each time it runs: that makes it
 //! repeatable, and it means that what it writes must never be sent under a key that is in use.
 
-mod capture;
+mod link;
 mod next_hops;
+mod outputs;
+mod pcapng;
+mod reader;
 mod report;
 mod steering;
+mod writer;
 
 use std::time::Duration;
 
 use anyhow::Context;
-use culvert_aead::RustCrypto;
+use anyhow::bail;
+use culvert_aead::Provider;
 use culvert_engine::DropReason;
 use culvert_engine::Fate;
 use culvert_engine::PortConfig;
@@ -30,12 +35,11 @@ use crate::assembly;
 use crate::cli::ReplayArgs;
 use crate::config::Config;
 
-use self::capture::Captured;
-use self::capture::Reader;
-use self::capture::Writer;
+use self::outputs::Outputs;
+use self::reader::Captured;
+use self::reader::Reader;
 use self::report::Report;
 use self::report::VerdictLine;
-use self::report::VerdictWriter;
 use self::steering::Steering;
 
 const PROTECTED: Port = Port(0);
@@ -44,27 +48,20 @@ const UNPROTECTED: Port = Port(1);
 /// Frames of the one worker: one packet is under way at a time.
 const FRAMES: usize = 8;
 
-struct Output {
-    protected: Option<Writer>,
-    unprotected: Option<Writer>,
-    verdicts: Option<VerdictWriter>,
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// When a file cannot be read or written, or is not what it should be.
 pub fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
+    if args.protected_in.is_none() && args.unprotected_in.is_none() {
+        bail!("nothing to replay: expected --protected-in, --unprotected-in or both");
+    }
     let config = Config::load(&args.config)?;
     let mut gateway = gateway(&config)?;
     let steering = Steering::new(&assembly::protected_prefixes(&assembly::spd(&config)));
     let mut protected = args.protected_in.as_deref().map(Reader::open).transpose()?;
     let mut unprotected = args.unprotected_in.as_deref().map(Reader::open).transpose()?;
-    let mut output = Output {
-        protected: create(args.protected_out.as_deref(), args)?,
-        unprotected: create(args.unprotected_out.as_deref(), args)?,
-        verdicts: args.verdicts.as_deref().map(VerdictWriter::create).transpose()?,
-    };
+    let mut outputs = Outputs::create(args)?;
     let mut report = Report::default();
     let mut clock = Duration::ZERO;
     while let Some((side, captured)) = next(&mut protected, &mut unprotected)? {
@@ -72,28 +69,18 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
         clock = clock.max(captured.timestamp);
         let verdict = step(&mut gateway, &steering, side, &captured.frame, clock);
         report.count(&verdict);
-        if let Some(writer) = &mut output.verdicts {
-            writer.write(&VerdictLine::new(side, captured.index, &verdict))?;
-        }
-        drain(&mut gateway, &mut output, captured.timestamp)?;
+        outputs.verdict(&VerdictLine::new(side, captured.index, &verdict))?;
+        drain(&mut gateway, &mut outputs, captured.timestamp)?;
     }
-    if let Some(writer) = output.verdicts {
-        writer.finish()?;
+    for remark in [&protected, &unprotected].into_iter().flatten().filter_map(Reader::remark) {
+        eprintln!("culvert: {remark}");
     }
-    output.protected.map(Writer::finish).transpose()?;
-    output.unprotected.map(Writer::finish).transpose()?;
     let samples: Vec<SaSample> = gateway.samples().collect();
     report.add_sas(&config, &samples);
-    match &args.report {
-        Some(path) => crate::report::write(path, &report),
-        None => {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-            Ok(())
-        }
-    }
+    outputs.finish(&report)
 }
 
-fn gateway(config: &Config) -> anyhow::Result<Gateway<RustCrypto>> {
+fn gateway(config: &Config) -> anyhow::Result<Gateway<Provider>> {
     let port = |side| PortConfig { side, mac: None, completes_checksums: false };
     let spd = assembly::spd(config);
     let sas = assembly::sas(config)?;
@@ -105,11 +92,7 @@ fn gateway(config: &Config) -> anyhow::Result<Gateway<RustCrypto>> {
         sas,
         spd,
     };
-    Gateway::new(&gateway, &RustCrypto, next_hops).context("cannot install the SAs")
-}
-
-fn create(path: Option<&std::path::Path>, args: &ReplayArgs) -> anyhow::Result<Option<Writer>> {
-    path.map(|path| Writer::create(path, args.link)).transpose()
+    Gateway::new(&gateway, &Provider::best().provider, next_hops).context("cannot install the SAs")
 }
 
 /// The packet with the lowest timestamp; at equal times the protected side goes first.
@@ -132,7 +115,7 @@ fn next(
 
 /// One packet through steering and the worker.
 fn step(
-    gateway: &mut Gateway<RustCrypto>,
+    gateway: &mut Gateway<Provider>,
     steering: &Steering,
     side: Side,
     frame: &[u8],
@@ -147,6 +130,7 @@ fn step(
         Side::Unprotected => UNPROTECTED,
     };
     let worker = &mut gateway.workers[0];
+    assert_eq!(worker.io_mut().free_frames(), FRAMES, "every packet gives its frame back");
     if !worker.io_mut().inject(port, frame) {
         return verdict(Fate::Drop(DropReason::TooBig));
     }
@@ -157,17 +141,14 @@ fn step(
 
 /// Writes what the worker sent.
 fn drain(
-    gateway: &mut Gateway<RustCrypto>,
-    output: &mut Output,
+    gateway: &mut Gateway<Provider>,
+    outputs: &mut Outputs,
     timestamp: Duration,
 ) -> anyhow::Result<()> {
     let io = gateway.workers[0].io_mut();
-    let ports = [(PROTECTED, &mut output.protected), (UNPROTECTED, &mut output.unprotected)];
-    for (port, writer) in ports {
+    for (port, side) in [(PROTECTED, Side::Protected), (UNPROTECTED, Side::Unprotected)] {
         while let Some(frame) = io.take_sent_bytes(port) {
-            if let Some(writer) = writer {
-                writer.write(timestamp, &frame)?;
-            }
+            outputs.frame(side, timestamp, &frame)?;
         }
     }
     Ok(())

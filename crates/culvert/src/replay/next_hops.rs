@@ -13,8 +13,8 @@ use ipnet::IpNet;
 
 use super::PROTECTED;
 use super::UNPROTECTED;
-use super::capture::OUR_MAC;
-use super::capture::THEIR_MAC;
+use super::link::OUR_MAC;
+use super::link::THEIR_MAC;
 
 /// No link is narrower than what a frame holds.
 const MTU: u16 = 1600;

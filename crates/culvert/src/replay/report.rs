@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::Context;
 use culvert_engine::Fate;
@@ -62,16 +61,13 @@ pub(super) struct VerdictWriter {
 }
 
 impl VerdictWriter {
-    pub(super) fn create(path: &Path) -> anyhow::Result<VerdictWriter> {
-        let file =
-            File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(VerdictWriter { file: BufWriter::new(file) })
+    pub(super) fn new(file: File) -> VerdictWriter {
+        VerdictWriter { file: BufWriter::new(file) }
     }
 
     pub(super) fn write(&mut self, line: &VerdictLine) -> anyhow::Result<()> {
-        serde_json::to_writer(&mut self.file, line)?;
-        self.file.write_all(b"\n")?;
-        Ok(())
+        serde_json::to_writer(&mut self.file, line).context("cannot write verdicts")?;
+        self.file.write_all(b"\n").context("cannot write verdicts")
     }
 
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
