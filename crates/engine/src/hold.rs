@@ -2,12 +2,14 @@
 //!
 //! They are finished but for their Ethernet header: the packet starts at its IP header. The queue
 //! is small and bounded, in all and for each neighbour, so that one silent neighbour cannot crowd
-//! out the others; the kernel is asked, and the answer arrives as a new snapshot of next hops. It is
-//! asked again while packets wait: it gives up on a neighbour after a while, its answer may be void
-//! by the time it is needed, and where packets never cease to come there is no second first one.
+//! out the others; the kernel is asked, and the answer arrives as a new snapshot of next hops.
 //!
-//! Each side has half of the places, so that a scan of hosts that do not exist, which anybody behind
-//! the tunnel can do, leaves places for the packets of the tunnel itself.
+//! The kernel is asked again while packets wait: it gives up on a neighbour after a while, its
+//! answer may be void by the time it is needed, and where packets never cease to come there is no
+//! second first one.
+//!
+//! Each side has half of the places, so that a scan of hosts that do not exist, which anybody
+//! behind the tunnel can do, leaves places for the packets of the tunnel itself.
 
 use arrayvec::ArrayVec;
 use culvert_frame::Packet;

@@ -1,0 +1,19 @@
+//! The program `culvert`, live: two gateways in network namespaces, AF_XDP over veth, and hosts
+//! behind them that know nothing of it. Needs root; skips itself loudly without.
+//!
+//! - [`carry`]: traffic of all kinds arrives, whole, in order, and only ESP crosses the wire.
+//! - [`hostile`]: what must not arrive is counted, and harms nobody.
+//! - [`lifecycle`]: start, stop, refusals, and death.
+//! - [`next_hops`]: neighbours that are unknown, silent, or change.
+//! - [`sequence`]: no sequence number is used twice, whatever happens to the process.
+//! - [`stack`]: what belongs to the kernel's stack reaches it over the same interfaces.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod carry;
+mod hostile;
+mod lifecycle;
+mod next_hops;
+mod sequence;
+mod stack;
