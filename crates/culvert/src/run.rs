@@ -347,6 +347,17 @@ fn protect(control: &mut culvert_xdp::Control, prefixes: &[(IpAddr, u8)]) -> any
     Ok(())
 }
 
+/// A socket is bound to the interface there was at start; one that is made anew has none.
+fn check_interfaces(control: &culvert_xdp::Control) -> anyhow::Result<()> {
+    for port in control.ports() {
+        let name = port.interface().name();
+        if nix::net::if_::if_nametoindex(name) != Ok(port.interface().ifindex()) {
+            bail!("interface {name} was removed: start again when it is back");
+        }
+    }
+    Ok(())
+}
+
 fn except_own_addresses(control: &mut culvert_xdp::Control) -> anyhow::Result<()> {
     let own = own_addresses()?;
     for port in control.ports_mut() {
@@ -392,6 +403,7 @@ fn serve(
         let _ = nix::poll::poll(&mut fds, PollTimeout::from(CONTROL_INTERVAL_MS));
         match follower.poll() {
             Ok(true) => {
+                check_interfaces(control)?;
                 controller.set_next_hops(follower.snapshot());
                 exceptions_due = true;
             }

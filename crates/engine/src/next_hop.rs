@@ -94,12 +94,24 @@ pub struct NextHops {
     routes_v6: PrefixMap<Ipv6Net, Route>,
     neighbours: FxHashMap<Target, Mac>,
     links: FxHashMap<u32, Link>,
+    /// Own addresses on each port: those of its links, VLAN devices included.
+    stations: Vec<(Port, Mac)>,
 }
 
 impl NextHops {
     /// Adds a link, or replaces the one of that interface.
     pub fn insert_link(&mut self, interface: u32, link: Link) {
         self.links.insert(interface, link);
+        if !self.is_station(link.port, link.mac) {
+            self.stations.push((link.port, link.mac));
+        }
+    }
+
+    /// True when a frame to `mac` on `port` is addressed to this machine.
+    #[inline]
+    #[must_use]
+    pub fn is_station(&self, port: Port, mac: Mac) -> bool {
+        self.stations.contains(&(port, mac))
     }
 
     /// Adds a route, or replaces the one of that prefix. Host bits of `prefix` do not matter.
@@ -209,6 +221,14 @@ mod tests {
             Resolution::Reachable(hop) => (hop.destination, hop.port),
             other => panic!("{text} is not reachable: {other:?}"),
         }
+    }
+
+    /// Addresses of links count on their port only.
+    #[test]
+    fn stations_are_those_of_links() {
+        let next_hops = snapshot(&[], &[]);
+        assert!(next_hops.is_station(Port(0), mac(0)) && next_hops.is_station(Port(1), mac(1)));
+        assert!(!next_hops.is_station(Port(0), mac(1)) && !next_hops.is_station(Port(1), mac(9)));
     }
 
     /// Two ports and a VLAN on the second, with the routes and neighbours given.

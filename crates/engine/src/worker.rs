@@ -68,7 +68,8 @@ pub enum Side {
 pub struct PortConfig {
     /// Side it lies on.
     pub side: Side,
-    /// Its own address: frames for other stations are dropped. `None` accepts all.
+    /// Its own address; frames for other stations are dropped, but for addresses that links of the
+    /// snapshot have on this port. `None` accepts all.
     pub mac: Option<Mac>,
     /// Senders on this link may leave TCP and UDP checksums partial, as a veth peer does.
     pub completes_checksums: bool,
@@ -533,10 +534,13 @@ impl<A: Aead> Plane<A> {
         let Some(config) = self.ports[usize::from(packet.port().0)] else {
             return false;
         };
-        match config.mac {
-            Some(mac) => packet.data().get(..6) == Some(&mac.0),
-            None => true,
-        }
+        let Some(mac) = config.mac else {
+            return true;
+        };
+        // The address may change while the gateway runs, and VLAN devices may have their own.
+        packet.data().first_chunk().is_some_and(|&destination| {
+            destination == mac.0 || self.next_hops.is_station(packet.port(), Mac(destination))
+        })
     }
 }
 

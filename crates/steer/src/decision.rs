@@ -33,7 +33,8 @@
 //!
 //! # What it does not do
 //!
-//! It reads one VLAN tag (0x8100); a frame with two, or with a service tag (0x88a8), is `Other`. IPv6 extension headers other than an
+//! It reads one VLAN tag (0x8100); a frame with two, or with a service tag (0x88a8), is `Other`.
+//! IPv6 extension headers other than an
 //! immediate fragment header are not followed. Checksums, total lengths and the frame's link-layer
 //! destination are not looked at: the engine does that.
 

@@ -66,8 +66,8 @@
 //!
 //! A packet of one tail stays in registers: sealed, its vectors go from the cipher to the hash and
 //! to memory; opened, they are hashed, and stored decrypted if the ICV is right. A longer one is
-//! passed over twice, [`crypt`] and [`icv_of`], in the order that its direction wants: a packet is in
-//! the nearest cache, and the CPU overlaps the two only where they meet. So nothing is decrypted
+//! passed over twice, [`crypt`] and [`icv_of`], in the order that its direction wants: a packet is
+//! in the nearest cache, and the CPU overlaps the two only where they meet. So nothing is decrypted
 //! before it is known to be authentic, and there is nothing to wipe.
 //!
 //! Not done: working on several packets at once, which would fill the waits in short ones; and
