@@ -71,6 +71,39 @@ fn a_neighbour_changes_its_address() {
     }
 }
 
+/// The gateway's own interface gets another MAC address: traffic goes on, both ways.
+#[test]
+fn the_own_address_changes() {
+    let Some(mut lab) = Lab::new(&Plan::default()) else { return };
+    let [a, b] = lab.start();
+    lab.ping_all(3);
+    lab.sites.gw_b.ip("link set lan0 address 02:00:00:00:ca:fe").expect("address");
+    lab.sites.gw_b.ip("link set wan0 address 02:00:00:00:ca:ff").expect("address");
+    for ns in [&lab.sites.host_b, &lab.sites.gw_a] {
+        ns.ip("neigh flush all").expect("flush");
+    }
+    until("traffic with the new addresses", || {
+        let one = Ping { count: 1, ..Ping::new(host_b()) };
+        one.run(&lab.sites.host_a).is_ok_and(|report| report.received == 1)
+    });
+    ping(&lab.sites.host_a, HOST_B, 5);
+    ping(&lab.sites.host_b, HOST_A, 5);
+    for gateway in [a, b] {
+        assert_balanced(&gateway.stop().expect("report"));
+    }
+}
+
+/// An interface that is removed ends the gateway with an error that names it.
+#[test]
+fn a_removed_interface_ends_the_gateway() {
+    let Some(mut lab) = Lab::new(&Plan::default()) else { return };
+    let [a, b] = lab.start();
+    lab.sites.gw_a.ip("link del lan0").expect("del");
+    until("end of the gateway", || !a.is_running());
+    assert!(a.says("interface lan0 was removed"), "{}", a.log());
+    assert_balanced(&b.stop().expect("report"));
+}
+
 /// Packets to neighbours that never answer are held for three seconds and in bounded number; the
 /// rest are counted, and traffic to others goes on meanwhile.
 #[test]
