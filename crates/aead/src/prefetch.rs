@@ -49,9 +49,13 @@ pub(crate) fn prefetch_first<K>(ops: &[Op<'_, K>]) {
     }
 }
 
-/// Asks for the key of the packet [`AHEAD`] of `at`, unless it is the one in use.
+/// Asks for the text of the packet after `at`, which another core or a device may have written, and
+/// for the key of the packet [`AHEAD`] of it, unless that is the one in use.
 #[inline(always)]
 pub(crate) fn prefetch_later<K>(ops: &[Op<'_, K>], at: usize) {
+    if let Some(next) = ops.get(at + 1) {
+        next.esp.chunks(LINE).for_each(|line| prefetch(&line[0]));
+    }
     if let Some(later) = ops.get(at + AHEAD)
         && !std::ptr::eq(later.key, ops[at].key)
     {

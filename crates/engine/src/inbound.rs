@@ -125,17 +125,14 @@ fn admit<A: Aead>(plane: &mut Plane<A>, index: usize, outer: &Outer) -> Result<J
         return Err(Fate::Drop(DropReason::Truncated));
     }
     match entry.sa.precheck(outer.seq) {
-        Ok(candidate) => {
-            plane.aead.prefetch(entry.sa.key(), len);
-            Ok(Job {
-                index,
-                slot: location.slot,
-                candidate,
-                esp_at: outer.esp_at,
-                esp_end: outer.end,
-                outer_tos: outer.tos,
-            })
-        }
+        Ok(candidate) => Ok(Job {
+            index,
+            slot: location.slot,
+            candidate,
+            esp_at: outer.esp_at,
+            esp_end: outer.end,
+            outer_tos: outer.tos,
+        }),
         Err(_) => {
             entry.dropped[DropReason::Replay as usize] += 1;
             Err(Fate::Drop(DropReason::Replay))
@@ -199,7 +196,7 @@ fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: Job, status: 
     if inner.ttl() <= 1 {
         return Fate::Drop(DropReason::Ttl);
     }
-    let resolution = plane.resolve(inner.destination());
+    let resolution = plane.resolve(&inner);
     let hop = match resolution {
         Resolution::Reachable(hop) if !plane.is_protected(hop.port) => {
             return Fate::Drop(DropReason::WrongSide);
@@ -250,8 +247,9 @@ fn inner_packet(text: &[u8]) -> Result<ip::Packet, DropReason> {
 /// True when the first inbound policy that matches names the group of the very SA.
 #[inline]
 fn admits<A: Aead>(plane: &mut Plane<A>, group: Group, inner: &ip::Packet) -> bool {
-    let flow = Flow { source: inner.source(), destination: inner.destination() };
     let spd = &plane.snapshot.spd;
-    let action = plane.inbound_flows.get_or(flow, |flow| spd.inbound(flow));
+    let action = plane.inbound_flows.get_or(inner.addresses(), |_| {
+        spd.inbound(&Flow { source: inner.source(), destination: inner.destination() })
+    });
     action == Some(Action::Protect(group))
 }

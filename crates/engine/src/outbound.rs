@@ -29,7 +29,6 @@ use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
 use crate::mailbox::Event;
-use crate::next_hop::NextHop;
 use crate::next_hop::Resolution;
 use crate::worker::Plane;
 use crate::worker::put_link_header;
@@ -40,7 +39,8 @@ struct Job {
     slot: u32,
     esn_high: Option<u32>,
     inherited: Inherited,
-    hop: Option<NextHop>,
+    /// The SA knows its next hop.
+    reachable: bool,
 }
 
 type Jobs = ArrayVec<Job, BATCH>;
@@ -54,9 +54,8 @@ pub(crate) fn run<A: Aead>(
     let mut jobs = Jobs::new();
     for (index, packet) in packets.iter_mut().enumerate() {
         let mut verdict = Verdict::new(Fate::Held);
-        match classify(plane, packet, index, &mut verdict) {
-            Ok(job) => jobs.push(job),
-            Err(fate) => verdict.fate = fate,
+        if let Err(fate) = classify(plane, packet, index, &mut verdict, &mut jobs) {
+            verdict.fate = fate;
         }
         verdicts.push(verdict);
     }
@@ -66,14 +65,15 @@ pub(crate) fn run<A: Aead>(
     }
 }
 
-/// Pass 1, for one packet; anything but a job is its fate.
+/// Pass 1, for one packet: it adds a job, or says what becomes of the packet.
 #[inline]
 fn classify<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
     index: usize,
     verdict: &mut Verdict,
-) -> Result<Job, Fate> {
+    jobs: &mut Jobs,
+) -> Result<(), Fate> {
     if !plane.is_addressed_to_us(packet) {
         return Err(Fate::Drop(DropReason::OtherHost));
     }
@@ -83,9 +83,11 @@ fn classify<A: Aead>(
         return Err(Fate::Punt);
     }
     let inner = ip::parse(&packet.data()[link.payload_at..]).map_err(malformed)?;
-    let flow = Flow { source: inner.source(), destination: inner.destination() };
     let spd = &plane.snapshot.spd;
-    let group = match plane.outbound_flows.get_or(flow, |flow| spd.outbound(flow)) {
+    let action = plane.outbound_flows.get_or(inner.addresses(), |_| {
+        spd.outbound(&Flow { source: inner.source(), destination: inner.destination() })
+    });
+    let group = match action {
         Some(Action::Protect(group)) => group,
         Some(Action::Bypass) => return Err(bypass(plane, packet, &inner, link.payload_at)),
         Some(Action::Discard) => return Err(Fate::Drop(DropReason::Discard)),
@@ -97,18 +99,24 @@ fn classify<A: Aead>(
     if location.worker != plane.id {
         return Err(Fate::Handoff(location.worker));
     }
-    let job = encapsulate(plane, packet, &inner, link.payload_at, location.slot, verdict);
     let slot = location.slot;
-    job.map(|job| Job { index, ..job }).map_err(|reason| {
-        if let Some(entry) = plane.outbound.at_mut(slot) {
-            entry.dropped[reason as usize] += 1;
+    match encapsulate(plane, packet, &inner, link.payload_at, slot, verdict) {
+        Ok((esn_high, inherited, reachable)) => {
+            jobs.push(Job { index, slot, esn_high, inherited, reachable });
+            Ok(())
         }
-        Fate::Drop(reason)
-    })
+        Err(reason) => {
+            if let Some(entry) = plane.outbound.at_mut(slot) {
+                entry.dropped[reason as usize] += 1;
+            }
+            Err(Fate::Drop(reason))
+        }
+    }
 }
 
 /// Spends a sequence number of the SA in `slot` on a packet and makes it the ESP packet that pass 2
-/// seals: from the SPI to the room for the ICV.
+/// seals: from the SPI to the room for the ICV. Returns the high half of the number, what the outer
+/// header inherits, and whether the next hop is known.
 #[inline]
 fn encapsulate<A: Aead>(
     plane: &mut Plane<A>,
@@ -117,17 +125,17 @@ fn encapsulate<A: Aead>(
     inner_at: usize,
     slot: u32,
     verdict: &mut Verdict,
-) -> Result<Job, DropReason> {
+) -> Result<(Option<u32>, Inherited, bool), DropReason> {
     let completes =
         plane.ports[usize::from(packet.port().0)].is_some_and(|config| config.completes_checksums);
-    let hop = next_hop(plane, slot)?;
+    let link_mtu = next_hop(plane, slot)?;
     let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
     verdict.spi = Some(entry.sa.spi().value());
     if inner.ttl() <= 1 {
         return Err(DropReason::Ttl);
     }
     let inner_len = inner.total_len();
-    if hop.is_some_and(|hop| entry.sa.outer_len(inner_len) > usize::from(hop.mtu)) {
+    if link_mtu.is_some_and(|mtu| entry.sa.outer_len(inner_len) > mtu) {
         return Err(DropReason::TooBig);
     }
 
@@ -154,9 +162,8 @@ fn encapsulate<A: Aead>(
     let head = packet.prepend(TEXT_AT).and_then(|head| head.try_into().ok());
     let head = head.expect("headroom was checked");
     let esn_high = entry.sa.write_header(head, seq, inner_len + tail_len - ICV_LEN);
-    plane.aead.prefetch(entry.sa.key(), packet.len());
     let inherited = Inherited { tos: inner.tos(), dont_fragment };
-    Ok(Job { index: 0, slot, esn_high, inherited, hop })
+    Ok((esn_high, inherited, link_mtu.is_some()))
 }
 
 /// Spends a sequence number, and asks for the next lease in time.
@@ -178,23 +185,23 @@ fn spend<K>(
     })
 }
 
-/// The next hop of the SA in `slot`: kept with the SA while the kernel's tables stay the same.
-/// `Ok(None)` when it must be resolved first.
+/// Sees to it that the SA in `slot` has its next hop, which it keeps while the kernel's tables stay
+/// the same. Returns the MTU of the link, or `None` when the next hop must be resolved first.
 #[inline]
-fn next_hop<A: Aead>(plane: &mut Plane<A>, slot: u32) -> Result<Option<NextHop>, DropReason> {
+fn next_hop<A: Aead>(plane: &mut Plane<A>, slot: u32) -> Result<Option<usize>, DropReason> {
     let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
     if entry.next_hop_generation == plane.next_hop_generation {
-        return Ok(entry.next_hop);
+        return Ok(entry.next_hop.as_ref().map(|hop| usize::from(hop.mtu)));
     }
     let hop = match plane.next_hops.resolve(entry.sa.template.destination()) {
-        Resolution::Reachable(hop) => Some(hop),
+        Resolution::Reachable(hop) => hop,
         Resolution::Unresolved(_) => return Ok(None),
         Resolution::Local => return Err(DropReason::Local),
         Resolution::NoRoute => return Err(DropReason::NoRoute),
     };
-    entry.next_hop = hop;
+    entry.next_hop = Some(hop);
     entry.next_hop_generation = plane.next_hop_generation;
-    Ok(hop)
+    Ok(Some(usize::from(hop.mtu)))
 }
 
 /// Forwards a packet in clear, as policy says.
@@ -207,7 +214,7 @@ fn bypass<A: Aead>(
     if inner.ttl() <= 1 {
         return Fate::Drop(DropReason::Ttl);
     }
-    let hop = match plane.resolve(inner.destination()) {
+    let hop = match plane.resolve(inner) {
         Resolution::Reachable(hop) if inner.total_len() > usize::from(hop.mtu) => {
             return Fate::Drop(DropReason::TooBig);
         }
@@ -253,8 +260,8 @@ fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) -> Fate
     let head = packet.prepend(template.len());
     assert!(head.is_some(), "headroom was checked");
     template.apply(packet.data_mut(), job.inherited);
-    match &job.hop {
-        Some(hop) => put_link_header(packet, hop),
-        None => Fate::Held,
+    match &entry.next_hop {
+        Some(hop) if job.reachable => put_link_header(packet, hop),
+        _ => Fate::Held,
     }
 }

@@ -20,7 +20,6 @@ use culvert_frame::Packet;
 use culvert_frame::PacketIo;
 use culvert_frame::Port;
 use culvert_spd::Action;
-use culvert_spd::Flow;
 use culvert_wire::ethernet;
 use culvert_wire::ethernet::Mac;
 use culvert_wire::ip;
@@ -97,9 +96,9 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) next_hops: Arc<NextHops>,
     /// Counts the snapshots of next hops seen, so that an SA knows whether its cached one is old.
     pub(crate) next_hop_generation: u64,
-    pub(crate) outbound_flows: Cache<Flow, Option<Action>>,
-    pub(crate) inbound_flows: Cache<Flow, Option<Action>>,
-    pub(crate) hops: Cache<std::net::IpAddr, Resolution>,
+    pub(crate) outbound_flows: Cache<ip::Addresses, Option<Action>>,
+    pub(crate) inbound_flows: Cache<ip::Addresses, Option<Action>>,
+    pub(crate) hops: Cache<(bool, u128), Resolution>,
     pub(crate) events: WorkerEnd<A::Key>,
 }
 
@@ -351,6 +350,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             return 0;
         }
         self.verdicts.clear();
+        self.batch.iter().for_each(Packet::prefetch_header);
         match side {
             Side::Unprotected => {
                 inbound::run(&mut self.plane, &mut self.batch, &mut self.verdicts);
@@ -508,11 +508,12 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
 }
 
 impl<A: Aead> Plane<A> {
-    /// The next hop for `destination`, cached.
+    /// The next hop for a packet, cached.
     #[inline]
-    pub(crate) fn resolve(&mut self, destination: std::net::IpAddr) -> Resolution {
+    pub(crate) fn resolve(&mut self, packet: &ip::Packet) -> Resolution {
         let next_hops = &self.next_hops;
-        self.hops.get_or(destination, |&destination| next_hops.resolve(destination))
+        let ip::Addresses { is_v4, destination, .. } = packet.addresses();
+        self.hops.get_or((is_v4, destination), |_| next_hops.resolve(packet.destination()))
     }
 
     /// The next hop for a packet that starts at its IP header.

@@ -49,7 +49,36 @@ pub fn parse(packet: &[u8]) -> Result<Packet, Malformed> {
     }
 }
 
+/// Source and destination as numbers: a key that is quick to compare and to hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Addresses {
+    /// True for IPv4, whose numbers are those of its 32 bits.
+    pub is_v4: bool,
+    /// Source address.
+    pub source: u128,
+    /// Destination address.
+    pub destination: u128,
+}
+
 impl Packet {
+    /// Source and destination as numbers.
+    #[inline]
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        match self {
+            Packet::V4(header) => Addresses {
+                is_v4: true,
+                source: u128::from(header.source.to_bits()),
+                destination: u128::from(header.destination.to_bits()),
+            },
+            Packet::V6(header) => Addresses {
+                is_v4: false,
+                source: header.source.to_bits(),
+                destination: header.destination.to_bits(),
+            },
+        }
+    }
+
     /// Source address.
     #[inline]
     #[must_use]
