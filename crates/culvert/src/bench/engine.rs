@@ -341,7 +341,7 @@ fn gateway(
 }
 
 /// A key for the bench: distinct for each SA, and never used for anything else.
-pub(super) fn keymat(algorithm: Algorithm, number: u32) -> Keymat {
+fn keymat(algorithm: Algorithm, number: u32) -> Keymat {
     let octet = |index: usize| number.to_be_bytes()[index % 4] ^ index.to_le_bytes()[0];
     Keymat::new((0..algorithm.keymat_len()).map(octet).collect())
 }

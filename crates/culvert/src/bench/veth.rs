@@ -23,6 +23,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::ensure;
 use culvert_aead::Aead;
+use culvert_aead::Keymat;
 use culvert_control::Controller;
 use culvert_control::Direction;
 use culvert_control::SaSpec;
@@ -60,6 +61,7 @@ use crate::lab::End;
 use crate::lab::Link;
 use crate::lab::Namespaces;
 use crate::lab::Ns;
+use crate::lab::sites::random_key;
 
 const PROTECTED: Port = Port(0);
 const UNPROTECTED: Port = Port(1);
@@ -286,7 +288,8 @@ fn sa(args: &VethArgs) -> Result<SaSpec> {
         source: "192.0.2.1".parse()?,
         destination: "192.0.2.2".parse()?,
         algorithm: args.algorithm,
-        keymat: engine::keymat(args.algorithm, 0),
+        // Each run starts its numbers anew and sends what it seals: never under one key twice.
+        keymat: Keymat::from_hex(&random_key(args.algorithm.keymat_len())?)?,
         esn: true,
         sequence: 0,
         replay_window: 1024,

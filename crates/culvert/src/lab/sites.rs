@@ -256,7 +256,7 @@ fn collect(stderr: impl Read, log: &Mutex<String>) {
 }
 
 /// Random key and salt, in hex.
-fn random_key(octets: usize) -> Result<String> {
+pub(crate) fn random_key(octets: usize) -> Result<String> {
     let mut key = vec![0; octets];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
     Ok(hex::encode(key))
