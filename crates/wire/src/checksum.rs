@@ -8,9 +8,11 @@
 //! offload. It completes TCP and UDP directly behind the IP header; SCTP's CRC and the inner
 //! packets of tunnels are left as they are.
 
+use core::net::IpAddr;
 use core::net::Ipv4Addr;
 use core::net::Ipv6Addr;
 
+use crate::extension;
 use crate::ip;
 use crate::udp;
 
@@ -99,6 +101,55 @@ pub fn complete_partial(ip_packet: &mut [u8], parsed: &ip::Packet) -> bool {
     }
 }
 
+/// Makes the transport checksum of `ip_packet` follow its addresses: it was computed over
+/// `source` and `destination`, and the packet now has those of `parsed` (RFC 3948 section 3.1.2 a,
+/// for what came in transport mode through a NAT). True when the packet was changed.
+///
+/// TCP, UDP, UDP-Lite and DCCP have such checksums. A UDP checksum of 0, which is none, stays; so
+/// do packets whose original addresses are of the other family, fragments that are not the first,
+/// and segments too short for the field.
+pub fn follow_addresses(
+    ip_packet: &mut [u8],
+    parsed: &ip::Packet,
+    source: IpAddr,
+    destination: IpAddr,
+) -> bool {
+    let (protocol, upper_at) = extension::next_layer(ip_packet, parsed);
+    let field_at = match protocol {
+        ip::PROTOCOL_TCP => TCP_CHECKSUM_AT,
+        ip::PROTOCOL_UDP | ip::PROTOCOL_UDP_LITE | ip::PROTOCOL_DCCP => UDP_CHECKSUM_AT,
+        _ => return false,
+    };
+    let Some(field) = upper_at
+        .and_then(|at| ip_packet.get_mut(at..parsed.total_len()))
+        .and_then(|segment| segment.get_mut(field_at..)?.first_chunk_mut::<2>())
+    else {
+        return false;
+    };
+    let (old, new) = match (source, destination, parsed) {
+        (IpAddr::V4(source), IpAddr::V4(destination), ip::Packet::V4(now)) => (
+            pseudo_header_v4(source, destination, 0, 0),
+            pseudo_header_v4(now.source, now.destination, 0, 0),
+        ),
+        (IpAddr::V6(source), IpAddr::V6(destination), ip::Packet::V6(now)) => (
+            pseudo_header_v6(source, destination, 0, 0),
+            pseudo_header_v6(now.source, now.destination, 0, 0),
+        ),
+        _ => return false,
+    };
+    let found = u16::from_be_bytes(*field);
+    if old == new || found == 0 && protocol == ip::PROTOCOL_UDP {
+        return false;
+    }
+    let mut checksum = update(found, old, new);
+    if checksum == 0 && matches!(protocol, ip::PROTOCOL_UDP | ip::PROTOCOL_UDP_LITE) {
+        // Zero means that there is none (RFC 768), and UDP-Lite must have one (RFC 3828).
+        checksum = 0xffff;
+    }
+    *field = checksum.to_be_bytes();
+    checksum != found
+}
+
 const TCP_HEADER_LEN: usize = 20;
 const TCP_CHECKSUM_AT: usize = 16;
 const UDP_CHECKSUM_AT: usize = 6;
@@ -148,6 +199,7 @@ mod tests {
     use super::*;
     use crate::ipv4;
     use crate::ipv6;
+    use crate::testing;
 
     /// The definition, word by word: the oracle for everything here.
     fn naive_sum(bytes: &[u8]) -> u16 {
@@ -333,6 +385,130 @@ mod tests {
             bytes[36..38].copy_from_slice(&pseudo);
             assert!(!complete_partial(&mut bytes, &parsed), "{len}");
         }
+    }
+
+    /// A packet of `protocol` with its checksum at `field_at` of `segment`, sent from where NAT has
+    /// put it; the checksum is that of the addresses before.
+    fn translated(six: bool, protocol: u8, field_at: usize, segment: &[u8]) -> Vec<u8> {
+        let mut packet = testing::packet(six, protocol, segment);
+        let at = packet.len() - segment.len() + field_at;
+        let sum = testing::naive_checksum(&testing::with_pseudo_header(&packet, protocol, segment));
+        packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        if six {
+            packet[8..40].fill(0x3e);
+        } else {
+            packet[12..20].copy_from_slice(&[203, 0, 113, 5, 198, 51, 100, 7]);
+            testing::repair(&mut packet);
+        }
+        packet
+    }
+
+    /// Makes the checksum follow from the addresses before NAT.
+    fn follow(packet: &mut [u8]) -> bool {
+        let parsed = testing::parse(packet);
+        match parsed {
+            ip::Packet::V4(_) => follow_addresses(
+                packet,
+                &parsed,
+                testing::SOURCE_V4.into(),
+                testing::DESTINATION_V4.into(),
+            ),
+            ip::Packet::V6(_) => follow_addresses(
+                packet,
+                &parsed,
+                testing::SOURCE_V6.into(),
+                testing::DESTINATION_V6.into(),
+            ),
+        }
+    }
+
+    const SEGMENT: [u8; 24] =
+        [0x12, 0x34, 0, 80, 0, 24, 0, 0, 1, 2, 3, 4, 0x50, 6, 7, 8, 0, 0, 11, 12, 13, 14, 15, 16];
+    const WITH_CHECKSUM: [(u8, usize); 4] = [(6, 16), (17, 6), (33, 6), (136, 6)];
+
+    /// U08: what was computed over the addresses before NAT is right over those behind it.
+    #[test]
+    fn checksum_follows_addresses() {
+        for six in [false, true] {
+            for (protocol, field_at) in WITH_CHECKSUM {
+                let mut segment = SEGMENT;
+                segment[field_at..field_at + 2].fill(0);
+                let mut packet = translated(six, protocol, field_at, &segment);
+                let at = packet.len() - SEGMENT.len();
+                let wrong = packet.clone();
+                let sum = |packet: &[u8]| {
+                    let bytes = testing::with_pseudo_header(packet, protocol, &packet[at..]);
+                    testing::naive_checksum(&bytes)
+                };
+                assert_ne!(sum(&wrong), 0);
+                assert!(follow(&mut packet));
+                assert_eq!(sum(&packet), 0, "{six} {protocol}");
+                packet[at + field_at..][..2].copy_from_slice(&wrong[at + field_at..][..2]);
+                assert_eq!(packet, wrong, "only the field changes");
+            }
+        }
+    }
+
+    /// U08: a UDP datagram without a checksum stays without one.
+    #[test]
+    fn absent_udp_checksum_follows_nothing() {
+        let mut packet = translated(false, 17, 6, &SEGMENT);
+        packet[26..28].fill(0);
+        let before = packet.clone();
+        assert!(!follow(&mut packet));
+        assert_eq!(packet, before);
+    }
+
+    /// U08: a checksum that becomes 0 is written as ones in UDP and UDP-Lite, and as 0 in TCP.
+    #[test]
+    fn followed_zero_is_sent_as_ones() {
+        for six in [false, true] {
+            for (protocol, field_at, expected) in
+                [(17, 6, [0xff; 2]), (136, 6, [0xff; 2]), (6, 16, [0; 2])]
+            {
+                let mut packet = translated(six, protocol, field_at, &SEGMENT);
+                let at = packet.len() - SEGMENT.len();
+                // The last word takes up what the checksum would be.
+                packet[at + field_at..][..2].fill(0);
+                let bytes = testing::with_pseudo_header(&packet, protocol, &packet[at..]);
+                let old = u16::from_be_bytes([SEGMENT[22], SEGMENT[23]]);
+                let balance = add(testing::naive_checksum(&bytes), old).to_be_bytes();
+                let mut segment = packet[at..].to_vec();
+                segment[22..].copy_from_slice(&balance);
+                let mut packet = translated(six, protocol, field_at, &segment);
+                assert!(follow(&mut packet));
+                assert_eq!(packet[at + field_at..][..2], expected, "{six} {protocol}");
+            }
+        }
+    }
+
+    /// Other protocols, later fragments, short segments, and other families are left alone; so is
+    /// what no NAT changed.
+    #[test]
+    fn nothing_else_follows_addresses() {
+        let unchanged = |mut packet: Vec<u8>| {
+            let before = packet.clone();
+            !follow(&mut packet) && packet == before
+        };
+        for protocol in (0..=255).filter(|protocol| ![6, 17, 33, 136].contains(protocol)) {
+            assert!(unchanged(translated(false, protocol, 6, &SEGMENT)), "{protocol}");
+        }
+        for (protocol, field_at) in WITH_CHECKSUM {
+            let mut later = translated(false, protocol, field_at, &SEGMENT);
+            later[7] = 1;
+            testing::repair(&mut later);
+            assert!(unchanged(later));
+            let mut short = translated(false, protocol, field_at, &SEGMENT);
+            ipv4::set_total_len(&mut short, u16::try_from(20 + field_at + 1).unwrap());
+            assert!(unchanged(short));
+            assert!(unchanged(testing::v4(protocol, &SEGMENT)), "no NAT");
+        }
+        let mut packet = translated(true, 6, 16, &SEGMENT);
+        let parsed = testing::parse(&packet);
+        let (source, destination) = (testing::SOURCE_V4, testing::DESTINATION_V4);
+        assert!(!follow_addresses(&mut packet, &parsed, source.into(), destination.into()));
+        // Shorter than it was when it was parsed.
+        assert!(!follow_addresses(&mut packet[..50], &parsed, source.into(), destination.into()));
     }
 
     /// Folding keeps the value modulo 65535 at the ends of its range and needs no further step.

@@ -14,16 +14,32 @@ pub const PROTOCOL_IPIP: u8 = 4;
 pub const PROTOCOL_TCP: u8 = 6;
 /// UDP.
 pub const PROTOCOL_UDP: u8 = 17;
+/// DCCP.
+pub const PROTOCOL_DCCP: u8 = 33;
 /// IPv6 in IP: the next header of ESP in tunnel mode around IPv6.
 pub const PROTOCOL_IPV6: u8 = 41;
+/// The IPv6 hop-by-hop options header; in IPv4 it means nothing.
+pub const PROTOCOL_HOP_BY_HOP: u8 = 0;
+/// The IPv6 routing header.
+pub const PROTOCOL_ROUTING: u8 = 43;
 /// The IPv6 fragment header.
 pub const PROTOCOL_FRAGMENT: u8 = 44;
 /// ESP.
 pub const PROTOCOL_ESP: u8 = 50;
+/// AH.
+pub const PROTOCOL_AH: u8 = 51;
 /// ICMP for IPv6.
 pub const PROTOCOL_ICMPV6: u8 = 58;
 /// No next header: in ESP, a dummy packet (RFC 4303 section 2.6).
 pub const PROTOCOL_NO_NEXT: u8 = 59;
+/// The IPv6 destination options header.
+pub const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
+/// SCTP.
+pub const PROTOCOL_SCTP: u8 = 132;
+/// The IPv6 mobility header.
+pub const PROTOCOL_MOBILITY: u8 = 135;
+/// UDP-Lite.
+pub const PROTOCOL_UDP_LITE: u8 = 136;
 
 /// A checked IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +142,16 @@ impl Packet {
         match self {
             Packet::V4(header) => header.tos,
             Packet::V6(header) => header.traffic_class,
+        }
+    }
+
+    /// The 20-bit flow label; 0 in IPv4.
+    #[inline]
+    #[must_use]
+    pub fn flow_label(&self) -> u32 {
+        match self {
+            Packet::V4(_) => 0,
+            Packet::V6(header) => header.flow_label,
         }
     }
 

@@ -17,6 +17,9 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 const CHECKSUM_AT: usize = 10;
 
+/// Offset of the protocol octet.
+pub const PROTOCOL_AT: usize = 9;
+
 /// An IPv4 header whose lengths and checksum hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4 {
@@ -62,13 +65,7 @@ impl Ipv4 {
 #[inline]
 pub fn parse(packet: &[u8]) -> Result<Ipv4, Malformed> {
     let header: &[u8; HEADER_LEN] = packet.first_chunk().ok_or(Malformed::Truncated)?;
-    let [version, tos, l0, l1, i0, i1, f0, f1, ttl, protocol, _, _, addresses @ ..] = *header;
-    let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
-    if version >> 4 != 4 {
-        return Err(Malformed::Version);
-    }
-    let header_len = usize::from(version & 0x0f) * 4;
-    let total_len = usize::from(u16::from_be_bytes([l0, l1]));
+    let (header_len, total_len) = lengths(header)?;
     if header_len < HEADER_LEN {
         return Err(Malformed::HeaderLength);
     }
@@ -84,8 +81,35 @@ pub fn parse(packet: &[u8]) -> Result<Ipv4, Malformed> {
     if sum != 0xffff {
         return Err(Malformed::Checksum);
     }
+    Ok(fields(header, header_len, total_len))
+}
+
+/// Reads a header that an ICMP error quotes: its options are there, what follows may be cut short,
+/// and `total_len` says what is there. Whoever quotes it may have changed what its checksum covers.
+#[must_use]
+pub(crate) fn parse_quoted(bytes: &[u8]) -> Option<Ipv4> {
+    let header: &[u8; HEADER_LEN] = bytes.first_chunk()?;
+    let (header_len, total_len) = lengths(header).ok()?;
+    let is_there = header_len >= HEADER_LEN && header_len <= bytes.len();
+    is_there.then(|| fields(header, header_len, total_len.max(header_len).min(bytes.len())))
+}
+
+/// The two length fields, unchecked, of a header of version 4.
+#[inline]
+fn lengths(header: &[u8; HEADER_LEN]) -> Result<(usize, usize), Malformed> {
+    let [version, _, l0, l1, ..] = *header;
+    if version >> 4 != 4 {
+        return Err(Malformed::Version);
+    }
+    Ok((usize::from(version & 0x0f) * 4, usize::from(u16::from_be_bytes([l0, l1]))))
+}
+
+#[inline]
+fn fields(header: &[u8; HEADER_LEN], header_len: usize, total_len: usize) -> Ipv4 {
+    let [_, tos, _, _, i0, i1, f0, f1, ttl, protocol, _, _, addresses @ ..] = *header;
+    let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
     let fragment = u16::from_be_bytes([f0, f1]);
-    Ok(Ipv4 {
+    Ipv4 {
         header_len,
         total_len,
         tos,
@@ -97,7 +121,7 @@ pub fn parse(packet: &[u8]) -> Result<Ipv4, Malformed> {
         protocol,
         source: Ipv4Addr::new(s0, s1, s2, s3),
         destination: Ipv4Addr::new(d0, d1, d2, d3),
-    })
+    }
 }
 
 /// A header without options, of a packet that is no fragment, to [`emit`].
@@ -161,6 +185,78 @@ pub fn decrement_ttl(packet: &mut [u8]) {
 #[inline]
 pub fn set_tos(packet: &mut [u8], tos: u8) {
     change(packet, 0, |[version, _]| [version, tos]);
+}
+
+/// Sets the identification of a parsed packet and updates its checksum (RFC 1624).
+///
+/// # Panics
+/// When `packet` is shorter than a header.
+#[inline]
+pub fn set_id(packet: &mut [u8], id: u16) {
+    change(packet, 4, |_| id.to_be_bytes());
+}
+
+/// Sets the total length of a parsed packet, in octets, and updates its checksum (RFC 1624).
+///
+/// # Panics
+/// When `packet` is shorter than a header.
+#[inline]
+pub fn set_total_len(packet: &mut [u8], total_len: u16) {
+    change(packet, 2, |_| total_len.to_be_bytes());
+}
+
+/// Sets the protocol of a parsed packet and updates its checksum (RFC 1624).
+///
+/// # Panics
+/// When `packet` is shorter than a header.
+#[inline]
+pub fn set_protocol(packet: &mut [u8], protocol: u8) {
+    change(packet, 8, |[ttl, _]| [ttl, protocol]);
+}
+
+/// Sets DF of a parsed packet and updates its checksum (RFC 1624).
+///
+/// # Panics
+/// When `packet` is shorter than a header.
+#[inline]
+pub fn set_dont_fragment(packet: &mut [u8], dont_fragment: bool) {
+    let flag = u16::from(dont_fragment) * DONT_FRAGMENT;
+    change(packet, 6, |octets| (u16::from_be_bytes(octets) & !DONT_FRAGMENT | flag).to_be_bytes());
+}
+
+/// Makes a parsed fragment a whole packet of `total_len` octets and updates its checksum.
+///
+/// # Panics
+/// When `packet` is shorter than a header.
+pub(crate) fn set_whole(packet: &mut [u8], total_len: u16) {
+    set_total_len(packet, total_len);
+    change(packet, 6, |octets| (u16::from_be_bytes(octets) & DONT_FRAGMENT).to_be_bytes());
+}
+
+/// Makes a packet with `options`, a multiple of 4 octets, of the header at the start of `packet`,
+/// `total_len` octets long, and a fragment at `offset` octets; its checksum is computed anew.
+///
+/// # Panics
+/// When `packet` is shorter than header and options, or `options` longer than 40 octets.
+pub(crate) fn set_fragment(
+    packet: &mut [u8],
+    options: &[u8],
+    total_len: u16,
+    offset: u16,
+    more: bool,
+) {
+    let header_len = HEADER_LEN + options.len();
+    let header = &mut packet[..header_len];
+    header[HEADER_LEN..].copy_from_slice(options);
+    let words = u8::try_from(header_len / 4).ok().filter(|words| *words <= 0x0f);
+    header[0] = 0x40 | words.expect("at most 60 octets of header");
+    header[2..4].copy_from_slice(&total_len.to_be_bytes());
+    let more = u16::from(more) * MORE_FRAGMENTS;
+    let fragment = (offset / 8) & FRAGMENT_OFFSET | more;
+    header[6..8].copy_from_slice(&fragment.to_be_bytes());
+    header[CHECKSUM_AT..CHECKSUM_AT + 2].fill(0);
+    let sum = checksum::internet(header);
+    header[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// Changes the 16-bit word at `at` and updates the checksum for it.
@@ -380,6 +476,19 @@ mod tests {
             prop_assert_eq!(packet, emitted(&header));
             set_tos(&mut packet, tos);
             prop_assert_eq!(packet, emitted(&Header { tos, ..header }));
+        }
+
+        /// E20: so do those that templates and transport mode make.
+        #[test]
+        fn setters_equal_a_new_header(header in headers(), other in headers()) {
+            let mut packet = emitted(&header);
+            set_id(&mut packet, other.id);
+            set_total_len(&mut packet, other.total_len);
+            set_protocol(&mut packet, other.protocol);
+            set_dont_fragment(&mut packet, other.dont_fragment);
+            let Header { id, total_len, protocol, dont_fragment, .. } = other;
+            let expected = Header { id, total_len, protocol, dont_fragment, ..header };
+            prop_assert_eq!(packet, emitted(&expected));
         }
     }
 }

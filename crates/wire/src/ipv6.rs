@@ -9,6 +9,8 @@ use crate::Malformed;
 
 /// Octets of the fixed header.
 pub const HEADER_LEN: usize = 40;
+/// Offset of the next-header octet.
+pub const NEXT_HEADER_AT: usize = 6;
 
 const FLOW_LABEL_MASK: u32 = 0x000f_ffff;
 
@@ -38,6 +40,23 @@ pub struct Ipv6 {
 /// length goes beyond `packet`.
 #[inline]
 pub fn parse(packet: &[u8]) -> Result<Ipv6, Malformed> {
+    let (header, there) = fields(packet)?;
+    if header.payload_len > there {
+        return Err(Malformed::TotalLength);
+    }
+    Ok(header)
+}
+
+/// Reads a header that an ICMP error quotes: what follows may be cut short, and `payload_len` says
+/// what is there.
+pub(crate) fn parse_quoted(packet: &[u8]) -> Option<Ipv6> {
+    let (header, there) = fields(packet).ok()?;
+    Some(Ipv6 { payload_len: header.payload_len.min(there), ..header })
+}
+
+/// The fields of a header of version 6, its payload length unchecked, and the octets behind it.
+#[inline]
+fn fields(packet: &[u8]) -> Result<(Ipv6, usize), Malformed> {
     let (fixed, rest) = packet.split_first_chunk::<8>().ok_or(Malformed::Truncated)?;
     let (source, rest) = rest.split_first_chunk::<16>().ok_or(Malformed::Truncated)?;
     let (destination, payload) = rest.split_first_chunk::<16>().ok_or(Malformed::Truncated)?;
@@ -45,19 +64,16 @@ pub fn parse(packet: &[u8]) -> Result<Ipv6, Malformed> {
     if v0 >> 4 != 6 {
         return Err(Malformed::Version);
     }
-    let payload_len = usize::from(u16::from_be_bytes([l0, l1]));
-    if payload_len > payload.len() {
-        return Err(Malformed::TotalLength);
-    }
-    Ok(Ipv6 {
-        payload_len,
+    let header = Ipv6 {
+        payload_len: usize::from(u16::from_be_bytes([l0, l1])),
         traffic_class: v0 << 4 | v1 >> 4,
         flow_label: u32::from_be_bytes([0, v1, v2, v3]) & FLOW_LABEL_MASK,
         next_header,
         hop_limit,
         source: Ipv6Addr::from(*source),
         destination: Ipv6Addr::from(*destination),
-    })
+    };
+    Ok((header, payload.len()))
 }
 
 /// A fixed header to [`emit`].
@@ -115,6 +131,38 @@ pub fn set_traffic_class(packet: &mut [u8], traffic_class: u8) {
     let header: &mut [u8; HEADER_LEN] = packet.first_chunk_mut().expect("an IPv6 header");
     header[0] = header[0] & 0xf0 | traffic_class >> 4;
     header[1] = traffic_class << 4 | header[1] & 0x0f;
+}
+
+/// Sets the payload length of a parsed packet: octets behind the fixed header.
+///
+/// # Panics
+/// When `packet` is shorter than a header.
+#[inline]
+pub fn set_payload_len(packet: &mut [u8], payload_len: u16) {
+    let header: &mut [u8; HEADER_LEN] = packet.first_chunk_mut().expect("an IPv6 header");
+    header[4..6].copy_from_slice(&payload_len.to_be_bytes());
+}
+
+/// Sets the next header of the fixed header of a parsed packet.
+///
+/// # Panics
+/// When `packet` is shorter than a header.
+#[inline]
+pub fn set_next_header(packet: &mut [u8], next_header: u8) {
+    let header: &mut [u8; HEADER_LEN] = packet.first_chunk_mut().expect("an IPv6 header");
+    header[NEXT_HEADER_AT] = next_header;
+}
+
+/// Sets the flow label of a parsed packet; the low 20 bits count.
+///
+/// # Panics
+/// When `packet` is shorter than a header.
+#[inline]
+pub fn set_flow_label(packet: &mut [u8], flow_label: u32) {
+    let header: &mut [u8; HEADER_LEN] = packet.first_chunk_mut().expect("an IPv6 header");
+    let [_, l0, l1, l2] = (flow_label & FLOW_LABEL_MASK).to_be_bytes();
+    header[1] = header[1] & 0xf0 | l0;
+    header[2..4].copy_from_slice(&[l1, l2]);
 }
 
 #[cfg(test)]
@@ -264,6 +312,18 @@ mod tests {
             prop_assert_eq!(packet, emitted(&header));
             set_traffic_class(&mut packet, traffic_class);
             prop_assert_eq!(packet, emitted(&Header { traffic_class, ..header }));
+        }
+
+        /// So do those that templates and transport mode make; surplus bits of a label are masked.
+        #[test]
+        fn setters_equal_a_new_header(header in headers(), other in headers(), surplus: u32) {
+            let mut packet = emitted(&header);
+            set_payload_len(&mut packet, other.payload_len);
+            set_next_header(&mut packet, other.next_header);
+            set_flow_label(&mut packet, other.flow_label | surplus << 20);
+            let Header { payload_len, next_header, flow_label, .. } = other;
+            let expected = Header { payload_len, next_header, flow_label, ..header };
+            prop_assert_eq!(packet, emitted(&expected));
         }
     }
 }

@@ -4,9 +4,15 @@
 //! - [`ipv4`]: the IPv4 header, its checksum, and the changes forwarding makes to it.
 //! - [`ipv6`]: the IPv6 fixed header, and the changes forwarding makes to it.
 //! - [`ip`]: either family behind one type, and protocol numbers.
+//! - [`extension`]: the IPv6 extension headers, and where a transport mode header goes.
+//! - [`flow`]: what policy can see of a packet.
 //! - [`udp`]: the UDP header.
-//! - [`esp`]: the ESP header, and what a frame on the unprotected side is.
-//! - [`checksum`]: the Internet checksum: whole, incremental, and completed.
+//! - [`tcp`]: the maximum segment size in a SYN.
+//! - [`icmp`]: ICMP errors, written and read.
+//! - [`esp`]: the ESP header, and what a packet on the unprotected side is.
+//! - [`ah`]: the AH header, and what its ICV covers of the headers before it.
+//! - [`fragment`]: fragmentation, and the header work of reassembly.
+//! - [`checksum`]: the Internet checksum: whole, incremental, completed, and moved to addresses.
 //! - [`malformed`]: [`Malformed`], why bytes are not what they claim to be.
 //!
 //! A parser checks lengths once and returns plain values and offsets that lie inside the bytes it
@@ -20,13 +26,21 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod ah;
 pub mod checksum;
 pub mod esp;
 pub mod ethernet;
+pub mod extension;
+pub mod flow;
+pub mod fragment;
+pub mod icmp;
 pub mod ip;
 pub mod ipv4;
 pub mod ipv6;
 pub mod malformed;
+pub mod tcp;
+#[cfg(test)]
+mod testing;
 pub mod udp;
 
 pub use malformed::Malformed;

@@ -23,4 +23,19 @@ pub enum Malformed {
     /// The UDP length field contradicts the header or the bytes that arrived.
     #[error("UDP length: expected at least 8 and at most the octets of the IP payload")]
     UdpLength,
+    /// An IPv6 extension header ends behind the packet, stands where it must not, or there are too
+    /// many.
+    #[error("IPv6 extension headers: expected few, in the packet, hop-by-hop options first")]
+    Extension,
+    /// A fragment's length or place is impossible.
+    #[error(
+        "fragment: expected a multiple of 8 octets, but for the last, and 65535 in all at most"
+    )]
+    Fragment,
+    /// The AH length field contradicts the header or the bytes that arrived.
+    #[error("AH payload length: expected at least the fixed header and at most the IP payload")]
+    AhLength,
+    /// An IPv4 or IPv6 option ends behind the header that holds it.
+    #[error("IP options: expected every option to end inside its header")]
+    Options,
 }
