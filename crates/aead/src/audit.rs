@@ -1,10 +1,11 @@
-//! A provider around a provider that panics when a nonce is used twice under one key.
+//! A provider around a provider that panics when a nonce or an IV is used twice under one key.
 //!
-//! AES-GCM loses confidentiality and authenticity when a (key, nonce) pair seals two packets (RFC
-//! 4106 section 9), and no test of the packets alone would show it. So tests and the simulator run
-//! over this one. A clone shares the ledger: give one clone to every worker, and to both gateways.
-//! Keys are identified by their octets, so that two SAs that share key material by mistake are
-//! caught as well.
+//! AES-GCM, GMAC and ChaCha20-Poly1305 lose all they promise when a (key, nonce) pair seals two
+//! packets (RFC 4106 section 9), and no test of the packets alone would show it; CBC shows equal
+//! starts of texts when an IV comes twice. So tests and the simulator run over this one. HMAC alone
+//! has no nonce, and nothing is written down for it. A clone shares the ledger: give one clone to
+//! every worker, and to both gateways. Keys are identified by their octets, so that two SAs that
+//! share key material by mistake are caught as well.
 //!
 //! The ledger grows by every packet and is searched under a lock: not for production.
 
@@ -17,16 +18,19 @@ use std::sync::PoisonError;
 
 use zeroize::Zeroizing;
 
+use crate::ah::ICV_FIELD_AT;
 use crate::algorithm::Algorithm;
+use crate::algorithm::Method;
 use crate::algorithm::SALT_LEN;
 use crate::keymat::Keymat;
+use crate::keymat::Parts;
 use crate::port::Aead;
+use crate::port::AhOp;
+use crate::port::IV_AT;
 use crate::port::KeyError;
-use crate::port::MIN_ESP_LEN;
 use crate::port::Op;
+use crate::port::SEQ_AT;
 use crate::port::Status;
-use crate::port::nonce_of;
-use crate::port::split;
 
 /// `P`, with every nonce it seals with written down.
 #[derive(Clone, Default)]
@@ -40,14 +44,33 @@ pub struct AuditKey<K> {
     inner: K,
     ledger: Arc<Mutex<Ledger>>,
     key_index: usize,
+    algorithm: Algorithm,
     salt: [u8; SALT_LEN],
+}
+
+/// What must not come twice under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Nonce {
+    /// Salt and counter.
+    Counter([u8; 12]),
+    /// The IV of CBC.
+    Iv([u8; 16]),
+}
+
+impl Nonce {
+    fn of_counter(salt: [u8; SALT_LEN], counter: &[u8]) -> Nonce {
+        let mut nonce = [0; 12];
+        nonce[..SALT_LEN].copy_from_slice(&salt);
+        nonce[SALT_LEN..].copy_from_slice(counter);
+        Nonce::Counter(nonce)
+    }
 }
 
 /// All keys seen, and all nonces sealed with, by index of the key.
 #[derive(Default)]
 struct Ledger {
     keys: Vec<Zeroizing<Vec<u8>>>,
-    sealed: BTreeSet<(usize, [u8; 12])>,
+    sealed: BTreeSet<(usize, Nonce)>,
 }
 
 impl<P> Audit<P> {
@@ -63,16 +86,38 @@ impl<P> Audit<P> {
     }
 
     /// Writes down that `key` seals with `nonce`.
-    fn record<K>(&self, key: &AuditKey<K>, nonce: [u8; 12]) {
+    fn record<K>(&self, key: &AuditKey<K>, nonce: Nonce) {
         assert!(Arc::ptr_eq(&self.ledger, &key.ledger), "the key belongs to another audit");
         let fresh = lock(&self.ledger).sealed.insert((key.key_index, nonce));
         // Outside the lock, so that a test that expects the panic can go on with the ledger.
-        assert!(
-            fresh,
-            "nonce reuse: key {} has sealed with IV {:02x?}",
-            key.key_index,
-            &nonce[4..]
-        );
+        assert!(fresh, "nonce reuse: key {} has sealed with {nonce:02x?}", key.key_index);
+    }
+}
+
+impl<K> Op<'_, AuditKey<K>> {
+    /// The nonce of a packet that is to be sealed; `None` where there is none, or where the
+    /// provider makes it.
+    fn nonce(&self) -> Option<Nonce> {
+        let algorithm = self.key.algorithm;
+        assert!(self.esp.len() >= algorithm.min_esp_len(), "room for header and ICV");
+        let (high, low) = (self.esn_high.unwrap_or(0).to_be_bytes(), &self.esp[SEQ_AT..IV_AT]);
+        match algorithm.method() {
+            Method::Gcm(..) | Method::ChaCha | Method::Gmac(_) => {
+                Some(Nonce::of_counter(self.key.salt, &self.esp[IV_AT..algorithm.text_at()]))
+            }
+            Method::GcmImplicit(_) | Method::ChaChaImplicit => {
+                Some(Nonce::of_counter(self.key.salt, &[&high, low].concat()))
+            }
+            Method::Cbc(..) | Method::Hmac(_) => None,
+        }
+    }
+
+    /// The IV of a sealed packet, of CBC.
+    fn iv(&self) -> Option<Nonce> {
+        match self.key.algorithm.method() {
+            Method::Cbc(..) => self.esp[IV_AT..].first_chunk().copied().map(Nonce::Iv),
+            _ => None,
+        }
     }
 }
 
@@ -110,14 +155,14 @@ impl<P: Aead> Aead for Audit<P> {
 
     fn key(&self, algorithm: Algorithm, keymat: &Keymat) -> Result<Self::Key, KeyError> {
         let inner = self.inner.key(algorithm, keymat)?;
-        let (key, salt) = keymat.split().expect("the provider accepted the length");
+        let Parts { key, salt, .. } = keymat.parts(algorithm)?;
         let mut ledger = lock(&self.ledger);
         let known = ledger.keys.iter().position(|known| known[..] == *key);
         let key_index = known.unwrap_or_else(|| {
             ledger.keys.push(Zeroizing::new(key.to_vec()));
             ledger.keys.len() - 1
         });
-        Ok(AuditKey { inner, ledger: Arc::clone(&self.ledger), key_index, salt })
+        Ok(AuditKey { inner, ledger: Arc::clone(&self.ledger), key_index, algorithm, salt })
     }
 
     fn prefetch(&self, key: &Self::Key, len: usize) {
@@ -125,17 +170,31 @@ impl<P: Aead> Aead for Audit<P> {
     }
 
     fn seal(&mut self, ops: &mut [Op<'_, Self::Key>]) {
-        for op in &mut *ops {
-            assert!(op.esp.len() >= MIN_ESP_LEN, "room for header and ICV");
-            let (header, ..) = split(op.esp).expect("the length was checked");
-            let nonce = nonce_of(op.key.salt, header);
-            self.record(op.key, nonce);
+        for op in &*ops {
+            op.nonce().into_iter().for_each(|nonce| self.record(op.key, nonce));
         }
         self.inner.seal(&mut inner_ops(ops));
+        for op in &*ops {
+            op.iv().into_iter().for_each(|iv| self.record(op.key, iv));
+        }
     }
 
     fn open(&mut self, ops: &mut [Op<'_, Self::Key>], statuses: &mut [Status]) {
         self.inner.open(&mut inner_ops(ops), statuses);
+    }
+
+    fn seal_ah(&mut self, op: AhOp<'_, Self::Key>) {
+        let AhOp { key, esn_high, header, ah } = op;
+        self.inner.seal_ah(AhOp { key: &key.inner, esn_high, header, ah: &mut *ah });
+        if key.algorithm.uses_counter_iv() {
+            let iv = &ah[ICV_FIELD_AT..][..key.algorithm.iv_len()];
+            self.record(key, Nonce::of_counter(key.salt, iv));
+        }
+    }
+
+    fn open_ah(&mut self, op: AhOp<'_, Self::Key>) -> Status {
+        let AhOp { key, esn_high, header, ah } = op;
+        self.inner.open_ah(AhOp { key: &key.inner, esn_high, header, ah })
     }
 
     fn seal_general(
@@ -145,7 +204,9 @@ impl<P: Aead> Aead for Audit<P> {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) {
-        self.record(key, *nonce);
+        if key.algorithm.uses_counter_iv() {
+            self.record(key, Nonce::Counter(*nonce));
+        }
         self.inner.seal_general(&key.inner, nonce, aad, text_and_icv);
     }
 
@@ -260,6 +321,71 @@ mod tests {
         let mut nonce = [1; 12];
         nonce[4..].copy_from_slice(&7_u64.to_be_bytes());
         assert!(panics(|| audit.seal_general(&key, &nonce, b"", &mut [0; 16])));
+    }
+
+    /// Whether the same number panics when it is sealed again, with and without high half, and
+    /// neither another number nor another high half does.
+    fn second_seals_panic(algorithm: Algorithm) -> bool {
+        let mut audit = Audit::new(RustCrypto);
+        let keymat = Keymat::new(vec![3; algorithm.keymat_len()]);
+        let key = audit.key(algorithm, &keymat).unwrap();
+        let mut seal = |seq: u8, esn_high: Option<u32>| {
+            let mut packet = [0; 80];
+            packet[7] = seq;
+            // The IV of those that have a counter there.
+            packet[8..12].copy_from_slice(&esn_high.unwrap_or(0).to_be_bytes());
+            packet[15] = seq;
+            let end = algorithm.text_at() + 16 + algorithm.icv_len();
+            audit.seal(&mut [Op { key: &key, esn_high, esp: &mut packet[..end] }]);
+        };
+        seal(1, None);
+        seal(2, None);
+        seal(1, Some(1));
+        panics(|| seal(2, None)) && panics(|| seal(1, Some(1)))
+    }
+
+    /// E21: whatever has a nonce or an IV is audited, also where it is implied or the provider's;
+    /// HMAC alone may seal a packet twice.
+    #[test]
+    fn every_algorithm_with_a_nonce_is_audited() {
+        for algorithm in Algorithm::ALL {
+            let has_nonce = !matches!(algorithm.method(), Method::Hmac(_));
+            assert_eq!(second_seals_panic(algorithm), has_nonce, "{algorithm}");
+        }
+    }
+
+    /// E21: GMAC in AH is audited, with the extended sequence number; HMAC is not.
+    #[test]
+    fn ah_is_audited() {
+        for algorithm in Algorithm::ALL_AH {
+            let mut audit = Audit::new(RustCrypto);
+            let keymat = Keymat::new(vec![3; algorithm.keymat_len()]);
+            let key = audit.key(algorithm, &keymat).unwrap();
+            let mut seal = |seq: u8, esn_high: Option<u32>| {
+                let len = 12 + algorithm.ah_icv_field_len();
+                let mut ah = vec![0; len];
+                ah[1] = u8::try_from(len / 4 - 2).unwrap();
+                ah[11] = seq;
+                audit.seal_ah(AhOp { key: &key, esn_high, header: &[0; 20], ah: &mut ah });
+            };
+            seal(1, None);
+            seal(2, None);
+            seal(1, Some(1));
+            let has_nonce = algorithm.uses_counter_iv();
+            assert_eq!(panics(|| seal(1, Some(1))), has_nonce, "{algorithm}");
+            assert_eq!(audit.sealed(), if has_nonce { 3 } else { 0 });
+        }
+    }
+
+    /// E21: one AES key for GCM and GMAC is one key.
+    #[test]
+    fn reuse_across_algorithms_panics() {
+        let mut audit = Audit::new(RustCrypto);
+        let keymat = Keymat::new(vec![3; 20]);
+        let gcm = audit.key(Algorithm::Aes128Gcm8, &keymat).unwrap();
+        let gmac = audit.key(Algorithm::Aes128Gmac, &keymat).unwrap();
+        seal(&mut audit, &gcm, 7);
+        assert!(panics(|| seal(&mut audit, &gmac, 7)));
     }
 
     /// Opening the same packet again is no reuse.

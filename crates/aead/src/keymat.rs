@@ -1,4 +1,5 @@
-//! Key material: the AES key followed by four octets of salt, as RFC 4106 section 8.1 orders it.
+//! Key material: key, then that of integrity, then salt, as RFC 7296 section 2.17 and RFC 4106
+//! section 8.1 order them.
 //!
 //! The octets are wiped when the value is dropped, and neither `Debug` nor any error shows them.
 //! Whether the length fits an algorithm is checked where the key is made,
@@ -9,9 +10,11 @@ use std::fmt;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::algorithm::Algorithm;
 use crate::algorithm::SALT_LEN;
+use crate::port::KeyError;
 
-/// Key, then salt. Any length; wiped on drop.
+/// Key, integrity key, salt, each as far as the algorithm has one. Any length; wiped on drop.
 #[derive(Clone)]
 pub struct Keymat(Zeroizing<Vec<u8>>);
 
@@ -57,7 +60,7 @@ impl Keymat {
         Ok(Keymat(octets))
     }
 
-    /// Octets of key and salt together.
+    /// Octets of all parts together.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -75,11 +78,29 @@ impl Keymat {
         &self.0
     }
 
-    /// Key and salt apart; `None` when there is no room for a salt.
-    pub(crate) fn split(&self) -> Option<(&[u8], [u8; SALT_LEN])> {
-        let (key, salt) = self.0.split_last_chunk::<SALT_LEN>()?;
-        Some((key, *salt))
+    /// The parts that `algorithm` makes of it.
+    pub(crate) fn parts(&self, algorithm: Algorithm) -> Result<Parts<'_>, KeyError> {
+        let expected = algorithm.keymat_len();
+        if self.len() != expected {
+            return Err(KeyError { algorithm, expected, given: self.len() });
+        }
+        let (key, rest) = self.0.split_at(algorithm.key_len());
+        let (integrity_key, salt) = rest.split_at(algorithm.integrity_key_len());
+        // All of it or nothing is there.
+        let salt = salt.first_chunk().copied().unwrap_or_default();
+        Ok(Parts { key, integrity_key, salt })
     }
+}
+
+/// Key material, taken apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    /// For AES or ChaCha20; empty without.
+    pub(crate) key: &'a [u8],
+    /// For HMAC; empty without.
+    pub(crate) integrity_key: &'a [u8],
+    /// Zeroes without.
+    pub(crate) salt: [u8; SALT_LEN],
 }
 
 /// Value of an ASCII hexadecimal digit.
@@ -162,12 +183,27 @@ mod tests {
         assert_eq!(keymat, keymat.clone());
     }
 
-    /// The salt is the last four octets. // G01
+    /// G01: key first, then that of integrity, and the salt is the last four octets.
     #[test]
-    fn salt_is_last() {
+    fn parts_are_in_order() {
         let keymat = Keymat::new((0..20).collect());
-        let (key, salt) = keymat.split().unwrap();
-        assert_eq!((key.len(), salt), (16, [16, 17, 18, 19]));
-        assert!(Keymat::new(vec![0; 3]).split().is_none());
+        let parts = keymat.parts(Algorithm::Aes128Gcm16).unwrap();
+        assert_eq!((parts.key.len(), parts.integrity_key.len()), (16, 0));
+        assert_eq!(parts.salt, [16, 17, 18, 19]);
+
+        let keymat = Keymat::new((0..48).collect());
+        let parts = keymat.parts(Algorithm::Aes128CbcSha256).unwrap();
+        assert_eq!((parts.key.len(), parts.key[15]), (16, 15));
+        assert_eq!((parts.integrity_key.len(), parts.integrity_key[0]), (32, 16));
+        assert_eq!(parts.salt, [0; 4]);
+
+        let all = Algorithm::ALL.into_iter().chain(Algorithm::ALL_AH);
+        for algorithm in all {
+            let expected = algorithm.keymat_len();
+            for given in [0, 3, expected - 1, expected + 1] {
+                let error = Keymat::new(vec![7; given]).parts(algorithm).err();
+                assert_eq!(error, Some(KeyError { algorithm, expected, given }));
+            }
+        }
     }
 }

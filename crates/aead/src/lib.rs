@@ -1,35 +1,45 @@
-//! Authenticated encryption of ESP packets, a batch at a time.
+//! Encryption and integrity of ESP and AH packets, a batch at a time.
 //!
-//! - [`port`]: the trait [`Aead`], what it works on ([`Op`]), and what it answers ([`Status`]).
-//! - [`algorithm`]: [`Algorithm`], the AES-GCM variants and their lengths.
-//! - [`keymat`]: [`Keymat`], key and salt as IKE or a configuration file hands them over.
+//! - [`port`]: the trait [`Aead`], what it works on ([`Op`], [`AhOp`]), and what it answers
+//!   ([`Status`]).
+//! - [`algorithm`]: [`Algorithm`], what there is for ESP and AH ([`Protocol`]), and its lengths.
+//! - [`keyword`]: from a keyword to an algorithm, or why not.
+//! - [`keymat`]: [`Keymat`], keys and salt as IKE or a configuration file hands them over.
+//! - `ah`: the shape of an AH packet.
 //! - [`rustcrypto`]: [`RustCrypto`], the portable provider.
 //! - `vaes`: `Vaes`, the provider for x86-64 with AVX-512, VAES and VPCLMULQDQ.
 //! - [`audit`]: [`Audit`], a provider around a provider that panics on nonce reuse, for tests.
 //! - [`provider`]: [`Provider`], the fastest of them that the machine at hand runs.
+//! - [`self_test`]: what a provider must get right before it is used.
 //! - `prefetch`: asking for a key ahead of its use.
 //!
 //! Unsafe code is in `prefetch` and `vaes` alone.
 
 #![deny(unsafe_code)]
 
+mod ah;
 pub mod algorithm;
 pub mod audit;
 pub mod keymat;
+pub mod keyword;
 pub mod port;
 mod prefetch;
 pub mod provider;
 pub mod rustcrypto;
+pub mod self_test;
 #[cfg(target_arch = "x86_64")]
 pub mod vaes;
 
 pub use algorithm::Algorithm;
-pub use algorithm::AlgorithmError;
+pub use algorithm::Protocol;
 pub use audit::Audit;
 pub use audit::AuditKey;
 pub use keymat::Keymat;
 pub use keymat::KeymatError;
+pub use keyword::AlgorithmError;
+pub use keyword::Refusal;
 pub use port::Aead;
+pub use port::AhOp;
 pub use port::ICV_LEN;
 pub use port::IV_AT;
 pub use port::KeyError;
@@ -45,6 +55,7 @@ pub use provider::ProviderKey;
 pub use provider::Selection;
 pub use rustcrypto::RustCrypto;
 pub use rustcrypto::RustCryptoKey;
+pub use self_test::SelfTestError;
 #[cfg(target_arch = "x86_64")]
 pub use vaes::Vaes;
 #[cfg(target_arch = "x86_64")]

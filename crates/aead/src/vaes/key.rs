@@ -14,7 +14,7 @@ use std::fmt;
 use zeroize::Zeroize;
 use zeroize::Zeroizing;
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::AesSize;
 use crate::algorithm::SALT_LEN;
 use crate::port::TEXT_AT;
 use crate::prefetch::LINE;
@@ -32,7 +32,7 @@ pub struct VaesKey {
     /// As in memory. Shorter schedules leave the last ones zero.
     round_keys: [__m128i; ROUND_KEYS],
     salt: [u8; SALT_LEN],
-    algorithm: Algorithm,
+    size: AesSize,
 }
 
 const _: () = assert!(size_of::<VaesKey>() == 9 * LINE);
@@ -43,12 +43,12 @@ const KEYS_192: usize = 13;
 const KEYS_256: usize = 15;
 
 impl VaesKey {
-    /// Expands `key`, which has the length of the algorithm's.
+    /// Expands `key`, which has the length of `size`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-    pub(super) fn new(algorithm: Algorithm, key: &[u8], salt: [u8; SALT_LEN]) -> VaesKey {
+    pub(super) fn new(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> VaesKey {
         let zero = _mm_setzero_si128();
         let round_keys = expand(key);
-        let mut new = VaesKey { powers: [zero; POWERS], round_keys: *round_keys, salt, algorithm };
+        let mut new = VaesKey { powers: [zero; POWERS], round_keys: *round_keys, salt, size };
         let hash_key = Zeroizing::new(new.hash_key());
         let first = kernel::block(kernel::times_inverse_x(*hash_key));
         let mut power = first;
@@ -63,10 +63,10 @@ impl VaesKey {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     #[inline]
     pub(super) fn seal(&self, start: Start, packet: &mut [u8]) {
-        match self.algorithm {
-            Algorithm::Aes128Gcm16 => kernel::seal::<KEYS_128>(&self.schedule(), start, packet),
-            Algorithm::Aes192Gcm16 => kernel::seal::<KEYS_192>(&self.schedule(), start, packet),
-            Algorithm::Aes256Gcm16 => kernel::seal::<KEYS_256>(&self.schedule(), start, packet),
+        match self.size {
+            AesSize::Aes128 => kernel::seal::<KEYS_128>(&self.schedule(), start, packet),
+            AesSize::Aes192 => kernel::seal::<KEYS_192>(&self.schedule(), start, packet),
+            AesSize::Aes256 => kernel::seal::<KEYS_256>(&self.schedule(), start, packet),
         }
     }
 
@@ -74,10 +74,10 @@ impl VaesKey {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     #[inline]
     pub(super) fn open(&self, start: Start, packet: &mut [u8]) -> bool {
-        match self.algorithm {
-            Algorithm::Aes128Gcm16 => kernel::open::<KEYS_128>(&self.schedule(), start, packet),
-            Algorithm::Aes192Gcm16 => kernel::open::<KEYS_192>(&self.schedule(), start, packet),
-            Algorithm::Aes256Gcm16 => kernel::open::<KEYS_256>(&self.schedule(), start, packet),
+        match self.size {
+            AesSize::Aes128 => kernel::open::<KEYS_128>(&self.schedule(), start, packet),
+            AesSize::Aes192 => kernel::open::<KEYS_192>(&self.schedule(), start, packet),
+            AesSize::Aes256 => kernel::open::<KEYS_256>(&self.schedule(), start, packet),
         }
     }
 
@@ -112,10 +112,10 @@ impl VaesKey {
     /// H, reflected: the encrypted zero block (SP 800-38D section 7.1).
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     fn hash_key(&self) -> u128 {
-        let block = match self.algorithm {
-            Algorithm::Aes128Gcm16 => kernel::encrypt_zeroes(self.keys::<KEYS_128>()),
-            Algorithm::Aes192Gcm16 => kernel::encrypt_zeroes(self.keys::<KEYS_192>()),
-            Algorithm::Aes256Gcm16 => kernel::encrypt_zeroes(self.keys::<KEYS_256>()),
+        let block = match self.size {
+            AesSize::Aes128 => kernel::encrypt_zeroes(self.keys::<KEYS_128>()),
+            AesSize::Aes192 => kernel::encrypt_zeroes(self.keys::<KEYS_192>()),
+            AesSize::Aes256 => kernel::encrypt_zeroes(self.keys::<KEYS_256>()),
         };
         kernel::integer(block).swap_bytes()
     }
@@ -193,8 +193,10 @@ mod tests {
     use std::mem::ManuallyDrop;
 
     use super::*;
+    use crate::algorithm::Algorithm;
     use crate::keymat::Keymat;
     use crate::port::Aead;
+    use crate::provider::ProviderKey;
     use crate::vaes::Vaes;
 
     /// `None`, loudly, when the CPU has not the instructions.
@@ -205,7 +207,10 @@ mod tests {
         };
         let mut octets = hex::decode(key).unwrap();
         octets.extend([0; SALT_LEN]);
-        Some(vaes.key(algorithm, &Keymat::new(octets)).unwrap())
+        match vaes.key(algorithm, &Keymat::new(octets)).unwrap() {
+            ProviderKey::Vaes(context) => Some(context),
+            ProviderKey::RustCrypto(_) => panic!("{algorithm} has a kernel"),
+        }
     }
 
     fn integer(block: __m128i) -> u128 {

@@ -8,6 +8,9 @@
 //! - `kernel`: AES-GCM of one packet, the mathematics and the loads and stores.
 //! - `key`: the context of an SA.
 //!
+//! The kernels are for AES-GCM with IV and a 16-octet ICV. Keys of all other algorithms are those
+//! of the portable provider, which works on their packets, in the same batch.
+//!
 //! The ICV is verified before anything is decrypted, so that a forged text stays ciphertext.
 //! Packets are worked on one at a time, in order; key contexts are fetched some packets ahead.
 
@@ -19,9 +22,10 @@ mod key;
 use zeroize::Zeroizing;
 
 use crate::algorithm::Algorithm;
+use crate::algorithm::Method;
 use crate::keymat::Keymat;
 use crate::port::Aead;
-use crate::port::Holds;
+use crate::port::AhOp;
 use crate::port::ICV_LEN;
 use crate::port::KeyError;
 use crate::port::MIN_ESP_LEN;
@@ -32,6 +36,9 @@ use crate::port::Verified;
 use crate::prefetch::prefetch;
 use crate::prefetch::prefetch_first;
 use crate::prefetch::prefetch_later;
+use crate::provider::ProviderKey;
+use crate::rustcrypto::RustCrypto;
+use crate::rustcrypto::RustCryptoKey;
 
 pub use key::VaesKey;
 
@@ -63,69 +70,68 @@ impl Vaes {
         )
         .collect()
     }
-
-    /// [`Aead::seal`] for all keys that hold one of this provider's.
-    pub(crate) fn seal_held<K: Holds<VaesKey>>(self, ops: &mut [Op<'_, K>]) {
-        // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
-        // time only.
-        unsafe { seal_batch(ops) }
-    }
-
-    /// [`Aead::open`] for all keys that hold one of this provider's.
-    pub(crate) fn open_held<K: Holds<VaesKey>>(
-        self,
-        ops: &mut [Op<'_, K>],
-        statuses: &mut [Status],
-    ) {
-        assert!(statuses.len() >= ops.len(), "a status for each packet");
-        // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
-        // time only.
-        unsafe { open_batch(ops, statuses) }
-    }
 }
 
 impl Aead for Vaes {
-    type Key = VaesKey;
+    type Key = ProviderKey;
 
     fn name(&self) -> &'static str {
         "vaes-avx512"
     }
 
-    fn key(&self, algorithm: Algorithm, keymat: &Keymat) -> Result<VaesKey, KeyError> {
-        let wrong_length =
-            || KeyError { algorithm, expected: algorithm.keymat_len(), given: keymat.len() };
-        let (key, salt) = keymat.split().ok_or_else(wrong_length)?;
-        if key.len() != algorithm.key_len() {
-            return Err(wrong_length());
-        }
+    fn key(&self, algorithm: Algorithm, keymat: &Keymat) -> Result<ProviderKey, KeyError> {
+        let Method::Gcm(size, ICV_LEN) = algorithm.method() else {
+            return RustCrypto.key(algorithm, keymat).map(ProviderKey::RustCrypto);
+        };
+        let parts = keymat.parts(algorithm)?;
         // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
         // time only.
-        Ok(unsafe { VaesKey::new(algorithm, key, salt) })
+        Ok(ProviderKey::Vaes(unsafe { VaesKey::new(size, parts.key, parts.salt) }))
     }
 
-    /// Asks for the whole context. Not needed ahead of [`Aead::seal`] and [`Aead::open`], which do
-    /// the same for the packets of their batch.
+    /// Asks for the whole context, without a look at which it is: that would have to wait for it.
+    /// Not needed ahead of [`Aead::seal`] and [`Aead::open`], which do the same for the packets of
+    /// their batch.
     #[inline]
-    fn prefetch(&self, key: &VaesKey, _len: usize) {
+    fn prefetch(&self, key: &ProviderKey, _len: usize) {
         prefetch(key);
     }
 
-    fn seal(&mut self, ops: &mut [Op<'_, VaesKey>]) {
-        self.seal_held(ops);
+    fn seal(&mut self, ops: &mut [Op<'_, ProviderKey>]) {
+        // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
+        // time only.
+        unsafe { seal_batch(ops) }
     }
 
-    fn open(&mut self, ops: &mut [Op<'_, VaesKey>], statuses: &mut [Status]) {
-        self.open_held(ops, statuses);
+    fn open(&mut self, ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
+        assert!(statuses.len() >= ops.len(), "a status for each packet");
+        // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
+        // time only.
+        unsafe { open_batch(ops, statuses) }
+    }
+
+    fn seal_ah(&mut self, op: AhOp<'_, ProviderKey>) {
+        RustCrypto.seal_ah(op.portable());
+    }
+
+    fn open_ah(&mut self, op: AhOp<'_, ProviderKey>) -> Status {
+        RustCrypto.open_ah(op.portable())
     }
 
     /// In a copy that has a header in front of the text, as the kernels want it.
     fn seal_general(
         &mut self,
-        key: &VaesKey,
+        key: &ProviderKey,
         nonce: &[u8; 12],
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) {
+        let key = match key {
+            ProviderKey::Vaes(key) => key,
+            ProviderKey::RustCrypto(key) => {
+                return RustCrypto.seal_general(key, nonce, aad, text_and_icv);
+            }
+        };
         assert!(text_and_icv.len() >= ICV_LEN, "room for the ICV");
         let mut packet = behind_a_header(text_and_icv);
         // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
@@ -137,11 +143,17 @@ impl Aead for Vaes {
     /// In a copy that has a header in front of the text, as the kernels want it.
     fn open_general(
         &mut self,
-        key: &VaesKey,
+        key: &ProviderKey,
         nonce: &[u8; 12],
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) -> bool {
+        let key = match key {
+            ProviderKey::Vaes(key) => key,
+            ProviderKey::RustCrypto(key) => {
+                return RustCrypto.open_general(key, nonce, aad, text_and_icv);
+            }
+        };
         if text_and_icv.len() < ICV_LEN {
             return false;
         }
@@ -159,41 +171,63 @@ fn behind_a_header(text_and_icv: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-fn seal_batch<K: Holds<VaesKey>>(ops: &mut [Op<'_, K>]) {
+fn seal_batch(ops: &mut [Op<'_, ProviderKey>]) {
     prefetch_first(ops);
     for at in 0..ops.len() {
         prefetch_later(ops, at);
         let op = &mut ops[at];
+        let key = match op.key {
+            ProviderKey::Vaes(key) => key,
+            ProviderKey::RustCrypto(key) => {
+                seal_portable(key, op.esn_high, op.esp);
+                continue;
+            }
+        };
         assert!(op.esp.len() >= MIN_ESP_LEN, "room for header and ICV");
         let header = op.esp.first_chunk().expect("the length was checked");
-        let key = op.key.held();
         key.seal(key.start(header, op.esn_high), op.esp);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-fn open_batch<K: Holds<VaesKey>>(ops: &mut [Op<'_, K>], statuses: &mut [Status]) {
+fn open_batch(ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
     prefetch_first(ops);
     for (at, status) in (0..ops.len()).zip(statuses) {
         prefetch_later(ops, at);
-        *status = open_one(&mut ops[at]);
+        let op = &mut ops[at];
+        let authentic = match op.key {
+            ProviderKey::Vaes(key) => open_one(key, op.esn_high, op.esp),
+            ProviderKey::RustCrypto(key) => open_portable(key, op.esn_high, op.esp),
+        };
+        *status = match authentic {
+            true => Status::Authentic(Verified::new()),
+            false => Status::Forged,
+        };
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn open_one<K: Holds<VaesKey>>(op: &mut Op<'_, K>) -> Status {
-    let Some(header) = op.esp.first_chunk() else {
-        return Status::Forged;
+fn open_one(key: &VaesKey, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
+    let Some(header) = esp.first_chunk() else {
+        return false;
     };
-    if op.esp.len() < MIN_ESP_LEN {
-        return Status::Forged;
+    if esp.len() < MIN_ESP_LEN {
+        return false;
     }
-    let key = op.key.held();
-    match key.open(key.start(header, op.esn_high), op.esp) {
-        true => Status::Authentic(Verified::new()),
-        false => Status::Forged,
-    }
+    key.open(key.start(header, esn_high), esp)
+}
+
+/// A call, so that the loop over a batch stays small.
+#[inline(never)]
+fn seal_portable(key: &RustCryptoKey, esn_high: Option<u32>, esp: &mut [u8]) {
+    key.seal(esn_high, esp);
+}
+
+/// A call, so that the loop over a batch stays small.
+#[inline(never)]
+fn open_portable(key: &RustCryptoKey, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
+    key.open(esn_high, esp)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]

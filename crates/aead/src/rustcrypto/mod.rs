@@ -1,13 +1,24 @@
-//! The portable provider: the `aes-gcm` crate, on any CPU.
+//! The portable provider: crates of the RustCrypto project, on any CPU.
 //!
-//! Safe Rust and well reviewed, so also what faster providers are compared with. `aes-gcm` finds
-//! AES, VAES and carry-less multiply instructions at run time and has constant-time code for CPUs
-//! without; it verifies the ICV before it decrypts, so that a forged text stays ciphertext. Its
-//! "zeroize" feature wipes contexts when they are dropped, and the copies of the hash key it makes
-//! for each packet.
+//! Safe Rust and well reviewed, so also what faster providers are compared with. The crates find
+//! AES, VAES, carry-less multiply and SHA instructions at run time and have constant-time code for
+//! CPUs without. The ICV is verified before anything is decrypted, so that a forged text stays
+//! ciphertext. Their "zeroize" features wipe contexts when they are dropped, and the copies of them
+//! that are made for a packet.
+//!
+//! - here: AES-GCM with IV and a 16-octet ICV, by `aes-gcm`, its context in line.
+//! - `suite`: all other algorithms, and AH.
+//! - `gcm`, `cbc`, `hmac`: the pieces of those.
+//! - `tag`: an ICV to be written or compared.
 //!
 //! Packets are worked on one at a time, in order. What the batch is good for: key contexts are
 //! fetched some packets ahead, since with thousands of SAs they are in no near cache.
+
+mod cbc;
+mod gcm;
+mod hmac;
+mod suite;
+mod tag;
 
 use std::fmt;
 
@@ -20,11 +31,14 @@ use aes_gcm::aes::Aes256Enc;
 use aes_gcm::aes::cipher::consts::U12;
 use zeroize::Zeroize;
 
+use crate::algorithm::AesSize;
 use crate::algorithm::Algorithm;
+use crate::algorithm::Method;
 use crate::algorithm::SALT_LEN;
 use crate::keymat::Keymat;
 use crate::port::Aad;
 use crate::port::Aead;
+use crate::port::AhOp;
 use crate::port::Holds;
 use crate::port::ICV_LEN;
 use crate::port::KeyError;
@@ -37,8 +51,9 @@ use crate::prefetch::LINE;
 use crate::prefetch::prefetch;
 use crate::prefetch::prefetch_first;
 use crate::prefetch::prefetch_later;
+use crate::rustcrypto::suite::Suite;
 
-/// AES-GCM by the `aes-gcm` crate.
+/// All algorithms, by the crates of RustCrypto.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RustCrypto;
 
@@ -59,11 +74,7 @@ impl RustCrypto {
         for at in 0..ops.len() {
             prefetch_later(ops, at);
             let op = &mut ops[at];
-            let key = op.key.held();
-            let (header, text, icv) = split(op.esp).expect("room for header and ICV");
-            let nonce = nonce_of(key.salt, header);
-            let aad = Aad::of(header, op.esn_high);
-            *icv = key.cipher.seal(&nonce, aad.as_bytes(), text);
+            op.key.held().seal(op.esn_high, op.esp);
         }
     }
 
@@ -77,7 +88,8 @@ impl RustCrypto {
         prefetch_first(ops);
         for at in 0..ops.len() {
             prefetch_later(ops, at);
-            statuses[at] = open_one(&mut ops[at]);
+            let op = &mut ops[at];
+            statuses[at] = status(op.key.held().open(op.esn_high, op.esp));
         }
     }
 }
@@ -90,11 +102,12 @@ impl Aead for RustCrypto {
     }
 
     fn key(&self, algorithm: Algorithm, keymat: &Keymat) -> Result<RustCryptoKey, KeyError> {
-        let wrong_length =
-            || KeyError { algorithm, expected: algorithm.keymat_len(), given: keymat.len() };
-        let (key, salt) = keymat.split().ok_or_else(wrong_length)?;
-        let cipher = Cipher::new(algorithm, key).ok_or_else(wrong_length)?;
-        Ok(RustCryptoKey { cipher, salt })
+        let parts = keymat.parts(algorithm)?;
+        let cipher = match algorithm.method() {
+            Method::Gcm(size, ICV_LEN) => Cipher::new(size, parts.key),
+            _ => Cipher::Suite(Box::new(Suite::new(algorithm, keymat, parts))),
+        };
+        Ok(RustCryptoKey { cipher, salt: parts.salt })
     }
 
     /// Asks for the whole context: every packet needs all of it. Not needed ahead of
@@ -112,6 +125,14 @@ impl Aead for RustCrypto {
         self.open_held(ops, statuses);
     }
 
+    fn seal_ah(&mut self, op: AhOp<'_, RustCryptoKey>) {
+        op.key.suite().seal_ah(op.key.salt, op);
+    }
+
+    fn open_ah(&mut self, op: AhOp<'_, RustCryptoKey>) -> Status {
+        status(op.key.suite().open_ah(op.key.salt, op))
+    }
+
     fn seal_general(
         &mut self,
         key: &RustCryptoKey,
@@ -119,6 +140,9 @@ impl Aead for RustCrypto {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) {
+        if let Cipher::Suite(suite) = &key.cipher {
+            return suite.seal_general(nonce, aad, text_and_icv);
+        }
         let (text, icv) = text_and_icv.split_last_chunk_mut().expect("room for the ICV");
         *icv = key.cipher.seal(nonce, aad, text);
     }
@@ -130,6 +154,9 @@ impl Aead for RustCrypto {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) -> bool {
+        if let Cipher::Suite(suite) = &key.cipher {
+            return suite.open_general(nonce, aad, text_and_icv);
+        }
         match text_and_icv.split_last_chunk_mut() {
             None => false,
             Some((text, icv)) => key.cipher.open(nonce, aad, text, icv),
@@ -137,17 +164,46 @@ impl Aead for RustCrypto {
     }
 }
 
-#[inline(always)]
-fn open_one<K: Holds<RustCryptoKey>>(op: &mut Op<'_, K>) -> Status {
-    let key = op.key.held();
-    let Some((header, text, icv)) = split(op.esp) else {
-        return Status::Forged;
-    };
-    let nonce = nonce_of(key.salt, header);
-    let aad = Aad::of(header, op.esn_high);
-    match key.cipher.open(&nonce, aad.as_bytes(), text, icv) {
+fn status(authentic: bool) -> Status {
+    match authentic {
         true => Status::Authentic(Verified::new()),
         false => Status::Forged,
+    }
+}
+
+impl RustCryptoKey {
+    /// One packet of [`Aead::seal`].
+    #[inline(always)]
+    pub(crate) fn seal(&self, esn_high: Option<u32>, esp: &mut [u8]) {
+        if let Cipher::Suite(suite) = &self.cipher {
+            return suite.seal(self.salt, esn_high, esp);
+        }
+        let (header, text, icv) = split(esp).expect("room for header and ICV");
+        let nonce = nonce_of(self.salt, header);
+        let aad = Aad::of(header, esn_high);
+        *icv = self.cipher.seal(&nonce, aad.as_bytes(), text);
+    }
+
+    /// One packet of [`Aead::open`]: whether it is authentic.
+    #[inline(always)]
+    pub(crate) fn open(&self, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
+        if let Cipher::Suite(suite) = &self.cipher {
+            return suite.open(self.salt, esn_high, esp);
+        }
+        let Some((header, text, icv)) = split(esp) else {
+            return false;
+        };
+        let nonce = nonce_of(self.salt, header);
+        let aad = Aad::of(header, esn_high);
+        self.cipher.open(&nonce, aad.as_bytes(), text, icv)
+    }
+
+    /// Of the algorithms, those of AH are among the ones that have a suite.
+    fn suite(&self) -> &Suite {
+        match &self.cipher {
+            Cipher::Suite(suite) => suite,
+            _ => panic!("the key of an ESP SA"),
+        }
     }
 }
 
@@ -166,23 +222,28 @@ impl fmt::Debug for RustCryptoKey {
 
 type Gcm<Aes> = AesGcm<Aes, U12>;
 
-/// In line and not boxed: a box would be one more dependent read. GCM never decrypts with AES, so
-/// the contexts hold the encryption key schedule alone.
+/// AES-GCM in line and not boxed: a box would be one more dependent read. GCM never decrypts with
+/// AES, so the contexts hold the encryption key schedule alone.
 enum Cipher {
     Aes128(Gcm<Aes128Enc>),
     Aes192(Gcm<Aes192Enc>),
     Aes256(Gcm<Aes256Enc>),
+    /// Everything else, which has functions of its own.
+    Suite(Box<Suite>),
 }
 
+const NOT_GCM: &str = "a suite was looked for first";
+
 impl Cipher {
-    /// `None` when the key has not the length of the algorithm's.
-    fn new(algorithm: Algorithm, key: &[u8]) -> Option<Cipher> {
-        match algorithm {
-            Algorithm::Aes128Gcm16 => Gcm::new_from_slice(key).map(Cipher::Aes128),
-            Algorithm::Aes192Gcm16 => Gcm::new_from_slice(key).map(Cipher::Aes192),
-            Algorithm::Aes256Gcm16 => Gcm::new_from_slice(key).map(Cipher::Aes256),
+    /// # Panics
+    /// When the key has not the length of `size`.
+    fn new(size: AesSize, key: &[u8]) -> Cipher {
+        match size {
+            AesSize::Aes128 => Gcm::new_from_slice(key).map(Cipher::Aes128),
+            AesSize::Aes192 => Gcm::new_from_slice(key).map(Cipher::Aes192),
+            AesSize::Aes256 => Gcm::new_from_slice(key).map(Cipher::Aes256),
         }
-        .ok()
+        .expect("the length of key material was checked")
     }
 
     #[inline(always)]
@@ -192,6 +253,7 @@ impl Cipher {
             Cipher::Aes128(gcm) => gcm.encrypt_inout_detached(nonce, aad, text),
             Cipher::Aes192(gcm) => gcm.encrypt_inout_detached(nonce, aad, text),
             Cipher::Aes256(gcm) => gcm.encrypt_inout_detached(nonce, aad, text),
+            Cipher::Suite(_) => unreachable!("{NOT_GCM}"),
         };
         icv.expect("a packet is far shorter than the limit of GCM, 64 GiB").into()
     }
@@ -203,6 +265,7 @@ impl Cipher {
             Cipher::Aes128(gcm) => gcm.decrypt_inout_detached(nonce, aad, text, icv),
             Cipher::Aes192(gcm) => gcm.decrypt_inout_detached(nonce, aad, text, icv),
             Cipher::Aes256(gcm) => gcm.decrypt_inout_detached(nonce, aad, text, icv),
+            Cipher::Suite(_) => unreachable!("{NOT_GCM}"),
         }
         .is_ok()
     }
