@@ -24,6 +24,7 @@ use culvert_spd::Group;
 use culvert_spd::Policy;
 use culvert_spd::Selector;
 use culvert_spd::Spd;
+use culvert_spd::Upper;
 use culvert_wire::esp;
 use culvert_wire::ethernet;
 use culvert_wire::ethernet::Mac;
@@ -83,13 +84,19 @@ fn policy(criterion: &mut Criterion) {
     for count in [1u32, 10_000] {
         let host = |number: u32| Ipv4Addr::from(0x0a80_0000 + number);
         let source = Ipv4Addr::new(10, 0, 0, 1);
-        let policy = |number| Policy {
-            selector: Selector { source: ipnet(source), destination: ipnet(host(number)) },
-            action: Action::Protect(Group(number)),
+        let policy = |number| {
+            let selector = Selector::between(ipnet(source), ipnet(host(number)));
+            Policy::new(selector.expect("one family"), Action::Protect(Group(number)))
         };
-        let spd = Spd { outbound: (0..count).map(policy).collect(), inbound: Vec::new() };
+        let spd = Spd { outbound: (0..count).map(policy).collect(), ..Spd::default() };
         let compiled = spd.compile();
-        let flow = Flow { source: source.into(), destination: host(count - 1).into() };
+        let addresses = ip::Addresses {
+            is_v4: true,
+            source: source.to_bits().into(),
+            destination: host(count - 1).to_bits().into(),
+        };
+        let upper = Upper::Ports { source: 1, destination: 2 };
+        let flow = Flow { addresses, protocol: ip::PROTOCOL_UDP, upper };
         group.bench_function(BenchmarkId::new("outbound", count), |bencher| {
             bencher.iter(|| compiled.outbound(black_box(&flow)));
         });
