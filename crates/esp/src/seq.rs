@@ -35,17 +35,26 @@ pub enum SeqError {
 #[derive(Debug)]
 pub struct Sequence {
     last: u64,
+    /// Where spending a number needs a look: the ceiling, or the low mark before it.
+    stop: u64,
     ceiling: u64,
     end: u64,
+    low_at: u64,
+    low: bool,
+    exhausted: bool,
+    untold: bool,
 }
 
 impl Sequence {
     /// A counter whose last number used is `last`; 0 for a fresh SA. There is no lease: the ceiling
-    /// is the end of the number space.
+    /// is the end of the number space. The reserve is a quarter of the space.
     #[must_use]
     pub fn new(esn: bool, last: u64) -> Sequence {
         let end = Sequence::end_of(esn);
-        Sequence { last, ceiling: end, end }
+        let low_at = end - end / 4;
+        let stop = low_at;
+        let (low, exhausted, untold) = (false, false, false);
+        Sequence { last, stop, ceiling: end, end, low_at, low, exhausted, untold }
     }
 
     /// The last number there is.
@@ -69,6 +78,18 @@ impl Sequence {
     /// Sets the highest number that may be used before the next call, at most the end of the space.
     pub fn set_ceiling(&mut self, ceiling: u64) {
         self.ceiling = ceiling.min(self.end);
+        self.set_stop();
+    }
+
+    /// Sets how many numbers before the end of the space the counter [is low](Self::is_low): as
+    /// many as are spent while a successor is made, and more.
+    pub fn set_reserve(&mut self, reserve: u64) {
+        self.low_at = self.end.saturating_sub(reserve);
+        self.set_stop();
+    }
+
+    fn set_stop(&mut self) {
+        self.stop = if self.low { self.ceiling } else { self.ceiling.min(self.low_at) };
     }
 
     /// True when a higher ceiling would allow more numbers.
@@ -83,18 +104,61 @@ impl Sequence {
         self.ceiling.saturating_sub(self.last)
     }
 
+    /// The reserve was touched: the SA needs a successor soon.
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        self.low
+    }
+
+    /// A number was asked for beyond the last there is (RFC 4303 section 3.3.3).
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// [`is_low`](Self::is_low) or [`is_exhausted`](Self::is_exhausted) became true since
+    /// [`take_news`](Self::take_news).
+    #[inline]
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.untold
+    }
+
+    /// [`has_news`](Self::has_news), and false the next time.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.untold)
+    }
+
     /// Spends the next number: the last one plus 1, the first being 1.
     ///
     /// # Errors
-    /// At the end of the number space, or of the lease.
+    /// At the end of the number space, whether or not the receiver has anti-replay; or at that of
+    /// the lease.
     #[inline]
     pub fn next_seq(&mut self) -> Result<SeqNo, SeqError> {
-        if self.last >= self.ceiling {
-            let exhausted = self.last >= self.end;
-            return Err(if exhausted { SeqError::Exhausted } else { SeqError::Lease });
+        if self.last >= self.stop {
+            self.look()?;
         }
         self.last += 1;
         Ok(SeqNo(self.last))
+    }
+
+    #[cold]
+    fn look(&mut self) -> Result<(), SeqError> {
+        if self.last >= self.low_at && !self.low {
+            self.low = true;
+            self.untold = true;
+            self.set_stop();
+        }
+        if self.last < self.ceiling {
+            return Ok(());
+        }
+        if self.last < self.end {
+            return Err(SeqError::Lease);
+        }
+        self.untold |= !self.exhausted;
+        self.exhausted = true;
+        Err(SeqError::Exhausted)
     }
 }
 
@@ -134,5 +198,63 @@ mod tests {
         assert_eq!(sequence.ceiling(), u64::from(u32::MAX));
         assert!(!sequence.can_grow());
         assert_eq!(spend(&mut sequence), Ok(12));
+    }
+
+    /// E03, E05: a counter knows nothing of the receiver's window: with anti-replay off it is
+    /// refused too, as a second round would use nonces twice.
+    #[test]
+    fn refuses_without_anti_replay_too() {
+        let mut sequence = Sequence::new(false, u64::from(u32::MAX) - 2);
+        let spent: Vec<_> = (0..1000).filter_map(|_| spend(&mut sequence).ok()).collect();
+        assert_eq!(spent, [0xffff_fffe, 0xffff_ffff]);
+        assert!(sequence.is_exhausted());
+    }
+
+    /// The low mark is told once, long before the end, and the end once.
+    #[test]
+    fn low_is_told_once_before_the_end() {
+        let end = u64::from(u32::MAX);
+        let mut sequence = Sequence::new(false, end - 8);
+        sequence.set_reserve(5);
+        let mut news = Vec::new();
+        for _ in 0..20 {
+            let spent = spend(&mut sequence);
+            if sequence.has_news() {
+                assert!(sequence.take_news() && !sequence.has_news());
+                news.push((spent, sequence.is_low(), sequence.is_exhausted()));
+            }
+        }
+        let expected = [(Ok(end - 4), true, false), (Err(SeqError::Exhausted), true, true)];
+        assert_eq!(news, expected);
+    }
+
+    /// Unless told otherwise, a quarter of the numbers is the reserve, at either width.
+    #[test]
+    fn reserve_is_a_quarter() {
+        for (esn, bits) in [(false, 32), (true, 64)] {
+            let low_at = 3u64 << (bits - 2);
+            let mut sequence = Sequence::new(esn, low_at - 2);
+            assert!((0..2).all(|_| spend(&mut sequence).is_ok() && !sequence.is_low()), "{bits}");
+            assert_eq!(spend(&mut sequence), Ok(low_at + 1));
+            assert!(sequence.is_low(), "{bits}");
+        }
+    }
+
+    /// E21: the low mark and the lease do not disturb each other: a lease below, at and above it.
+    #[test]
+    fn lease_and_low_mark() {
+        let end = u64::from(u32::MAX);
+        let mut sequence = Sequence::new(false, end - 10);
+        sequence.set_reserve(5);
+        let mut low = Vec::new();
+        for ceiling in [end - 7, end - 5, end - 2, end] {
+            sequence.set_ceiling(ceiling);
+            while let Ok(seq) = spend(&mut sequence) {
+                assert!(seq <= ceiling);
+                low.push(sequence.is_low());
+            }
+            assert_eq!((sequence.last(), sequence.remaining()), (ceiling, 0));
+        }
+        assert_eq!(low, [false, false, false, false, false, true, true, true, true, true]);
     }
 }

@@ -6,11 +6,15 @@ pub const FIXED_LEN: usize = 2;
 /// Alignment of the end of the trailer (RFC 4303 section 2.4), also for algorithms without blocks.
 pub const ALIGNMENT: usize = 4;
 
-/// Octets of padding that `payload_len` octets of payload need.
+/// Most octets of padding that one octet can tell (RFC 4303 section 2.5).
+pub const PAD_LEN_MAX: usize = 255;
+
+/// Octets of padding that `payload_len` octets of payload need so that the text ends on a multiple
+/// of `block` octets, a power of two.
 #[inline]
 #[must_use]
-pub const fn pad_len(payload_len: usize) -> usize {
-    (payload_len + FIXED_LEN).next_multiple_of(ALIGNMENT) - payload_len - FIXED_LEN
+pub const fn pad_len(payload_len: usize, block: usize) -> usize {
+    (payload_len + FIXED_LEN).wrapping_neg() & (block - 1)
 }
 
 /// Writes padding (1, 2, 3, ..), pad length and next header; `out` is `pad_len + FIXED_LEN` octets.
@@ -27,32 +31,61 @@ pub fn emit(out: &mut [u8], next_header: u8) {
     *fixed = [pad_len, next_header];
 }
 
-/// Why a decrypted packet's trailer is wrong. The packet was authentic: its sender is broken.
+/// What a receiver does about the content of padding (RFC 4303 section 2.4: it SHOULD inspect it).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PaddingCheck {
+    /// Other padding than 1, 2, 3, .. is an error.
+    #[default]
+    Strict,
+    /// It is reported, and the packet goes on.
+    Count,
+    /// Nobody looks.
+    Off,
+}
+
+/// What the trailer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trailer {
+    /// Octets of payload in front of the padding, traffic flow confidentiality padding included.
+    pub payload_len: usize,
+    /// Protocol of the payload.
+    pub next_header: u8,
+    /// The padding is not 1, 2, 3, ..: only with [`PaddingCheck::Count`].
+    pub padding_wrong: bool,
+}
+
+/// Why a decrypted packet's trailer is wrong. The packet was authentic: its sender is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrailerError {
     /// The pad length is larger than what there is.
+    #[error("pad length beyond the text")]
     PadLength,
     /// The padding is not 1, 2, 3, ..
+    #[error("padding is not 1, 2, 3, ..")]
     Padding,
 }
 
-/// Splits decrypted text into the length of its payload and the next header.
+/// Splits decrypted text into payload, padding and next header.
 ///
 /// # Errors
-/// When the pad length exceeds the text, or the padding is not the default one (RFC 4303 section
-/// 2.4: the receiver SHOULD inspect it).
+/// When the pad length exceeds the text, or `check` is strict and the padding not the default one.
 #[inline]
-pub fn strip(text: &[u8]) -> Result<(usize, u8), TrailerError> {
+pub fn strip(text: &[u8], check: PaddingCheck) -> Result<Trailer, TrailerError> {
     let Some((rest, &[pad_len, next_header])) = text.split_last_chunk::<FIXED_LEN>() else {
         return Err(TrailerError::PadLength);
     };
     let Some(payload_len) = rest.len().checked_sub(usize::from(pad_len)) else {
         return Err(TrailerError::PadLength);
     };
-    if rest[payload_len..].iter().zip(1..=u8::MAX).any(|(&octet, expected)| octet != expected) {
-        return Err(TrailerError::Padding);
+    let mut padding_wrong = false;
+    if check != PaddingCheck::Off {
+        let mut pad = rest[payload_len..].iter().enumerate();
+        padding_wrong = pad.any(|(at, &octet)| usize::from(octet) != at + 1);
+        if padding_wrong && check == PaddingCheck::Strict {
+            return Err(TrailerError::Padding);
+        }
     }
-    Ok((payload_len, next_header))
+    Ok(Trailer { payload_len, next_header, padding_wrong })
 }
 
 #[cfg(test)]
@@ -62,38 +95,89 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// E07, E08, E09: any payload is padded with 1, 2, 3 to end on 4 octets, and strips again.
+        /// E07, E08, E09: any payload is padded with 1, 2, 3 to end on a block, and strips again.
         #[test]
-        fn round_trip(payload in proptest::collection::vec(any::<u8>(), 0..1600), next: u8) {
-            let pad = pad_len(payload.len());
-            prop_assert!(pad < ALIGNMENT);
+        fn round_trip(
+            payload in proptest::collection::vec(any::<u8>(), 0..1600),
+            next: u8,
+            block in prop_oneof![Just(4usize), Just(8), Just(16)],
+        ) {
+            let pad = pad_len(payload.len(), block);
+            prop_assert!(pad < block);
             let mut text = payload.clone();
             text.resize(payload.len() + pad + FIXED_LEN, 0);
             emit(&mut text[payload.len()..], next);
-            prop_assert_eq!(text.len() % ALIGNMENT, 0);
-            prop_assert_eq!(strip(&text), Ok((payload.len(), next)));
-            prop_assert_eq!(&text[payload.len()..text.len() - 2], &[1, 2, 3][..pad]);
+            prop_assert_eq!(text.len() % block, 0);
+            let payload_len = payload.len();
+            let trailer = Trailer { payload_len, next_header: next, padding_wrong: false };
+            for check in [PaddingCheck::Strict, PaddingCheck::Count, PaddingCheck::Off] {
+                prop_assert_eq!(strip(&text, check), Ok(trailer));
+            }
+            let pattern: Vec<u8> = (1..=15).collect();
+            prop_assert_eq!(&text[payload.len()..text.len() - 2], &pattern[..pad]);
         }
 
         /// I14: no text makes it panic or reach outside.
         #[test]
         fn any_text(text in proptest::collection::vec(any::<u8>(), 0..300)) {
-            if let Ok((payload_len, _)) = strip(&text) {
-                prop_assert!(payload_len + FIXED_LEN <= text.len());
+            for check in [PaddingCheck::Strict, PaddingCheck::Count, PaddingCheck::Off] {
+                if let Ok(trailer) = strip(&text, check) {
+                    prop_assert!(trailer.payload_len + FIXED_LEN <= text.len());
+                }
             }
         }
     }
 
-    /// I13, I14: a pad length beyond the text and a wrong pattern are told apart; the longest
-    /// padding is accepted.
+    /// I13, I14: every text of up to 300 octets with every pad length: right padding is stripped, a
+    /// pad length beyond the text is refused, each of the three checks does its own about a wrong
+    /// octet, first or last.
     #[test]
-    fn errors() {
-        assert_eq!(strip(&[]), Err(TrailerError::PadLength));
-        assert_eq!(strip(&[1, 4]), Err(TrailerError::PadLength));
-        assert_eq!(strip(&[1, 1, 4]), Ok((0, 4)));
-        assert_eq!(strip(&[2, 1, 4]), Err(TrailerError::Padding));
-        let mut longest = vec![0; 257];
+    fn every_pad_length_in_every_text() {
+        let checks = [PaddingCheck::Strict, PaddingCheck::Count, PaddingCheck::Off];
+        for len in 0..=300usize {
+            for pad in 0..=255u8 {
+                let mut text = vec![0xee; len];
+                let rest = len.checked_sub(FIXED_LEN);
+                let payload_len = rest.and_then(|rest| rest.checked_sub(usize::from(pad)));
+                if let Some((_, fixed)) = text.split_last_chunk_mut::<FIXED_LEN>() {
+                    *fixed = [pad, 4];
+                }
+                let Some(payload_len) = payload_len else {
+                    let refused = checks.map(|check| strip(&text, check));
+                    assert_eq!(refused, [Err(TrailerError::PadLength); 3], "{pad} of {len}");
+                    continue;
+                };
+                for (octet, value) in text[payload_len..len - FIXED_LEN].iter_mut().zip(1..=255) {
+                    *octet = value;
+                }
+                let right = Trailer { payload_len, next_header: 4, padding_wrong: false };
+                let wrong = Trailer { padding_wrong: true, ..right };
+                assert_eq!(checks.map(|check| strip(&text, check)), [Ok(right); 3]);
+                let ends = [payload_len, payload_len + usize::from(pad).saturating_sub(1)];
+                for at in ends.into_iter().filter(|_| pad > 0) {
+                    text[at] ^= 0x10;
+                    let answers = checks.map(|check| strip(&text, check));
+                    let expected = [Err(TrailerError::Padding), Ok(wrong), Ok(right)];
+                    assert_eq!(answers, expected, "{pad} of {len}");
+                    text[at] ^= 0x10;
+                }
+            }
+        }
+    }
+
+    /// E07, E09: the longest padding is 255 octets and counts 1, 2, 3, .. to its end.
+    #[test]
+    fn longest_padding() {
+        let mut longest = vec![0; PAD_LEN_MAX + FIXED_LEN];
         emit(&mut longest, 4);
-        assert_eq!(strip(&longest), Ok((0, 4)));
+        let pattern: Vec<u8> = (1..=255).chain([255, 4]).collect();
+        assert_eq!(longest, pattern);
+    }
+
+    /// E09: there is no writing a padding whose length does not fit its octet.
+    #[test]
+    #[should_panic(expected = "at most 255 octets of padding")]
+    fn longer_padding_is_not_written() {
+        emit(&mut [0; PAD_LEN_MAX + FIXED_LEN + 1], 4);
     }
 }

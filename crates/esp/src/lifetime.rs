@@ -1,0 +1,448 @@
+//! Lifetimes: how long an SA may be used, in time, octets and packets (RFC 4301 section 4.4.2.1).
+//!
+//! Each SA has two sets of limits. Reaching a *soft* one is the moment to make a successor;
+//! reaching a *hard* one ends the SA: [`Usage::is_expired`] is true from then on, and whoever owns
+//! it lets no further packet through. Of several limits the first that is reached rules. Each of
+//! the two events comes out of [`Usage::due`] once; an SA that reaches both at a time only tells
+//! the hard one.
+//!
+//! Octets are those that the algorithm worked on: for ESP the text with padding and trailer, for AH
+//! the whole packet. Inbound, only packets that proved authentic are counted. A limit is reached by
+//! the packet that makes the count equal to it or larger, and that packet still passes.
+//!
+//! Counting costs two comparisons a packet. Time is only looked at when the caller asks.
+
+/// Limits of one kind; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Seconds since the SA was made.
+    pub seconds: Option<u64>,
+    /// Octets that the algorithm worked on.
+    pub bytes: Option<u64>,
+    /// Packets.
+    pub packets: Option<u64>,
+}
+
+/// The soft and hard limits of an SA, each soft one at most its hard one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    soft: Limits,
+    hard: Limits,
+}
+
+/// Limits that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LifetimeError {
+    /// A soft limit lies beyond the hard one.
+    #[error("soft limit of {soft} {field} is above the hard limit of {hard}")]
+    SoftAboveHard {
+        /// `seconds`, `bytes` or `packets`.
+        field: &'static str,
+        /// The soft limit.
+        soft: u64,
+        /// The hard limit.
+        hard: u64,
+    },
+    /// A limit of zero, with which an SA could never be used.
+    #[error("{kind} limit of 0 {field}: expected 1 or more")]
+    Zero {
+        /// `soft` or `hard`.
+        kind: &'static str,
+        /// `seconds`, `bytes` or `packets`.
+        field: &'static str,
+    },
+}
+
+/// What happened to an SA: told once for each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Expiry {
+    /// Is it time for a successor, or the end?
+    pub kind: ExpiryKind,
+    /// Which limit was reached first.
+    pub cause: ExpiryCause,
+}
+
+/// Soft or hard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExpiryKind {
+    /// Time for a successor; the SA still works.
+    Soft,
+    /// The SA works no more.
+    Hard,
+}
+
+/// The limit that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExpiryCause {
+    /// [`Limits::seconds`].
+    Time,
+    /// [`Limits::bytes`].
+    Bytes,
+    /// [`Limits::packets`].
+    Packets,
+    /// The sequence numbers (RFC 4303 section 3.3.3).
+    Sequence,
+}
+
+impl Lifetime {
+    /// No limits at all.
+    pub const UNLIMITED: Lifetime = {
+        let none = Limits { seconds: None, bytes: None, packets: None };
+        Lifetime { soft: none, hard: none }
+    };
+
+    /// # Errors
+    /// When a soft limit is above the hard one of its field, or one is zero.
+    pub fn new(soft: Limits, hard: Limits) -> Result<Lifetime, LifetimeError> {
+        let fields = [
+            ("seconds", soft.seconds, hard.seconds),
+            ("bytes", soft.bytes, hard.bytes),
+            ("packets", soft.packets, hard.packets),
+        ];
+        for (field, soft, hard) in fields {
+            for (kind, limit) in [("soft", soft), ("hard", hard)] {
+                if limit == Some(0) {
+                    return Err(LifetimeError::Zero { kind, field });
+                }
+            }
+            if let (Some(soft), Some(hard)) = (soft, hard)
+                && soft > hard
+            {
+                return Err(LifetimeError::SoftAboveHard { field, soft, hard });
+            }
+        }
+        Ok(Lifetime { soft, hard })
+    }
+
+    /// Limits that ask for a successor.
+    #[must_use]
+    pub fn soft(&self) -> Limits {
+        self.soft
+    }
+
+    /// Limits that end the SA.
+    #[must_use]
+    pub fn hard(&self) -> Limits {
+        self.hard
+    }
+}
+
+/// [`Limits`] as numbers to compare with: `u64::MAX` is never reached.
+#[derive(Clone, Copy, Debug)]
+struct Marks {
+    at_ns: u64,
+    bytes: u64,
+    packets: u64,
+}
+
+impl Marks {
+    const NEVER: Marks = Marks { at_ns: u64::MAX, bytes: u64::MAX, packets: u64::MAX };
+
+    fn of(limits: Limits, start_ns: u64) -> Marks {
+        let ns = |seconds: u64| start_ns.saturating_add(seconds.saturating_mul(1_000_000_000));
+        Marks {
+            at_ns: limits.seconds.map_or(u64::MAX, ns),
+            bytes: limits.bytes.unwrap_or(u64::MAX),
+            packets: limits.packets.unwrap_or(u64::MAX),
+        }
+    }
+
+    fn min(self, other: Marks) -> Marks {
+        Marks {
+            at_ns: self.at_ns.min(other.at_ns),
+            bytes: self.bytes.min(other.bytes),
+            packets: self.packets.min(other.packets),
+        }
+    }
+}
+
+/// What an SA was used for, and what of its lifetime is left.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    packets: u64,
+    bytes: u64,
+    /// The marks of the next event.
+    next: Marks,
+    /// 0 is never.
+    last_used_ns: u64,
+    reached: bool,
+    expired: bool,
+    soft_told: bool,
+    hard_told: bool,
+    /// Seldom looked at, and so not among what each packet reads.
+    all: Box<AllMarks>,
+}
+
+#[derive(Clone, Debug)]
+struct AllMarks {
+    soft: Marks,
+    hard: Marks,
+}
+
+impl Usage {
+    /// Of an SA made at `now_ns`.
+    #[must_use]
+    pub fn new(lifetime: Lifetime, now_ns: u64) -> Usage {
+        let soft = Marks::of(lifetime.soft, now_ns);
+        let hard = Marks::of(lifetime.hard, now_ns);
+        Usage {
+            packets: 0,
+            bytes: 0,
+            next: soft.min(hard),
+            last_used_ns: 0,
+            reached: false,
+            expired: false,
+            soft_told: false,
+            hard_told: false,
+            all: Box::new(AllMarks { soft, hard }),
+        }
+    }
+
+    /// Counts a packet of `octets`; true when a limit is reached whose event was not told yet: ask
+    /// [`due`](Self::due).
+    #[inline]
+    pub fn count(&mut self, octets: usize) -> bool {
+        self.packets += 1;
+        self.bytes += octets as u64;
+        if (self.packets >= self.next.packets) | (self.bytes >= self.next.bytes) {
+            self.reach();
+            return true;
+        }
+        false
+    }
+
+    #[cold]
+    fn reach(&mut self) {
+        self.reached = true;
+        let hard = self.all.hard;
+        self.expired |= self.packets >= hard.packets || self.bytes >= hard.bytes;
+    }
+
+    /// True when [`count`](Self::count) has reached a limit and [`due`](Self::due) was not asked
+    /// since.
+    #[inline]
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        self.reached
+    }
+
+    /// True when the time of the next event has come: ask [`due`](Self::due).
+    #[inline]
+    #[must_use]
+    pub fn is_late(&self, now_ns: u64) -> bool {
+        now_ns >= self.next.at_ns
+    }
+
+    /// The event that has come by `now_ns`, each once; time counts before octets before packets.
+    pub fn due(&mut self, now_ns: u64) -> Option<Expiry> {
+        self.reached = false;
+        if let Some(cause) = self.cause(self.all.hard, now_ns) {
+            self.expired = true;
+            self.next = Marks::NEVER;
+            return self.tell(Expiry { kind: ExpiryKind::Hard, cause });
+        }
+        let cause = self.cause(self.all.soft, now_ns)?;
+        self.next = self.all.hard;
+        self.tell(Expiry { kind: ExpiryKind::Soft, cause })
+    }
+
+    /// Passes an event on unless it, or a harder one, was told before.
+    pub(crate) fn tell(&mut self, expiry: Expiry) -> Option<Expiry> {
+        let told = match expiry.kind {
+            ExpiryKind::Soft => self.soft_told,
+            ExpiryKind::Hard => self.hard_told,
+        };
+        self.soft_told = true;
+        self.hard_told |= expiry.kind == ExpiryKind::Hard;
+        (!told).then_some(expiry)
+    }
+
+    fn cause(&self, marks: Marks, now_ns: u64) -> Option<ExpiryCause> {
+        if now_ns >= marks.at_ns {
+            Some(ExpiryCause::Time)
+        } else if self.bytes >= marks.bytes {
+            Some(ExpiryCause::Bytes)
+        } else if self.packets >= marks.packets {
+            Some(ExpiryCause::Packets)
+        } else {
+            None
+        }
+    }
+
+    /// A hard limit is reached: no further packets. A limit in time is noticed by
+    /// [`due`](Self::due) only.
+    #[inline]
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.expired
+    }
+
+    /// Packets so far.
+    #[inline]
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// Octets so far.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Notes that the SA is used at `now_ns`.
+    #[inline]
+    pub fn touch(&mut self, now_ns: u64) {
+        self.last_used_ns = now_ns;
+    }
+
+    /// When the SA was last used; `None` when it never was.
+    #[must_use]
+    pub fn last_used_ns(&self) -> Option<u64> {
+        (self.last_used_ns != 0).then_some(self.last_used_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn limits(seconds: u64, bytes: u64, packets: u64) -> Limits {
+        let some = |limit: u64| (limit > 0).then_some(limit);
+        Limits { seconds: some(seconds), bytes: some(bytes), packets: some(packets) }
+    }
+
+    fn usage(soft: Limits, hard: Limits) -> Usage {
+        Usage::new(Lifetime::new(soft, hard).unwrap(), 5 * SECOND)
+    }
+
+    fn soft(cause: ExpiryCause) -> Option<Expiry> {
+        Some(Expiry { kind: ExpiryKind::Soft, cause })
+    }
+
+    fn hard(cause: ExpiryCause) -> Option<Expiry> {
+        Some(Expiry { kind: ExpiryKind::Hard, cause })
+    }
+
+    /// P15, P17: soft, then hard, each told once; the packet that reaches the hard limit passes,
+    /// and none after it.
+    #[test]
+    fn packets_soft_then_hard() {
+        let mut usage = usage(limits(0, 0, 3), limits(0, 0, 5));
+        let mut events = Vec::new();
+        let mut passed = 0;
+        for _ in 0..8 {
+            if usage.is_expired() {
+                continue;
+            }
+            passed += 1;
+            if usage.count(100) {
+                assert!(usage.is_reached());
+                events.push((passed, usage.due(0)));
+                assert!(!usage.is_reached());
+            }
+        }
+        let expected = [(3, soft(ExpiryCause::Packets)), (5, hard(ExpiryCause::Packets))];
+        assert_eq!((passed, events.as_slice()), (5, &expected[..]));
+        assert_eq!((usage.packets(), usage.bytes(), usage.due(u64::MAX)), (5, 500, None));
+    }
+
+    /// P15: whichever of time, octets and packets comes first rules, softly and hard.
+    #[test]
+    fn the_first_limit_rules() {
+        let all = || usage(limits(10, 1000, 10), limits(20, 2000, 20));
+        let mut by_time = all();
+        assert!(!by_time.is_late(15 * SECOND - 1));
+        assert!(by_time.is_late(15 * SECOND));
+        assert_eq!(by_time.due(15 * SECOND - 1), None);
+        assert_eq!(by_time.due(15 * SECOND), soft(ExpiryCause::Time));
+        assert_eq!(by_time.due(15 * SECOND), None);
+        assert!(!by_time.is_late(25 * SECOND - 1) && !by_time.is_expired());
+        assert_eq!(by_time.due(25 * SECOND), hard(ExpiryCause::Time));
+        assert!(by_time.is_expired() && !by_time.is_late(u64::MAX - 1));
+
+        let mut by_bytes = all();
+        assert!(!by_bytes.count(999));
+        assert!(by_bytes.count(1));
+        assert_eq!(by_bytes.due(6 * SECOND), soft(ExpiryCause::Bytes));
+        assert!(by_bytes.count(1000));
+        assert!(by_bytes.is_expired());
+        assert_eq!(by_bytes.due(6 * SECOND), hard(ExpiryCause::Bytes));
+
+        let mut mixed = all();
+        assert_eq!((0..10).filter(|_| mixed.count(1)).count(), 1);
+        assert_eq!(mixed.due(6 * SECOND), soft(ExpiryCause::Packets));
+        assert_eq!(mixed.due(15 * SECOND), None, "soft was told, by whatever cause");
+        assert_eq!(mixed.due(25 * SECOND), hard(ExpiryCause::Time));
+    }
+
+    /// P17: a hard limit ends the SA at once, also when nobody asks what is due, and alone when the
+    /// soft one is reached by the same packet.
+    #[test]
+    fn hard_needs_no_asking() {
+        let mut usage = usage(limits(0, 10, 0), limits(0, 10, 0));
+        assert!(usage.count(10));
+        assert!(usage.is_expired());
+        assert_eq!((usage.due(0), usage.due(0)), (hard(ExpiryCause::Bytes), None));
+    }
+
+    /// P16: exactly the octets that were told, to the last.
+    #[test]
+    fn octets_are_exact() {
+        let mut usage = usage(limits(0, 0, 0), limits(0, 1_000_000, 0));
+        let mut sum = 0;
+        for octets in (4..).step_by(4) {
+            sum += octets;
+            assert_eq!(usage.count(octets), sum >= 1_000_000);
+            assert_eq!(usage.bytes(), sum as u64);
+            if sum >= 1_000_000 {
+                break;
+            }
+        }
+        assert!(usage.is_expired());
+    }
+
+    /// Without limits nothing ever happens, at no time.
+    #[test]
+    fn unlimited() {
+        let mut usage = Usage::new(Lifetime::UNLIMITED, 0);
+        assert!(!usage.count(usize::MAX / 2));
+        assert_eq!((usage.due(u64::MAX - 1), usage.is_late(u64::MAX - 1)), (None, false));
+        assert!(!usage.is_expired());
+        assert_eq!(Lifetime::default(), Lifetime::UNLIMITED);
+    }
+
+    /// The time of the last use is kept, and there is none at first.
+    #[test]
+    fn last_use() {
+        let mut usage = Usage::new(Lifetime::UNLIMITED, 7);
+        assert_eq!(usage.last_used_ns(), None);
+        usage.touch(12);
+        assert_eq!(usage.last_used_ns(), Some(12));
+    }
+
+    /// A soft limit above the hard one and limits of zero are refused by name; equal ones and one
+    /// without the other are not.
+    #[test]
+    fn limits_are_checked() {
+        let error = |soft, hard| Lifetime::new(soft, hard).unwrap_err().to_string();
+        assert_eq!(
+            error(limits(11, 0, 0), limits(10, 0, 0)),
+            "soft limit of 11 seconds is above the hard limit of 10"
+        );
+        assert_eq!(
+            error(limits(1, 21, 0), limits(10, 20, 0)),
+            "soft limit of 21 bytes is above the hard limit of 20"
+        );
+        assert_eq!(
+            error(limits(1, 2, 31), limits(10, 20, 30)),
+            "soft limit of 31 packets is above the hard limit of 30"
+        );
+        let zero = Limits { packets: Some(0), ..Limits::default() };
+        assert_eq!(error(limits(1, 1, 0), zero), "hard limit of 0 packets: expected 1 or more");
+        assert!(Lifetime::new(limits(10, 0, 7), limits(10, 20, 0)).is_ok());
+    }
+}
