@@ -6,7 +6,7 @@
 //! [`Counter::NoSocket`], depending on whether its queue had a socket. A redirected frame can
 //! still be lost when the socket has no room; the socket's own statistics count that.
 
-use crate::decision::Class;
+use crate::class::Class;
 
 /// One slot of a counter row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,9 @@
 //! | [`XSKS`] | XSKMAP | receive queue, u32 | socket |
 //! | [`PREFIXES4`] | LPM trie | length in bits, 4 octets of address | `PrefixValue`, u32 |
 //! | [`PREFIXES6`] | LPM trie | length in bits, 16 octets of address | `PrefixValue`, u32 |
+//! | [`PLAIN4`] | LPM trie | length in bits, 4 octets of address | `PrefixValue`, u32 |
+//! | [`PLAIN6`] | LPM trie | length in bits, 16 octets of address | `PrefixValue`, u32 |
+//! | [`FRAGMENTS`] | LRU hash map | [`FragmentKey`](crate::FragmentKey), 40 octets | u32, 1 |
 //! | [`COUNTERS`] | per-CPU array | receive queue, u32 | [`SLOTS`](crate::counter::SLOTS) × u64 |
 //!
 //! Numbers are in the machine's order, addresses in network order.
@@ -20,11 +23,24 @@ pub const MAX_PREFIXES: u32 = 65_536;
 /// Map of the `AF_XDP` sockets.
 pub const XSKS: &str = "XSKS";
 
-/// Map of the protected IPv4 prefixes.
+/// Datagrams whose fragments are on their way to the engine at one time; the map has the memory for
+/// all of them from the start (2 MB, about).
+pub const MAX_FRAGMENTS: u32 = 16_384;
+
+/// Map of the IPv4 prefixes that outbound policy protects.
 pub const PREFIXES4: &str = "PREFIXES4";
 
-/// Map of the protected IPv6 prefixes.
+/// Map of the IPv6 prefixes that outbound policy protects.
 pub const PREFIXES6: &str = "PREFIXES6";
+
+/// Map of the IPv4 prefixes that inbound policy protects.
+pub const PLAIN4: &str = "PLAIN4";
+
+/// Map of the IPv6 prefixes that inbound policy protects.
+pub const PLAIN6: &str = "PLAIN6";
+
+/// Map of the datagrams whose fragments are the engine's.
+pub const FRAGMENTS: &str = "FRAGMENTS";
 
 /// Map of the counter rows.
 pub const COUNTERS: &str = "COUNTERS";

@@ -1,10 +1,11 @@
 //! Protected prefixes: the look-up the decision asks, and the value stored under a prefix.
 //!
-//! A prefix maps to a [`PrefixValue`], four octets that say how long the prefix is and whether it
-//! is an exception (an address of the gateway itself, say). Longest match wins, so an exception
-//! inside a protected prefix takes its addresses out again. The length is stored because a match of
-//! the kernel's LPM trie does not tell it, and the decision needs it to keep a wide prefix such as
-//! `0.0.0.0/0` from catching destinations that no router forwards.
+//! A prefix maps to a [`PrefixValue`], four octets that say how long the prefix is, and whether it
+//! is an exception or an own address. Longest match wins, so an exception inside a protected prefix
+//! takes its addresses out again. An own address, on the unprotected side, stays protected but for
+//! what keeps IPsec going. The length is stored because a match of the kernel's LPM trie does not
+//! tell it, and the decision needs it to keep a wide prefix such as `0.0.0.0/0` from catching
+//! destinations that no router forwards.
 
 /// Longest-prefix match over destination addresses; addresses are in network order.
 pub trait Prefixes {
@@ -15,12 +16,13 @@ pub trait Prefixes {
     fn match6(&self, destination: [u8; 16]) -> Option<PrefixValue>;
 }
 
-/// What the prefix maps store: the prefix length, and whether the prefix is an exception.
+/// What the prefix maps store: the length of a prefix, and what is special about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct PrefixValue(u32);
 
 const EXCEPTION: u32 = 1 << 31;
+const OWN: u32 = 1 << 30;
 
 impl PrefixValue {
     /// A protected prefix of `bits` bits.
@@ -33,6 +35,12 @@ impl PrefixValue {
     #[must_use]
     pub const fn exception(bits: u8) -> PrefixValue {
         PrefixValue(bits as u32 | EXCEPTION)
+    }
+
+    /// An address of the gateway itself that lies in a protected prefix of `bits` bits.
+    #[must_use]
+    pub const fn own(bits: u8) -> PrefixValue {
+        PrefixValue(bits as u32 | OWN)
     }
 
     /// The value as the map stores it.
@@ -48,11 +56,11 @@ impl PrefixValue {
         PrefixValue(raw)
     }
 
-    /// Length of the prefix in bits.
+    /// Length of the protected prefix, or of the exception, in bits.
     #[must_use]
     #[inline(always)]
     pub const fn bits(self) -> u32 {
-        self.0 & !EXCEPTION
+        self.0 & !(EXCEPTION | OWN)
     }
 
     /// True when destinations under this prefix stay with the kernel.
@@ -61,12 +69,36 @@ impl PrefixValue {
     pub const fn is_exception(self) -> bool {
         self.0 & EXCEPTION != 0
     }
+
+    /// True for an own address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_own(self) -> bool {
+        self.0 & OWN != 0
+    }
+}
+
+/// The value that protects an IPv4 `destination`, if any.
+#[inline(always)]
+pub(crate) fn protecting4(prefixes: &impl Prefixes, destination: [u8; 4]) -> Option<PrefixValue> {
+    protecting(prefixes.match4(destination), least_bits4(destination))
+}
+
+/// The value that protects an IPv6 `destination`, if any.
+#[inline(always)]
+pub(crate) fn protecting6(prefixes: &impl Prefixes, destination: [u8; 16]) -> Option<PrefixValue> {
+    protecting(prefixes.match6(destination), least_bits6(destination))
+}
+
+#[inline(always)]
+fn protecting(found: Option<PrefixValue>, least_bits: u32) -> Option<PrefixValue> {
+    found.filter(|value| !value.is_exception() && value.bits() >= least_bits)
 }
 
 /// Shortest prefix that protects an IPv4 destination: longer than zero for multicast, limited
 /// broadcast and link-local addresses, which only a prefix within their own range protects.
 #[inline(always)]
-pub(crate) fn least_bits4(destination: [u8; 4]) -> u32 {
+fn least_bits4(destination: [u8; 4]) -> u32 {
     match destination {
         [255, 255, 255, 255] => 32,
         [224..=239, ..] => 4,
@@ -77,7 +109,7 @@ pub(crate) fn least_bits4(destination: [u8; 4]) -> u32 {
 
 /// As [`least_bits4`] for IPv6: multicast and link-local addresses.
 #[inline(always)]
-pub(crate) fn least_bits6(destination: [u8; 16]) -> u32 {
+fn least_bits6(destination: [u8; 16]) -> u32 {
     match destination {
         [0xff, ..] => 8,
         [0xfe, second, ..] if second & 0xc0 == 0x80 => 10,
@@ -89,14 +121,19 @@ pub(crate) fn least_bits6(destination: [u8; 16]) -> u32 {
 mod tests {
     use super::*;
 
-    /// A value survives the way through the map, and the flag does not disturb the length.
+    /// A value survives the way through the map, and the flags do not disturb the length.
     #[test]
     fn values_survive_the_map() {
         for bits in 0..=128 {
-            let protected = PrefixValue::from_raw(PrefixValue::protected(bits).into_raw());
-            assert_eq!((protected.bits(), protected.is_exception()), (u32::from(bits), false));
-            let exception = PrefixValue::from_raw(PrefixValue::exception(bits).into_raw());
-            assert_eq!((exception.bits(), exception.is_exception()), (u32::from(bits), true));
+            for (value, is_exception, is_own) in [
+                (PrefixValue::protected(bits), false, false),
+                (PrefixValue::exception(bits), true, false),
+                (PrefixValue::own(bits), false, true),
+            ] {
+                let value = PrefixValue::from_raw(value.into_raw());
+                assert_eq!(value.bits(), u32::from(bits));
+                assert_eq!((value.is_exception(), value.is_own()), (is_exception, is_own));
+            }
         }
     }
 

@@ -8,7 +8,8 @@
 //! 3. Make one region of frames and one socket for each worker and port, all over this memory.
 //!    Zero-copy needs every interface to be capable of it, as shared memory has one mode.
 //! 4. Fill the fill rings.
-//! 5. Enter the sockets into the programs' maps. From here on packets arrive.
+//! 5. Tell the programs own addresses and prefixes, and enter the sockets into their maps. From
+//!    here on packets arrive.
 //!
 //! Each choice is logged once. A failure undoes the steps before it, as dropping does: programs are
 //! detached, then offloads set back as they were found.
@@ -22,6 +23,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -44,6 +46,7 @@ use crate::io::PublishedCounters;
 use crate::io::XdpIo;
 use crate::program;
 use crate::program::Mode;
+use crate::program::Prefix;
 use crate::program::Role;
 use crate::program::Steer;
 use crate::socket::BindMode;
@@ -90,6 +93,20 @@ pub struct Config {
     /// Frames that one system call may send in copy mode; from 32 to `ring_size`. Kernels before
     /// 6.17 send 32 whatever is asked for.
     pub tx_budget: u32,
+    /// What the programs attract from the start; [`Control::set_prefixes`] changes it.
+    pub prefixes: SidePrefixes,
+    /// The gateway's own addresses at the start; [`Control::set_own_addresses`] changes them.
+    pub own_addresses: Vec<IpAddr>,
+}
+
+/// Destinations whose packets policy has a say about, by the side they arrive on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SidePrefixes {
+    /// On the protected side: what outbound policy protects or discards.
+    pub protected: Vec<Prefix>,
+    /// On the unprotected side: what inbound policy protects or discards, which is not to arrive
+    /// there in clear.
+    pub unprotected: Vec<Prefix>,
 }
 
 /// One interface.
@@ -176,6 +193,8 @@ impl Config {
             frames_per_worker: FRAMES_PER_WORKER,
             ring_size: RING_SIZE,
             tx_budget: RING_SIZE,
+            prefixes: SidePrefixes::default(),
+            own_addresses: Vec::new(),
         }
     }
 
@@ -219,12 +238,15 @@ pub fn open(config: &Config) -> Result<Gateway, Error> {
     let mut frames = Frames { region, free: frames };
     let sockets = open_sockets(config, &ports, region)?;
     let workers = assign(config, sockets, &mut ports, &mut frames)?;
-    connect(&mut ports)?;
-    for port in &ports {
+    let published = workers.iter().map(|io| Arc::clone(io.published())).collect();
+    let mut control = Control { region, ports, published };
+    control.set_own_addresses(&config.own_addresses)?;
+    control.set_prefixes(&config.prefixes)?;
+    connect(&mut control.ports)?;
+    for port in &control.ports {
         port.log();
     }
-    let published = workers.iter().map(|io| Arc::clone(io.published())).collect();
-    Ok(Gateway { control: Control { region, ports, published }, workers })
+    Ok(Gateway { control, workers })
 }
 
 impl Control {
@@ -244,6 +266,38 @@ impl Control {
     #[must_use]
     pub fn ports_mut(&mut self) -> &mut [PortControl] {
         &mut self.ports
+    }
+
+    /// Makes `prefixes` what the programs attract, each those of its side.
+    ///
+    /// # Errors
+    /// As for [`Steer::set_prefixes`]; ports before the one that failed are changed.
+    pub fn set_prefixes(&mut self, prefixes: &SidePrefixes) -> Result<(), program::Error> {
+        for port in &mut self.ports {
+            match port.side {
+                Side::Protected => port.steer.set_prefixes(&prefixes.protected)?,
+                Side::Unprotected => port.steer.set_unprotected_prefixes(&prefixes.unprotected)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the programs which addresses are the gateway's own. On the protected side they stay
+    /// with the kernel ([`Steer::set_exceptions`]); on the unprotected side, where a protected
+    /// prefix holds them, only what makes IPsec work does ([`Steer::set_own_addresses`]).
+    ///
+    /// # Errors
+    /// As for [`Steer::set_prefixes`]; ports before the one that failed are changed.
+    pub fn set_own_addresses(&mut self, own: &[IpAddr]) -> Result<(), program::Error> {
+        let whole = |address: &IpAddr| (*address, if address.is_ipv4() { 32 } else { 128 });
+        let exceptions: Vec<Prefix> = own.iter().map(whole).collect();
+        for port in &mut self.ports {
+            match port.side {
+                Side::Protected => port.steer.set_exceptions(&exceptions)?,
+                Side::Unprotected => port.steer.set_own_addresses(own)?,
+            }
+        }
+        Ok(())
     }
 
     /// Counters of a worker's I/O as of its last turn; `None` when there is no such worker.

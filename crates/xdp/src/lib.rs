@@ -33,6 +33,7 @@ pub use gateway::ModeChoice;
 pub use gateway::PortConfig;
 pub use gateway::PortControl;
 pub use gateway::Side;
+pub use gateway::SidePrefixes;
 pub use gateway::open;
 pub use interface::Interface;
 pub use io::FrameCount;

@@ -2,8 +2,12 @@
 //!
 //! [`Steer`] owns one copy of the object that is part of the repository
 //! (`ebpf/prebuilt/steer.bpf.o`, built from `ebpf/steer`): one program, its socket map, its prefix
-//! maps and its counters. Interfaces share nothing. What the program decides is written down in
-//! [`culvert_steer::decision`].
+//! maps, its memory of fragments and its counters. Interfaces share nothing. What the program
+//! decides is written down in [`culvert_steer::decision`].
+//!
+//! A program looks at one of the two sets of prefixes, the one of its side: those that outbound
+//! policy protects ([`Steer::set_prefixes`]) on the protected side, those that inbound policy
+//! protects ([`Steer::set_unprotected_prefixes`]) on the unprotected side.
 //!
 //! The program runs from [`Steer::attach`] until the value is dropped. The kernel detaches it then
 //! by itself, also when the process dies, as a BPF link holds the attachment; sockets vanish from
@@ -279,9 +283,8 @@ pub struct Steer {
     attachment: Option<(String, XdpLinkId)>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, [u64; SLOTS]>,
-    prefixes: PrefixMaps,
-    protected: Vec<Prefix>,
-    exceptions: Vec<Prefix>,
+    outbound: PrefixMaps,
+    inbound: PrefixMaps,
 }
 
 impl Steer {
@@ -290,8 +293,12 @@ impl Steer {
     /// # Errors
     /// [`Error::NotPermitted`] without the capabilities, [`Error::Load`] otherwise.
     pub fn load(role: Role) -> Result<Steer, Error> {
-        let mut object =
-            EbpfLoader::new().load(OBJECT).map_err(|reason| load_error(role, reason))?;
+        let mut loader = EbpfLoader::new();
+        if role != Role::Unprotected {
+            // The map takes all its memory when it is made.
+            loader.map_max_entries(map::FRAGMENTS, 1);
+        }
+        let mut object = loader.load(OBJECT).map_err(|reason| load_error(role, reason))?;
         load_program(&mut object, role).map_err(|reason| load_error(role, reason.into()))?;
         let maps = Maps::take(&mut object).map_err(|reason| load_error(role, reason.into()))?;
         Ok(Steer {
@@ -300,9 +307,8 @@ impl Steer {
             attachment: None,
             sockets: maps.sockets,
             counters: maps.counters,
-            prefixes: maps.prefixes,
-            protected: Vec::new(),
-            exceptions: Vec::new(),
+            outbound: maps.outbound,
+            inbound: maps.inbound,
         })
     }
 
@@ -359,16 +365,15 @@ impl Steer {
             .map_err(map_error("set a socket", map::XSKS))
     }
 
-    /// Makes `prefixes` the protected prefixes, by the fewest changes: what is there stays there,
-    /// and additions come before removals. Bits of an address beyond the prefix do not matter.
+    /// Makes `prefixes` the protected prefixes of the protected side, by the fewest changes: what
+    /// is there stays there, and additions come before removals. Bits of an address beyond the
+    /// prefix do not matter.
     ///
     /// # Errors
     /// [`Error::PrefixTooLong`] and [`Error::TooManyPrefixes`], before anything is changed;
     /// [`Error::Map`] when the kernel refused, and then a repeated call continues the changes.
     pub fn set_prefixes(&mut self, prefixes: &[Prefix]) -> Result<(), Error> {
-        let wanted = combined(prefixes, &self.exceptions)?;
-        self.protected = prefixes.to_vec();
-        self.prefixes.become_equal(&wanted)
+        self.outbound.change(|lists| lists.protected = prefixes.to_vec())
     }
 
     /// Makes `exceptions` the prefixes whose destinations stay with the kernel although a shorter
@@ -378,9 +383,36 @@ impl Steer {
     /// # Errors
     /// As for [`Steer::set_prefixes`].
     pub fn set_exceptions(&mut self, exceptions: &[Prefix]) -> Result<(), Error> {
-        let wanted = combined(&self.protected, exceptions)?;
-        self.exceptions = exceptions.to_vec();
-        self.prefixes.become_equal(&wanted)
+        self.outbound.change(|lists| lists.exceptions = exceptions.to_vec())
+    }
+
+    /// As [`Steer::set_prefixes`] for the unprotected side: destinations that inbound policy
+    /// protects or discards. Plaintext to them is the engine's, which drops it or lets it pass by
+    /// policy (RFC 4301 section 5.2).
+    ///
+    /// # Errors
+    /// As for [`Steer::set_prefixes`].
+    pub fn set_unprotected_prefixes(&mut self, prefixes: &[Prefix]) -> Result<(), Error> {
+        self.inbound.change(|lists| lists.protected = prefixes.to_vec())
+    }
+
+    /// As [`Steer::set_exceptions`] for the unprotected side: all plaintext to these destinations
+    /// stays with the kernel, whatever inbound policy says.
+    ///
+    /// # Errors
+    /// As for [`Steer::set_prefixes`].
+    pub fn set_unprotected_exceptions(&mut self, exceptions: &[Prefix]) -> Result<(), Error> {
+        self.inbound.change(|lists| lists.exceptions = exceptions.to_vec())
+    }
+
+    /// Tells the unprotected side which addresses are the gateway's own. Where a protected prefix
+    /// holds one, plaintext to it is the engine's but for IKE and what else makes IPsec work
+    /// ([`culvert_steer::decision`]); elsewhere an own address is nothing special.
+    ///
+    /// # Errors
+    /// As for [`Steer::set_prefixes`].
+    pub fn set_own_addresses(&mut self, own: &[IpAddr]) -> Result<(), Error> {
+        self.inbound.change(|lists| lists.own = own.to_vec())
     }
 
     /// Counters of the first `queues` receive queues, summed over the CPUs.
@@ -452,7 +484,8 @@ impl fmt::Debug for Steer {
             .debug_struct("Steer")
             .field("role", &self.role)
             .field("interface", &interface)
-            .field("prefixes", &self.prefixes.installed.len())
+            .field("outbound", &self.outbound.installed.len())
+            .field("inbound", &self.inbound.installed.len())
             .finish_non_exhaustive()
     }
 }
@@ -472,7 +505,8 @@ fn load_program(object: &mut Ebpf, role: Role) -> Result<(), ProgramError> {
 struct Maps {
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, [u64; SLOTS]>,
-    prefixes: PrefixMaps,
+    outbound: PrefixMaps,
+    inbound: PrefixMaps,
 }
 
 impl Maps {
@@ -480,11 +514,8 @@ impl Maps {
         Ok(Maps {
             sockets: take_map(object, map::XSKS)?.try_into()?,
             counters: take_map(object, map::COUNTERS)?.try_into()?,
-            prefixes: PrefixMaps {
-                v4: take_map(object, map::PREFIXES4)?.try_into()?,
-                v6: take_map(object, map::PREFIXES6)?.try_into()?,
-                installed: BTreeMap::new(),
-            },
+            outbound: PrefixMaps::take(object, [map::PREFIXES4, map::PREFIXES6])?,
+            inbound: PrefixMaps::take(object, [map::PLAIN4, map::PLAIN6])?,
         })
     }
 }
@@ -493,14 +524,43 @@ fn take_map(object: &mut Ebpf, name: &str) -> Result<Map, MapError> {
     object.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() })
 }
 
-/// The two prefix maps, and what is in them.
+/// What the prefix maps of one side are to say.
+#[derive(Clone, Default)]
+struct Lists {
+    protected: Vec<Prefix>,
+    exceptions: Vec<Prefix>,
+    own: Vec<IpAddr>,
+}
+
+/// The two prefix maps of one side, and what is in them.
 struct PrefixMaps {
+    names: [&'static str; 2],
     v4: LpmTrie<MapData, [u8; 4], u32>,
     v6: LpmTrie<MapData, [u8; 16], u32>,
+    lists: Lists,
     installed: BTreeMap<Prefix, PrefixValue>,
 }
 
 impl PrefixMaps {
+    fn take(object: &mut Ebpf, names: [&'static str; 2]) -> Result<PrefixMaps, MapError> {
+        Ok(PrefixMaps {
+            names,
+            v4: take_map(object, names[0])?.try_into()?,
+            v6: take_map(object, names[1])?.try_into()?,
+            lists: Lists::default(),
+            installed: BTreeMap::new(),
+        })
+    }
+
+    /// Changes the lists, and then the maps, unless the lists are impossible.
+    fn change(&mut self, change: impl FnOnce(&mut Lists)) -> Result<(), Error> {
+        let mut lists = self.lists.clone();
+        change(&mut lists);
+        let wanted = combined(&lists)?;
+        self.lists = lists;
+        self.become_equal(&wanted)
+    }
+
     /// Changes the maps until they hold `wanted`. `installed` follows each step, so that a failure
     /// leaves it true.
     fn become_equal(&mut self, wanted: &BTreeMap<Prefix, PrefixValue>) -> Result<(), Error> {
@@ -518,26 +578,20 @@ impl PrefixMaps {
 
     fn insert(&mut self, (address, bits): Prefix, value: PrefixValue) -> Result<(), Error> {
         let (bits, raw) = (u32::from(bits), value.into_raw());
+        let [v4, v6] = self.names;
         let (name, result) = match address {
-            IpAddr::V4(address) => {
-                (map::PREFIXES4, self.v4.insert(&Key::new(bits, address.octets()), raw, 0))
-            }
-            IpAddr::V6(address) => {
-                (map::PREFIXES6, self.v6.insert(&Key::new(bits, address.octets()), raw, 0))
-            }
+            IpAddr::V4(address) => (v4, self.v4.insert(&Key::new(bits, address.octets()), raw, 0)),
+            IpAddr::V6(address) => (v6, self.v6.insert(&Key::new(bits, address.octets()), raw, 0)),
         };
         result.map_err(map_error("insert a prefix", name))
     }
 
     fn remove(&mut self, (address, bits): Prefix) -> Result<(), Error> {
         let bits = u32::from(bits);
+        let [v4, v6] = self.names;
         let (name, result) = match address {
-            IpAddr::V4(address) => {
-                (map::PREFIXES4, self.v4.remove(&Key::new(bits, address.octets())))
-            }
-            IpAddr::V6(address) => {
-                (map::PREFIXES6, self.v6.remove(&Key::new(bits, address.octets())))
-            }
+            IpAddr::V4(address) => (v4, self.v4.remove(&Key::new(bits, address.octets()))),
+            IpAddr::V6(address) => (v6, self.v6.remove(&Key::new(bits, address.octets()))),
         };
         result.map_err(map_error("remove a prefix", name))
     }
@@ -554,17 +608,28 @@ fn difference(
     (changed.map(|(prefix, value)| (*prefix, *value)).collect(), surplus.copied().collect())
 }
 
-/// Contents of the prefix maps for these protected prefixes and exceptions.
-fn combined(
-    protected: &[Prefix],
-    exceptions: &[Prefix],
-) -> Result<BTreeMap<Prefix, PrefixValue>, Error> {
+/// Contents of the prefix maps for these lists.
+fn combined(lists: &Lists) -> Result<BTreeMap<Prefix, PrefixValue>, Error> {
     let mut wanted = BTreeMap::new();
-    for prefix in protected {
+    for prefix in &lists.protected {
         wanted.insert(canonical(*prefix)?, PrefixValue::protected(prefix.1));
     }
-    for prefix in exceptions {
+    for prefix in &lists.exceptions {
         wanted.insert(canonical(*prefix)?, PrefixValue::exception(prefix.1));
+    }
+    let holding = |address: &IpAddr| {
+        let longest_first = (0..=width(address)).rev();
+        longest_first.filter_map(|bits| canonical((*address, bits)).ok()).find_map(|prefix| {
+            let value = wanted.get(&prefix)?;
+            Some((prefix.1, value.is_exception()))
+        })
+    };
+    let own: Vec<_> =
+        lists.own.iter().filter_map(|address| Some((*address, holding(address)?))).collect();
+    for (address, (bits, is_exception)) in own {
+        if !is_exception {
+            wanted.insert((address, width(&address)), PrefixValue::own(bits));
+        }
     }
     let v4 = wanted.keys().filter(|(address, _)| address.is_ipv4()).count();
     let count = v4.max(wanted.len() - v4);
@@ -650,6 +715,11 @@ mod tests {
         texts.iter().map(|text| prefix(text)).collect()
     }
 
+    fn lists(protected: &[&str], exceptions: &[&str]) -> Lists {
+        let (protected, exceptions) = (prefixes(protected), prefixes(exceptions));
+        Lists { protected, exceptions, own: Vec::new() }
+    }
+
     /// Bits beyond the prefix are cleared, at both ends of the range of lengths.
     #[test]
     fn prefixes_become_canonical() {
@@ -676,10 +746,10 @@ mod tests {
     /// Equal prefixes count once, and an exception wins over an equal protected prefix.
     #[test]
     fn exceptions_win() {
-        let wanted = combined(
-            &prefixes(&["10.1.0.0/16", "10.1.9.9/16", "10.2.0.0/16"]),
-            &prefixes(&["10.2.0.0/16", "10.1.0.1/32"]),
-        )
+        let wanted = combined(&lists(
+            &["10.1.0.0/16", "10.1.9.9/16", "10.2.0.0/16"],
+            &["10.2.0.0/16", "10.1.0.1/32"],
+        ))
         .unwrap();
         let expected = [
             (prefix("10.1.0.0/16"), PrefixValue::protected(16)),
@@ -694,18 +764,47 @@ mod tests {
     fn too_many_prefixes_are_refused() {
         let many: Vec<Prefix> =
             (0..=map::MAX_PREFIXES).map(|n| (Ipv4Addr::from_bits(n).into(), 32)).collect();
-        assert!(combined(&many[1..], &[prefix("::/0")]).is_ok());
-        assert!(matches!(combined(&many, &[]), Err(Error::TooManyPrefixes { count: 65_537 })));
+        let most = Lists { protected: many[1..].to_vec(), ..lists(&[], &["::/0"]) };
+        assert!(combined(&most).is_ok());
+        let one_more = Lists { protected: many, ..Lists::default() };
+        assert!(matches!(combined(&one_more), Err(Error::TooManyPrefixes { count: 65_537 })));
+        let own = Lists { own: vec!["192.0.2.1".parse().unwrap()], ..most };
+        assert!(combined(&own).is_ok());
+        let protected = [own.protected, prefixes(&["0.0.0.0/0"])].concat()[1..].to_vec();
+        let own = Lists { protected, ..own };
+        assert!(matches!(combined(&own), Err(Error::TooManyPrefixes { count: 65_537 })));
+    }
+
+    /// An own address gets the length of the longest prefix that holds it, even if that is the
+    /// address itself; outside of all prefixes, and under an exception, it gets nothing.
+    #[test]
+    fn own_addresses_tell_what_holds_them() {
+        let own = ["10.1.0.1", "10.1.128.1", "10.2.0.1", "192.0.2.1", "2001:db8::1", "10.3.0.1"];
+        let own: Vec<IpAddr> = own.iter().map(|address| address.parse().unwrap()).collect();
+        let with_own = Lists {
+            own: own.clone(),
+            ..lists(
+                &["10.1.0.0/16", "10.1.128.0/17", "10.2.0.0/16", "::/0", "10.3.0.1/32"],
+                &["10.2.0.0/24"],
+            )
+        };
+        let added = [
+            (prefix("10.1.0.1/32"), PrefixValue::own(16)),
+            (prefix("10.1.128.1/32"), PrefixValue::own(17)),
+            (prefix("2001:db8::1/128"), PrefixValue::own(0)),
+            (prefix("10.3.0.1/32"), PrefixValue::own(32)),
+        ];
+        let mut expected = combined(&Lists { own: vec![], ..with_own.clone() }).unwrap();
+        expected.extend(added);
+        assert_eq!(combined(&with_own).unwrap(), expected);
     }
 
     /// The difference holds what is new, changed or gone, and nothing that stays.
     #[test]
     fn difference_is_minimal() {
-        let old = combined(
-            &prefixes(&["10.1.0.0/16", "10.2.0.0/16", "2001:db8::/32"]),
-            &prefixes(&["10.3.0.0/16"]),
-        );
-        let new = combined(&prefixes(&["10.1.0.0/16", "10.3.0.0/16", "10.4.0.0/16"]), &[]);
+        let old =
+            combined(&lists(&["10.1.0.0/16", "10.2.0.0/16", "2001:db8::/32"], &["10.3.0.0/16"]));
+        let new = combined(&lists(&["10.1.0.0/16", "10.3.0.0/16", "10.4.0.0/16"], &[]));
         let (changed, surplus) = difference(&old.unwrap(), &new.unwrap());
         let expected = [
             (prefix("10.3.0.0/16"), PrefixValue::protected(16)),

@@ -20,13 +20,14 @@ use nix::sched::unshare;
 
 use culvert_steer::Class;
 use culvert_steer::Counter;
-use culvert_steer::Decision;
 use culvert_xdp::program::Action;
 use culvert_xdp::program::Error;
 use culvert_xdp::program::Mode;
 use culvert_xdp::program::Prefix;
 use culvert_xdp::program::Role;
 use culvert_xdp::program::Steer;
+use fixtures::Case;
+use fixtures::Memory;
 use fixtures::Side;
 
 /// The kernel's least length for a test run.
@@ -41,6 +42,9 @@ fn fixtures_in_the_kernel() {
     for socket in [None, Some(unbound_socket())] {
         let mut kernel = Kernel::load(socket.as_ref());
         for case in fixtures::cases() {
+            for frame in &case.before {
+                let _ = kernel.run(case.side, frame);
+            }
             let (action, counted) = kernel.run(case.side, &case.frame);
             let class = Counter::Class(case.class);
             let (expected, outcome) = match (case.to_engine, socket.is_some()) {
@@ -64,7 +68,7 @@ fn truncations_in_the_kernel() {
     let mut kernel = Kernel::load(None);
     for case in fixtures::cases() {
         for length in ETHERNET..case.frame.len() {
-            kernel.agrees(case.side, &case.frame[..length], case.name);
+            kernel.agrees(&case, &case.frame[..length]);
         }
     }
 }
@@ -81,7 +85,7 @@ fn changed_octets_in_the_kernel() {
             for change in [0x01, 0x80, 0xff] {
                 let mut frame = case.frame.clone();
                 frame[at] ^= change;
-                kernel.agrees(case.side, &frame, case.name);
+                kernel.agrees(&case, &frame);
             }
         }
     }
@@ -131,6 +135,67 @@ fn prefixes_are_replaced() {
     assert_eq!(classes(&mut steer), [hit4, hit4, miss]);
     steer.set_prefixes(&[]).unwrap();
     assert_eq!(classes(&mut steer), [miss, miss, miss]);
+}
+
+/// Prefixes, exceptions and own addresses of the unprotected side are sets of their own.
+#[test]
+fn unprotected_prefixes_are_replaced() {
+    if skipped("unprotected_prefixes_are_replaced") {
+        return;
+    }
+    let mut steer = Steer::load(Role::Unprotected).unwrap();
+    let names = ["plain v4 tcp", "own address, tcp", "own address, ike", "plain v6 tcp"];
+    let frames = names.map(fixture);
+    let classes = |steer: &mut Steer| frames.each_ref().map(|frame| counted_class(steer, frame));
+    let (plain4, plain6, other, ike) = (Class::Plain4, Class::Plain6, Class::Other, Class::Ike);
+    let own: [IpAddr; 1] = ["10.2.0.1".parse().unwrap()];
+
+    steer.set_prefixes(&[prefix("10.2.0.0", 16)]).unwrap();
+    assert_eq!(classes(&mut steer), [other, other, ike, other]);
+    steer.set_own_addresses(&own).unwrap();
+    assert_eq!(classes(&mut steer), [other, other, ike, other]);
+    steer.set_unprotected_prefixes(&[prefix("10.2.0.0", 16), prefix("::", 0)]).unwrap();
+    assert_eq!(classes(&mut steer), [plain4, plain4, ike, plain6]);
+    steer.set_own_addresses(&[]).unwrap();
+    assert_eq!(classes(&mut steer), [plain4, plain4, plain4, plain6]);
+    steer.set_unprotected_exceptions(&[prefix("10.2.0.1", 32)]).unwrap();
+    assert_eq!(classes(&mut steer), [plain4, other, ike, plain6]);
+    steer.set_own_addresses(&own).unwrap();
+    assert_eq!(classes(&mut steer), [plain4, other, ike, plain6]);
+    assert!(steer.set_unprotected_prefixes(&[prefix("::", 129)]).is_err());
+    steer.set_unprotected_prefixes(&[]).unwrap();
+    assert_eq!(classes(&mut steer), [other, other, ike, other]);
+}
+
+/// The memory of fragments holds as many datagrams as it says, and forgets old ones for new ones.
+#[test]
+fn fragments_are_remembered_and_evicted() {
+    if skipped("fragments_are_remembered_and_evicted") {
+        return;
+    }
+    let mut steer = Steer::load(Role::Unprotected).unwrap();
+    let names = ["v6 first fragment of udp esp", "v6 last fragment of unknown udp"];
+    let [first, last] = names.map(|name| {
+        let template = fixture(name);
+        move |id: u32| {
+            let mut frame = template.clone();
+            frame[14 + 40 + 4..14 + 40 + 8].copy_from_slice(&id.to_be_bytes());
+            frame
+        }
+    });
+    for id in 0..100 {
+        assert_eq!(counted_class(&mut steer, &first(id)), Class::IpsecFragment);
+    }
+    for id in 0..100 {
+        assert_eq!(counted_class(&mut steer, &last(id)), Class::IpsecFragment, "{id}");
+    }
+    assert_eq!(counted_class(&mut steer, &last(100)), Class::Fragment);
+    let many = 2 * culvert_steer::map::MAX_FRAGMENTS;
+    for id in 100..many {
+        steer.decide(&first(id)).unwrap();
+    }
+    assert_eq!(counted_class(&mut steer, &last(many - 1)), Class::IpsecFragment);
+    assert_eq!(counted_class(&mut steer, &last(0)), Class::Fragment);
 }
 
 /// The programs for laboratories pass, reflect, and count what they drop.
@@ -224,30 +289,44 @@ fn large_mtu_is_explained() {
     steer.attach("near", Mode::Generic).unwrap();
 }
 
-/// One loaded program for each side.
-struct Kernel([Steer; Side::ALL.len()]);
+/// One loaded program for each side, with what the pure decision remembers of the same frames.
+struct Kernel([(Steer, Memory); Side::ALL.len()]);
 
 impl Kernel {
     fn load(socket: Option<&OwnedFd>) -> Kernel {
         Kernel(Side::ALL.map(|side| {
-            let role = match side {
-                Side::Unprotected => Role::Unprotected,
-                Side::Protected | Side::ProtectedAll => Role::Protected,
+            let mut steer = if side.is_protected() {
+                let mut steer = Steer::load(Role::Protected).unwrap();
+                steer.set_prefixes(&side.protected()).unwrap();
+                steer.set_exceptions(&side.exceptions()).unwrap();
+                steer
+            } else {
+                let mut steer = Steer::load(Role::Unprotected).unwrap();
+                let own: Vec<IpAddr> = side.own().into_iter().map(|(address, _)| address).collect();
+                // An own address that nothing protects is nothing special.
+                let others = ["192.0.2.2".parse().unwrap(), "2001:db8:9::2".parse().unwrap()];
+                let own =
+                    if side == Side::UnprotectedAll { own } else { [own, others.into()].concat() };
+                steer.set_own_addresses(&own).unwrap();
+                steer.set_unprotected_prefixes(&side.protected()).unwrap();
+                steer.set_unprotected_exceptions(&side.exceptions()).unwrap();
+                steer
             };
-            let mut steer = Steer::load(role).unwrap();
-            steer.set_prefixes(&side.protected()).unwrap();
-            steer.set_exceptions(&side.exceptions()).unwrap();
             if let Some(socket) = socket {
                 steer.set_socket(0, socket).unwrap();
             }
-            steer
+            (steer, Memory::default())
         }))
+    }
+
+    fn side(&mut self, side: Side) -> &mut (Steer, Memory) {
+        let index = Side::ALL.iter().position(|other| *other == side).unwrap();
+        &mut self.0[index]
     }
 
     /// What the program of `side` does with `frame`, and which counters grew, by one each.
     fn run(&mut self, side: Side, frame: &[u8]) -> (Action, Vec<Counter>) {
-        let index = Side::ALL.iter().position(|other| *other == side).unwrap();
-        let steer = &mut self.0[index];
+        let (steer, _) = self.side(side);
         let before = steer.counters(1).unwrap()[0];
         let action = steer.decide(frame).unwrap();
         let after = steer.counters(1).unwrap()[0];
@@ -259,22 +338,20 @@ impl Kernel {
         (action, grown.map(|(counter, _)| counter).collect())
     }
 
-    /// Asserts that the program (without a socket) and the pure decision agree about `frame`.
-    fn agrees(&mut self, side: Side, frame: &[u8], name: &str) {
-        let decision = pure(side, frame);
-        let mut expected = vec![Counter::Class(decision.class)];
-        if decision.redirect() {
-            expected.push(Counter::NoSocket);
+    /// Asserts that the program (without a socket) and the pure decision agree about `frame` of
+    /// a case, after the frames that come before it.
+    fn agrees(&mut self, case: &Case, frame: &[u8]) {
+        for frame in case.before.iter().map(Vec::as_slice).chain([frame]) {
+            let (_, memory) = self.side(case.side);
+            let decision = case.side.decide(frame, memory);
+            let mut expected = vec![Counter::Class(decision.class)];
+            if decision.redirect() {
+                expected.push(Counter::NoSocket);
+            }
+            let (action, counted) = self.run(case.side, frame);
+            let name = case.name;
+            assert_eq!((action, counted), (Action::Pass, expected), "{name}: {frame:02x?}");
         }
-        let (action, counted) = self.run(side, frame);
-        assert_eq!((action, counted), (Action::Pass, expected), "{name}: {frame:02x?}");
-    }
-}
-
-fn pure(side: Side, frame: &[u8]) -> Decision {
-    match side {
-        Side::Unprotected => culvert_steer::unprotected(frame),
-        Side::Protected | Side::ProtectedAll => culvert_steer::protected(frame, &side.table()),
     }
 }
 

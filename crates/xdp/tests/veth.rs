@@ -16,6 +16,8 @@ use culvert_frame::FRAME_SIZE;
 use culvert_frame::Packet;
 use culvert_frame::PacketIo;
 use culvert_frame::Port;
+use culvert_steer::Class;
+use culvert_steer::Counter;
 use culvert_xdp::Config;
 use culvert_xdp::Control;
 use culvert_xdp::CopyChoice;
@@ -25,6 +27,7 @@ use culvert_xdp::Mode;
 use culvert_xdp::ModeChoice;
 use culvert_xdp::PortConfig;
 use culvert_xdp::Side;
+use culvert_xdp::SidePrefixes;
 use culvert_xdp::XdpIo;
 use culvert_xdp::open;
 use lab::Lab;
@@ -146,6 +149,49 @@ fn receives_and_sends_native() {
 #[test]
 fn receives_and_sends_generic() {
     receives_and_sends(ModeChoice::Generic, Mode::Generic);
+}
+
+/// P11: what arrives in clear on the unprotected side, for a prefix of inbound policy, is the
+/// worker's from the first packet on, as are AH and fragments of ESP. IKE to an own address is
+/// not, nor is anything in clear once no prefix holds its destination.
+#[test]
+fn plaintext_from_the_unprotected_side_arrives() {
+    if lab::skip() {
+        return;
+    }
+    let lab = Lab::new(1);
+    let b = lab.host_b();
+    let own = IpAddr::V4(Ipv4Addr::new(10, 2, 0, 1));
+    let inside = (IpAddr::V4(Ipv4Addr::new(10, 2, 0, 0)), 16);
+    let prefixes = SidePrefixes { protected: Vec::new(), unprotected: vec![inside] };
+    let changed = |mut frame: Vec<u8>, at: usize, octets: &[u8]| {
+        frame[at..at + octets.len()].copy_from_slice(octets);
+        frame
+    };
+    let plain = udp_frame(1000, 1, 100);
+    let ike = changed(plain.clone(), 36, &4500_u16.to_be_bytes());
+    let ah = changed(esp_frame(2, 100), 23, &[51]);
+    let fragment = changed(esp_frame(3, 100), 20, &[0x20]);
+    lab.at_gateway(|| {
+        let config = Config { prefixes, own_addresses: vec![own], ..config(1) };
+        let Gateway { mut control, mut workers } = open(&config).unwrap();
+        for frame in [&ike, &plain, &ah, &fragment] {
+            b.send(frame);
+        }
+        let packets = receive(&mut workers[0], WAN, 3);
+        for (packet, frame) in packets.iter().zip([&plain, &ah, &fragment]) {
+            assert_eq!(packet.data(), frame);
+        }
+        recycle(&mut workers[0], packets);
+        control.set_prefixes(&SidePrefixes::default()).unwrap();
+        let counted = |class| {
+            let row = control.ports()[1].steer().counters(1).unwrap()[0];
+            row[Counter::Class(class)]
+        };
+        b.send(&plain);
+        until("a packet that is left to the kernel", || counted(Class::Other) == 1);
+        assert_eq!((counted(Class::Plain4), counted(Class::Ike)), (1, 1));
+    });
 }
 
 /// A packet leaves another port out of the buffer it arrived in, with its start moved: the frame

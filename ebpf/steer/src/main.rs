@@ -26,6 +26,7 @@ use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::macros::map;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::maps::LpmTrie;
+use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::maps::XskMap;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -33,10 +34,13 @@ use aya_ebpf::programs::XdpContext;
 
 use culvert_steer::Counter;
 use culvert_steer::Decision;
+use culvert_steer::FragmentKey;
+use culvert_steer::Fragments;
 use culvert_steer::PrefixValue;
 use culvert_steer::Prefixes;
 use culvert_steer::View;
 use culvert_steer::counter::SLOTS;
+use culvert_steer::map::MAX_FRAGMENTS;
 use culvert_steer::map::MAX_PREFIXES;
 use culvert_steer::map::MAX_QUEUES;
 
@@ -50,18 +54,29 @@ static PREFIXES4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(MAX_PREFIXES
 static PREFIXES6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(MAX_PREFIXES, 0);
 
 #[map]
+static PLAIN4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(MAX_PREFIXES, 0);
+
+#[map]
+static PLAIN6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(MAX_PREFIXES, 0);
+
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
+
+#[map]
 static COUNTERS: PerCpuArray<[u64; SLOTS]> = PerCpuArray::with_max_entries(MAX_QUEUES, 0);
 
 /// Steers an interface on the unprotected side.
 #[xdp]
 pub fn steer_unprotected(context: XdpContext) -> u32 {
-    carry_out(&context, culvert_steer::unprotected(&Frame(&context)))
+    let inbound = Tries(&PLAIN4, &PLAIN6);
+    carry_out(&context, culvert_steer::unprotected(&Frame(&context), &inbound, &mut Datagrams))
 }
 
 /// Steers an interface on the protected side.
 #[xdp]
 pub fn steer_protected(context: XdpContext) -> u32 {
-    carry_out(&context, culvert_steer::protected(&Frame(&context), &Tries))
+    let outbound = Tries(&PREFIXES4, &PREFIXES6);
+    carry_out(&context, culvert_steer::protected(&Frame(&context), &outbound))
 }
 
 /// Leaves every frame to the kernel.
@@ -151,24 +166,39 @@ fn opaque(mut address: usize) -> usize {
     address
 }
 
-/// The prefix maps.
-struct Tries;
+/// The prefix maps of one side.
+struct Tries(&'static LpmTrie<[u8; 4], u32>, &'static LpmTrie<[u8; 16], u32>);
 
 impl Prefixes for Tries {
     #[inline(always)]
     fn match4(&self, destination: [u8; 4]) -> Option<PrefixValue> {
-        PREFIXES4
-            .get(Key::new(32, destination))
-            .copied()
-            .map(PrefixValue::from_raw)
+        self.0.get(Key::new(32, destination)).copied().map(PrefixValue::from_raw)
     }
 
     #[inline(always)]
     fn match6(&self, destination: [u8; 16]) -> Option<PrefixValue> {
-        PREFIXES6
-            .get(Key::new(128, destination))
-            .copied()
-            .map(PrefixValue::from_raw)
+        self.1.get(Key::new(128, destination)).copied().map(PrefixValue::from_raw)
+    }
+}
+
+/// The map of datagrams whose fragments are the engine's.
+struct Datagrams;
+
+impl Fragments for Datagrams {
+    /// A datagram that the map has no room for is not remembered, and its fragments are lost.
+    #[inline(always)]
+    fn remember(&mut self, key: &FragmentKey) {
+        let _ = FRAGMENTS.insert(key, 1, 0);
+    }
+
+    #[inline(always)]
+    fn forget(&mut self, key: &FragmentKey) {
+        let _ = FRAGMENTS.remove(key);
+    }
+
+    #[inline(always)]
+    fn knows(&self, key: &FragmentKey) -> bool {
+        FRAGMENTS.get_ptr(key).is_some()
     }
 }
 
