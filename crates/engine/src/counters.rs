@@ -6,30 +6,73 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::fate::DropReason;
 use crate::fate::Fate;
 
-/// Packet counts of one worker. Everything that came in got one fate: see [`Counters::balanced`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Packets received from ports.
-    pub received: u64,
-    /// Packets taken over from other workers.
-    pub taken: u64,
-    /// Held packets that got their final fate.
-    pub released: u64,
-    /// Packets sent, sealed or opened.
-    pub forwarded: u64,
-    /// Packets sent in clear.
-    pub bypassed: u64,
-    /// Packets given to other workers.
-    pub handed_off: u64,
-    /// Packets put on hold.
-    pub held: u64,
-    /// Packets that belong to the kernel's stack.
-    pub punted: u64,
-    /// Packets dropped, by [`DropReason`].
-    pub dropped: [u64; DropReason::COUNT],
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Packet counts of one worker. Everything that came in got one fate: see
+        /// [`Counters::balanced`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Packets dropped, by [`DropReason`].
+            pub dropped: [u64; DropReason::COUNT],
+        }
+
+        /// Counters that are no drop reasons.
+        const SCALARS: usize = [$(stringify!($name)),*].len();
+
+        impl Counters {
+            /// The sum of two workers' counters.
+            #[must_use]
+            pub fn plus(&self, other: &Counters) -> Counters {
+                Counters {
+                    $($name: self.$name + other.$name,)*
+                    dropped: std::array::from_fn(|at| self.dropped[at] + other.dropped[at]),
+                }
+            }
+
+            fn scalars(&self) -> [u64; SCALARS] {
+                [$(self.$name),*]
+            }
+
+            fn of([$($name),*]: [u64; SCALARS], dropped: [u64; DropReason::COUNT]) -> Counters {
+                Counters { $($name,)* dropped }
+            }
+        }
+    };
 }
 
-const SCALARS: usize = 8;
+counters! {
+    /// Packets received from ports.
+    received,
+    /// Packets taken over from other workers.
+    taken,
+    /// Held packets, and fragments put aside, that got their final fate.
+    released,
+    /// Packets made here: fragments, reassembled packets, ICMP errors, keepalives, dummies.
+    made,
+    /// Packets sent, sealed or opened.
+    forwarded,
+    /// Packets sent in clear.
+    bypassed,
+    /// Packets given to other workers.
+    handed_off,
+    /// Packets put on hold.
+    held,
+    /// Fragments put aside until the others come.
+    reassembling,
+    /// Packets replaced by their fragments.
+    split,
+    /// ICMP errors and NAT keepalives sent.
+    answered,
+    /// Packets that belong to the kernel's stack.
+    punted,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters::of([0; SCALARS], [0; DropReason::COUNT])
+    }
+}
 
 impl Counters {
     #[inline]
@@ -39,6 +82,9 @@ impl Counters {
             Fate::Bypass(_) => &mut self.bypassed,
             Fate::Handoff(_) => &mut self.handed_off,
             Fate::Held => &mut self.held,
+            Fate::Reassembling => &mut self.reassembling,
+            Fate::Split => &mut self.split,
+            Fate::Answer(_) => &mut self.answered,
             Fate::Punt => &mut self.punted,
             Fate::Drop(reason) => &mut self.dropped[reason as usize],
         };
@@ -60,39 +106,10 @@ impl Counters {
     /// Everything that came in has exactly one fate.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        let fates = self.forwarded + self.bypassed + self.handed_off + self.held + self.punted;
-        self.received + self.taken + self.released == fates + self.dropped_total()
-    }
-
-    /// The sum of two workers' counters.
-    #[must_use]
-    pub fn plus(&self, other: &Counters) -> Counters {
-        let mut sum = Counters {
-            received: self.received + other.received,
-            taken: self.taken + other.taken,
-            released: self.released + other.released,
-            forwarded: self.forwarded + other.forwarded,
-            bypassed: self.bypassed + other.bypassed,
-            handed_off: self.handed_off + other.handed_off,
-            held: self.held + other.held,
-            punted: self.punted + other.punted,
-            dropped: self.dropped,
-        };
-        sum.dropped.iter_mut().zip(&other.dropped).for_each(|(sum, &other)| *sum += other);
-        sum
-    }
-
-    fn scalars(&self) -> [u64; SCALARS] {
-        [
-            self.received,
-            self.taken,
-            self.released,
-            self.forwarded,
-            self.bypassed,
-            self.handed_off,
-            self.held,
-            self.punted,
-        ]
+        let sent = self.forwarded + self.bypassed + self.answered + self.handed_off;
+        let aside = self.held + self.reassembling + self.split + self.punted;
+        let came = self.received + self.taken + self.released + self.made;
+        came == sent + aside + self.dropped_total()
     }
 }
 
@@ -120,17 +137,7 @@ impl SharedCounters {
     #[must_use]
     pub fn load(&self) -> Counters {
         let at = |index: usize| self.cells[index].load(Relaxed);
-        Counters {
-            received: at(0),
-            taken: at(1),
-            released: at(2),
-            forwarded: at(3),
-            bypassed: at(4),
-            handed_off: at(5),
-            held: at(6),
-            punted: at(7),
-            dropped: std::array::from_fn(|index| at(SCALARS + index)),
-        }
+        Counters::of(std::array::from_fn(at), std::array::from_fn(|i| at(SCALARS + i)))
     }
 }
 

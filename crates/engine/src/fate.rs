@@ -4,7 +4,7 @@ use std::fmt;
 
 use culvert_frame::Port;
 
-use crate::worker::WorkerId;
+use crate::ids::WorkerId;
 
 /// The outcome of one packet at one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,12 @@ pub enum Fate {
     Handoff(WorkerId),
     /// Finished, but its next hop is not resolved yet; it gets its final fate on release.
     Held,
+    /// A fragment that waits for the others; the whole packet gets its own fate.
+    Reassembling,
+    /// Replaced by fragments, each of which gets its own fate.
+    Split,
+    /// Sent by the gateway itself: an ICMP error or a NAT keepalive.
+    Answer(Port),
     /// Not ours to process: it belongs to the kernel's stack.
     Punt,
     /// Dropped and counted.
@@ -37,6 +43,27 @@ pub struct Verdict {
 impl Verdict {
     pub(crate) const fn new(fate: Fate) -> Verdict {
         Verdict { fate, spi: None, seq: None }
+    }
+}
+
+impl DropReason {
+    /// True when RFC 4301, 4302 or 4303 ask for an audit record of such a drop.
+    #[must_use]
+    pub const fn is_auditable(self) -> bool {
+        matches!(
+            self,
+            DropReason::NoSa
+                | DropReason::Truncated
+                | DropReason::Fragment
+                | DropReason::Replay
+                | DropReason::Icv
+                | DropReason::Trailer
+                | DropReason::NextHeader
+                | DropReason::Selector
+                | DropReason::Bundle
+                | DropReason::Plaintext
+                | DropReason::SequenceExhausted
+        )
     }
 }
 
@@ -68,16 +95,21 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// An Ethernet, IP, UDP or ESP header contradicts itself or the length of the frame.
+    /// An Ethernet, IP, UDP, ESP or AH header contradicts itself or the length of the frame.
     Malformed = "malformed",
     /// The frame is addressed to another station of the link.
     OtherHost = "other_host",
     /// A datagram to port 4500 too short for ESP that is no keepalive (RFC 3948 section 2.2).
     Runt = "runt",
-    /// No inbound SA has this SPI and destination (RFC 4303 section 3.4.2).
+    /// A NAT keepalive: not an error (RFC 3948 section 4).
+    Keepalive = "keepalive",
+    /// No inbound SA has this protocol, SPI and destination (RFC 4303 section 3.4.2).
     NoSa = "no_sa",
-    /// The ESP packet is too short for its SA's IV and ICV, or not a multiple of 4 octets.
+    /// The packet is too short for its SA's IV and ICV, or not a multiple of its block length.
     Truncated = "truncated",
+    /// A fragment where only a whole packet may be: before a transport mode SA, or ESP that was not
+    /// reassembled (RFC 4303 sections 3.3.4 and 3.4.1).
+    Fragment = "fragment",
     /// The sequence number was seen before or lies left of the window (RFC 4303 section 3.4.3).
     Replay = "replay",
     /// The integrity check failed (RFC 4303 section 3.4.4).
@@ -92,26 +124,46 @@ drop_reasons! {
     NextHeader = "next_header",
     /// The decrypted packet is not a well-formed IP packet of the family announced.
     InnerMalformed = "inner_malformed",
-    /// No inbound policy lets this packet come out of this SA (RFC 4301 section 5.2).
+    /// Neither the SA nor a policy lets this packet through the SA (RFC 4301 section 5.2).
     Selector = "selector",
+    /// The SA was not reached through the SA that its bundle puts around it.
+    Bundle = "bundle",
+    /// More SAs are nested in one packet than a gateway unpacks.
+    Nesting = "nesting",
+    /// Policy protects what came in clear (RFC 4301 section 5.2).
+    Plaintext = "plaintext",
     /// Congestion was marked on a packet that cannot carry the mark (RFC 6040 section 4.2).
     Ecn = "ecn",
     /// The TTL or hop limit does not allow another hop.
     Ttl = "ttl",
-    /// No outbound policy matches (RFC 4301 section 4.4.1).
+    /// No policy matches (RFC 4301 section 4.4.1).
     NoPolicy = "no_policy",
     /// The matching policy says DISCARD.
     Discard = "discard",
     /// The policy names a group that has no outbound SA.
     NoOutboundSa = "no_outbound_sa",
+    /// The hard lifetime of the SA is over (RFC 4301 section 4.4.2.1).
+    Expired = "expired",
     /// All sequence numbers of the SA are used (RFC 4303 section 3.3.3).
     SequenceExhausted = "sequence_exhausted",
     /// The sequence numbers leased on disk are used; the next lease is not written yet.
     SequenceLease = "sequence_lease",
-    /// The packet would not fit the MTU of the link it must leave through.
+    /// The packet does not fit the path and may not be fragmented (RFC 4301 section 8.2).
     TooBig = "too_big",
     /// The frame has no room left for the headers or the trailer.
     NoRoom = "no_room",
+    /// No free frame for fragments.
+    NoFrame = "no_frame",
+    /// Fragments that overlap, contradict each other, or make more than a frame holds.
+    Reassembly = "reassembly",
+    /// Fragments given up for newer ones: the table was full.
+    ReassemblyFull = "reassembly_full",
+    /// Fragments whose rest did not come in time.
+    ReassemblyTimeout = "reassembly_timeout",
+    /// An ICMP error about a packet of ours, taken note of: not an error (RFC 4301 section 8.2).
+    PathMtu = "path_mtu",
+    /// An ICMP error that is not plausible, or not to be believed (RFC 4301 section 6.1).
+    IcmpError = "icmp_error",
     /// The kernel has no usable route to the destination through a port of this gateway.
     NoRoute = "no_route",
     /// The route of a decrypted packet leads back out of the unprotected side, in clear.
@@ -148,13 +200,14 @@ mod tests {
         assert_eq!(names.len(), DropReason::COUNT);
     }
 
-    /// Every reason has its sentence in the documentation.
+    /// Every reason has its sentence in the documentation, which says whether it is audited.
     #[test]
     fn every_reason_is_documented() {
         let doc = include_str!("../../../docs/counters.md");
         for reason in DropReason::ALL {
-            let row = format!("| `{}` | ", reason.name());
-            assert!(doc.contains(&row), "docs/counters.md has no row for {reason}");
+            let mark = if reason.is_auditable() { " A" } else { "" };
+            let row = format!("| `{}`{mark} | ", reason.name());
+            assert!(doc.contains(&row), "docs/counters.md has no row {row}");
         }
     }
 }

@@ -19,7 +19,7 @@ use rtrb::Consumer;
 use rtrb::Producer;
 use rtrb::RingBuffer;
 
-use crate::worker::WorkerId;
+use crate::ids::WorkerId;
 
 /// Wakes a worker that may be asleep.
 pub trait Wake: Send + Sync {

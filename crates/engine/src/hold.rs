@@ -14,8 +14,8 @@
 use arrayvec::ArrayVec;
 use culvert_frame::Packet;
 
+use crate::ids::Side;
 use crate::next_hop::Target;
-use crate::worker::Side;
 
 /// Packets held at most.
 pub const HELD_MAX: usize = 64;

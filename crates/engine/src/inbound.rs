@@ -1,4 +1,4 @@
-//! ESP to plaintext (RFC 4303 section 3.4), a batch at a time, in three flat passes.
+//! ESP and AH to plaintext (RFC 4303 and 4302 section 3.4), a batch at a time, in three flat passes.
 //!
 //! 1. *classify*: parse the outer headers, find the SA, check the sequence number against its
 //!    window. Nothing here is trusted, and nothing of the SA changes.
@@ -6,49 +6,83 @@
 //! 3. *finish*: accept the number (once), strip the trailer, check the inner packet against policy,
 //!    decrement its TTL, and put the Ethernet header of its next hop in front.
 //!
-//! The payload is never copied: the packet's ends move inside its frame.
+//! What comes out of an SA and is for another SA again goes round once more: a bundle, a tunnel in
+//! a tunnel. The payload is never copied: the packet's ends move inside its frame.
 
 use arrayvec::ArrayVec;
 use culvert_aead::Aead;
-use culvert_aead::ICV_LEN;
 use culvert_aead::Op;
+use culvert_aead::Protocol;
 use culvert_aead::Status;
-use culvert_aead::TEXT_AT;
 use culvert_esp::Candidate;
+use culvert_esp::Expiry;
+use culvert_esp::Mode;
 use culvert_esp::ecn;
+use culvert_esp::ecn::DscpPolicy;
 use culvert_esp::trailer;
 use culvert_esp::trailer::TrailerError;
 use culvert_frame::BATCH;
 use culvert_frame::Packet;
 use culvert_spd::Action;
-use culvert_spd::Flow;
 use culvert_spd::Group;
 use culvert_wire::esp;
 use culvert_wire::esp::Outer;
 use culvert_wire::esp::Unprotected;
+use culvert_wire::ethernet;
+use culvert_wire::icmp;
 use culvert_wire::ip;
+use culvert_wire::udp;
 
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
+use crate::headers;
+use crate::mailbox::Notice;
+use crate::mailbox::Peer;
 use crate::next_hop::Resolution;
-use crate::worker::Plane;
-use crate::worker::put_link_header;
+use crate::path_mtu;
+use crate::plane::Plane;
+use crate::plane::Sent;
+use crate::plane::Stop;
+use crate::plane::Way;
+use crate::plane::put_link_header;
+use crate::reassembly;
+use crate::tables::BUNDLE_MAX;
+use crate::tables::InboundEntry;
 
-/// Shortest ESP packet: header, IV, pad length, next header and 2 octets of padding, ICV.
-const LEN_MIN: usize = TEXT_AT + 4 + ICV_LEN;
-
-/// What pass 1 found out about a packet that goes on to pass 2.
+/// A packet that goes on to pass 2, with its number.
 struct Job {
+    candidate: Candidate,
+    site: Site,
+}
+
+/// What pass 1 found out about a packet.
+#[derive(Clone, Copy)]
+struct Site {
     index: usize,
     slot: u32,
-    candidate: Candidate,
+    /// Where the outer IP header starts.
+    ip_at: usize,
+    /// Where ESP or AH starts and ends.
     esp_at: usize,
     esp_end: usize,
     outer_tos: u8,
+    is_ah: bool,
+    encapsulated: bool,
+    /// It came from another address or port than its peer is known to have.
+    moved: bool,
+    /// Tried with another high half of its number already.
+    retried: bool,
 }
 
 type Jobs = ArrayVec<Job, BATCH>;
+
+/// How a round ends for a packet.
+enum Step {
+    Done(Fate),
+    /// There is another SA to apply, or the same one once more.
+    Again(Job),
+}
 
 /// Runs a batch from the unprotected side; one verdict is appended for each packet, in order.
 pub(crate) fn run<A: Aead>(
@@ -57,110 +91,341 @@ pub(crate) fn run<A: Aead>(
     verdicts: &mut ArrayVec<Verdict, BATCH>,
 ) {
     let mut jobs = Jobs::new();
-    let mut statuses = [const { Status::Pending }; BATCH];
     classify(plane, packets, verdicts, &mut jobs);
-    crypt(plane, packets, &jobs, &mut statuses);
-    for (job, status) in jobs.drain(..).zip(statuses) {
-        let (index, slot) = (job.index, job.slot);
-        let fate = finish(plane, &mut packets[index], job, status);
-        if let (Fate::Drop(reason), Some(entry)) = (fate, plane.inbound.at_mut(slot)) {
-            entry.dropped[reason as usize] += 1;
+    for round in 1.. {
+        let mut statuses = [const { Status::Pending }; BATCH];
+        crypt(plane, packets, &jobs, &mut statuses);
+        let mut again = Jobs::new();
+        for (job, status) in jobs.drain(..).zip(statuses) {
+            let Site { index, slot, ip_at, .. } = job.site;
+            let fate = match finish(plane, &mut packets[index], job, status) {
+                Step::Done(fate) => fate,
+                Step::Again(job) if round <= BUNDLE_MAX => {
+                    again.push(job);
+                    continue;
+                }
+                Step::Again(_) => Fate::Drop(DropReason::Nesting),
+            };
+            verdicts[index].fate = fate;
+            if let Fate::Drop(reason) = fate {
+                note_drop(plane, slot, reason, &verdicts[index], (&packets[index], ip_at));
+            }
         }
-        verdicts[index].fate = fate;
+        if again.is_empty() {
+            return;
+        }
+        jobs = again;
+        for job in &jobs {
+            let verdict = &mut verdicts[job.site.index];
+            verdict.spi = plane.inbound.at(job.site.slot).map(|entry| entry.sa.spi().value());
+            verdict.seq = Some(job.candidate.seq());
+        }
+    }
+}
+
+/// Counts a drop for its SA, and writes its audit record.
+#[cold]
+fn note_drop<A: Aead>(
+    plane: &mut Plane<A>,
+    slot: u32,
+    reason: DropReason,
+    verdict: &Verdict,
+    (packet, ip_at): (&Packet, usize),
+) {
+    if let Some(entry) = plane.inbound.at_mut(slot) {
+        entry.dropped[reason as usize] += 1;
+    }
+    if reason.is_auditable() {
+        plane.audit(verdict, packet.data(), Some(ip_at));
     }
 }
 
 /// Pass 1.
 fn classify<A: Aead>(
     plane: &mut Plane<A>,
-    packets: &[Packet],
+    packets: &mut [Packet],
     verdicts: &mut ArrayVec<Verdict, BATCH>,
     jobs: &mut Jobs,
 ) {
-    for (index, packet) in packets.iter().enumerate() {
+    for (index, packet) in packets.iter_mut().enumerate() {
         let mut verdict = Verdict::new(Fate::Punt);
-        if plane.is_addressed_to_us(packet) {
-            match esp::classify(packet.data()) {
-                Ok(Unprotected::Esp(outer)) => {
-                    verdict.spi = Some(outer.spi);
-                    verdict.seq = Some(u64::from(outer.seq));
-                    match admit(plane, index, &outer) {
-                        Ok(job) => {
-                            verdict.seq = Some(job.candidate.seq());
-                            jobs.push(job);
-                        }
-                        Err(fate) => verdict.fate = fate,
-                    }
-                }
-                Ok(Unprotected::Runt) => verdict.fate = Fate::Drop(DropReason::Runt),
-                // Keepalives, IKE, fragments to be reassembled and all else are the stack's.
-                Ok(_) => {}
-                Err(_) => verdict.fate = Fate::Drop(DropReason::Malformed),
-            }
-        } else {
+        if !plane.is_addressed_to_us(packet) {
             verdict.fate = Fate::Drop(DropReason::OtherHost);
+        } else if let Some(outer) = esp::find_esp(packet.data()) {
+            admit(plane, index, (Protocol::Esp, &outer, None), &mut verdict, jobs);
+        } else {
+            unusual(plane, packet, index, &mut verdict, jobs);
+        }
+        if let Fate::Drop(reason) = verdict.fate
+            && reason.is_auditable()
+        {
+            plane.audit(&verdict, packet.data(), None);
         }
         verdicts.push(verdict);
     }
 }
 
-/// Finds the SA of a packet and checks its length and number.
-#[inline]
-fn admit<A: Aead>(plane: &mut Plane<A>, index: usize, outer: &Outer) -> Result<Job, Fate> {
-    let Some(&location) = plane.snapshot.directory.get(&outer.spi) else {
-        return Err(Fate::Drop(DropReason::NoSa));
+/// Finds the SA of a packet, checks its length and number, and adds a job, or says what becomes of
+/// the packet. `within` is the group of the SA in whose bundle it was found.
+#[inline(always)]
+fn admit<A: Aead>(
+    plane: &mut Plane<A>,
+    index: usize,
+    (protocol, outer, within): (Protocol, &Outer, Option<Group>),
+    verdict: &mut Verdict,
+    jobs: &mut Jobs,
+) {
+    verdict.spi = Some(outer.spi);
+    verdict.seq = Some(u64::from(outer.seq));
+    let found = plane.snapshot.directory.find(protocol, outer.spi, outer.source, outer.destination);
+    let Some(location) = found else {
+        verdict.fate = Fate::Drop(DropReason::NoSa);
+        return;
     };
     if location.worker != plane.id {
-        return Err(Fate::Handoff(location.worker));
+        verdict.fate = Fate::Handoff(location.worker);
+        return;
     }
-    let Some(entry) = plane.inbound.at_mut(location.slot) else {
-        return Err(Fate::Drop(DropReason::NoSa));
+    let entry = plane.inbound.at_mut(location.slot);
+    let Some(entry) =
+        entry.filter(|entry| entry.sa.spi().value() == outer.spi && entry.protocol == protocol)
+    else {
+        verdict.fate = Fate::Drop(DropReason::NoSa);
+        return;
     };
-    if entry.sa.spi().value() != outer.spi || entry.sa.destination() != outer.destination {
-        return Err(Fate::Drop(DropReason::NoSa));
-    }
     let len = outer.end - outer.esp_at;
-    if len < LEN_MIN || !len.is_multiple_of(trailer::ALIGNMENT) {
-        entry.dropped[DropReason::Truncated as usize] += 1;
-        return Err(Fate::Drop(DropReason::Truncated));
-    }
-    match entry.sa.precheck(outer.seq) {
-        Ok(candidate) => Ok(Job {
-            index,
-            slot: location.slot,
-            candidate,
-            esp_at: outer.esp_at,
-            esp_end: outer.end,
-            outer_tos: outer.tos,
-        }),
-        Err(_) => {
-            entry.dropped[DropReason::Replay as usize] += 1;
-            Err(Fate::Drop(DropReason::Replay))
+    let checked = if entry.sa.is_expired() {
+        Err(DropReason::Expired)
+    } else if entry.receiving.within != within {
+        Err(DropReason::Bundle)
+    } else if len < entry.sa.layout().min_len() || !fits_blocks(entry.sa.layout(), len) {
+        Err(DropReason::Truncated)
+    } else {
+        entry.sa.precheck(outer.seq).map_err(|_| DropReason::Replay)
+    };
+    match checked {
+        Ok(candidate) => {
+            verdict.seq = Some(candidate.seq());
+            let site = Site {
+                index,
+                slot: location.slot,
+                ip_at: outer.ip_at,
+                esp_at: outer.esp_at,
+                esp_end: outer.end,
+                outer_tos: outer.tos,
+                is_ah: protocol == Protocol::Ah,
+                encapsulated: outer.encapsulated,
+                moved: outer.encapsulated && entry.peer.is_some_and(|peer| peer != peer_of(outer)),
+                retried: false,
+            };
+            jobs.push(Job { candidate, site });
+        }
+        Err(reason) => {
+            entry.dropped[reason as usize] += 1;
+            verdict.fate = Fate::Drop(reason);
         }
     }
 }
 
-/// Pass 2.
+/// Whether the text is a whole number of blocks; AH has none.
+#[inline]
+fn fits_blocks(layout: culvert_esp::Layout, len: usize) -> bool {
+    layout.protocol == Protocol::Ah || layout.text_len(len).is_some()
+}
+
+fn peer_of(outer: &Outer) -> Peer {
+    Peer { address: outer.source, port: outer.source_port }
+}
+
+/// What is not plain ESP.
+#[cold]
+fn unusual<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    index: usize,
+    verdict: &mut Verdict,
+    jobs: &mut Jobs,
+) {
+    let protocol_and_outer = match esp::classify(packet.data()) {
+        Ok(Unprotected::Esp(outer)) => Ok((Protocol::Esp, outer)),
+        Ok(Unprotected::Ah(outer)) => Ok((Protocol::Ah, outer)),
+        other => Err(other),
+    };
+    match protocol_and_outer {
+        Ok((protocol, outer)) => admit(plane, index, (protocol, &outer, None), verdict, jobs),
+        Err(other) => verdict.fate = unprotected(plane, packet, index, other),
+    }
+}
+
+/// The fate of what is neither ESP nor AH.
+fn unprotected<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    index: usize,
+    class: Result<Unprotected, culvert_wire::Malformed>,
+) -> Fate {
+    match class {
+        Ok(Unprotected::Runt) => Fate::Drop(DropReason::Runt),
+        Ok(Unprotected::Keepalive) => Fate::Drop(DropReason::Keepalive),
+        Ok(Unprotected::Fragment(of)) => match reassembly::worker_of(&of, plane.options.workers) {
+            worker if worker == plane.id => Fate::Reassembling,
+            worker => Fate::Handoff(worker),
+        },
+        Ok(Unprotected::IcmpError(error)) => icmp_error(plane, &error),
+        Ok(Unprotected::Plain(parsed)) => plaintext(plane, packet, index, &parsed),
+        // IKE and what is not IP are the stack's.
+        Ok(_) => Fate::Punt,
+        Err(_) => Fate::Drop(DropReason::Malformed),
+    }
+}
+
+/// An ICMP error about one of our packets: a path MTU is believed if the error names an SA of ours
+/// and a number it used a short while ago (RFC 4301 section 8.2.1).
+fn icmp_error<A: Aead>(plane: &mut Plane<A>, error: &esp::IcmpError) -> Fate {
+    let implausible = Fate::Drop(DropReason::IcmpError);
+    let (Some(spi), Some(seq)) = (error.spi, error.seq) else {
+        return implausible;
+    };
+    let icmp::Reported::TooBig { mtu } = error.reported else {
+        return implausible;
+    };
+    let Some(&location) = plane.snapshot.senders.get(&(spi, error.destination)) else {
+        return implausible;
+    };
+    if location.worker != plane.id {
+        return Fate::Handoff(location.worker);
+    }
+    let now = plane.now;
+    let Some(entry) = plane.outbound.at_mut(location.slot) else {
+        return implausible;
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "the half on the wire")]
+    let behind = u64::from((entry.sa.sequence.last() as u32).wrapping_sub(seq));
+    let recent = behind < path_mtu::RECENT.min(entry.sa.sequence.last());
+    if !recent || entry.sa.spi().value() != spi || !entry.sending.trusts_icmp {
+        return implausible;
+    }
+    let link = entry.next_hop.as_ref().map_or(usize::from(u16::MAX), |hop| usize::from(hop.mtu));
+    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+    if entry.path_mtu.learn(mtu, error.destination, link, now) {
+        let mtu = entry.path_mtu.learned();
+        plane.tell(Notice::PathMtu { slot: location.slot, spi, mtu });
+    }
+    Fate::Drop(DropReason::PathMtu)
+}
+
+/// Plaintext from the unprotected side: what policy protects must not come in clear (RFC 4301
+/// section 5.2).
+fn plaintext<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    index: usize,
+    parsed: &ip::Packet,
+) -> Fate {
+    let at = ethernet::parse(packet.data()).map_or(0, |link| link.payload_at);
+    let matched = plane.inbound_policy(&packet.data()[at..], parsed);
+    match matched.action {
+        Some(Action::Protect(_)) => Fate::Drop(DropReason::Plaintext),
+        Some(Action::Discard) => Fate::Drop(DropReason::Discard),
+        // What is for the gateway itself is the stack's, unless a policy says otherwise.
+        None if plane.resolve(parsed) == Resolution::Local => Fate::Punt,
+        None => Fate::Drop(DropReason::NoPolicy),
+        Some(Action::Bypass) => {
+            let way = match plane.way(parsed, true) {
+                Ok(way) => way,
+                Err(Stop::Drop(DropReason::Local)) => return Fate::Punt,
+                Err(stop) => return Fate::Drop(plane.stop(index, stop, at, false)),
+            };
+            headers::keep(packet, at, parsed.total_len());
+            ip::decrement_ttl(packet.data_mut(), parsed);
+            plane.send(index, packet, way, Sent::InClear)
+        }
+    }
+}
+
+/// Pass 2: `statuses[i]` becomes the answer for `jobs[i]`.
 fn crypt<A: Aead>(
     plane: &mut Plane<A>,
     packets: &mut [Packet],
     jobs: &Jobs,
-    statuses: &mut [Status],
+    statuses: &mut [Status; BATCH],
 ) {
     let mut ops: ArrayVec<Op<'_, A::Key>, BATCH> = ArrayVec::new();
     let mut next = jobs.iter().peekable();
     for (index, packet) in packets.iter_mut().enumerate() {
-        let Some(job) = next.next_if(|job| job.index == index) else {
+        let Some(Job { candidate, site }) = next.next_if(|job| job.site.index == index) else {
             continue;
         };
-        let entry = plane.inbound.at(job.slot).expect("classify found the SA in this slot");
+        if site.is_ah {
+            continue;
+        }
+        let entry = plane.inbound.at(site.slot).expect("classify found the SA in this slot");
         ops.push(Op {
             key: entry.sa.key(),
-            esn_high: job.candidate.esn_high(),
-            esp: &mut packet.data_mut()[job.esp_at..job.esp_end],
+            esn_high: candidate.esn_high(),
+            esp: &mut packet.data_mut()[site.esp_at..site.esp_end],
         });
     }
     plane.aead.open(&mut ops, statuses);
+    let of_esp = ops.len();
+    if of_esp < jobs.len() {
+        drop(ops);
+        crypt_ah(plane, packets, jobs, statuses, of_esp);
+    }
+}
+
+/// Pass 2 for AH, whose answers go between those for ESP.
+#[cold]
+fn crypt_ah<A: Aead>(
+    plane: &mut Plane<A>,
+    packets: &mut [Packet],
+    jobs: &Jobs,
+    statuses: &mut [Status; BATCH],
+    mut of_esp: usize,
+) {
+    for (at, Job { candidate, site }) in jobs.iter().enumerate().rev() {
+        if !site.is_ah {
+            of_esp -= 1;
+            statuses.swap(at, of_esp);
+            continue;
+        }
+        let entry = plane.inbound.at(site.slot).expect("classify found the SA in this slot");
+        let packet = &mut packets[site.index].data_mut()[site.ip_at..site.esp_end];
+        let (key, esn_high) = (entry.sa.key(), candidate.esn_high());
+        let ah_at = site.esp_at - site.ip_at;
+        statuses[at] = headers::open_ah(&mut plane.aead, key, esn_high, packet, ah_at);
+    }
+}
+
+/// How an SA treats what comes out of it: read once for each packet.
+#[derive(Clone, Copy)]
+struct Nature {
+    group: Group,
+    mode: Mode,
+    dscp: DscpPolicy,
+    ecn_drop: bool,
+    /// It has selectors of its own.
+    selects: bool,
+}
+
+impl Nature {
+    #[inline]
+    fn of<K>(entry: &InboundEntry<K>) -> Nature {
+        Nature {
+            group: entry.group,
+            mode: entry.mode,
+            dscp: entry.receiving.dscp,
+            ecn_drop: entry.receiving.ecn_drop,
+            selects: !entry.selectors.is_empty(),
+        }
+    }
+}
+
+/// What an SA protected.
+struct Content {
+    next_header: u8,
+    at: usize,
+    end: usize,
 }
 
 /// Pass 3, for one packet:
@@ -171,85 +436,301 @@ fn crypt<A: Aead>(
 /// 4. merge ECN, decrement the TTL;
 /// 5. find the next hop, trim the packet, put the Ethernet header in front.
 #[inline]
-fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: Job, status: Status) -> Fate {
+fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: Job, status: Status) -> Step {
+    let Job { candidate, site } = job;
+    let entry = plane.inbound.at_mut(site.slot).expect("classify found the SA in this slot");
     let Status::Authentic(proof) = status else {
-        return Fate::Drop(DropReason::Icv);
+        return match entry.sa.failed(&candidate) {
+            Some(candidate) if !site.retried => {
+                Step::Again(Job { candidate, site: Site { retried: true, ..site } })
+            }
+            _ => Step::Done(Fate::Drop(DropReason::Icv)),
+        };
     };
-    let text_at = job.esp_at + TEXT_AT;
-    let text_end = job.esp_end - ICV_LEN;
-    let entry = plane.inbound.at_mut(job.slot).expect("classify found the SA in this slot");
-    if entry.sa.commit(job.candidate, proof, text_end - text_at).is_err() {
-        return Fate::Drop(DropReason::Replay);
+    // A packet before it in the batch may have been the last one.
+    if entry.sa.is_expired() {
+        return Step::Done(Fate::Drop(DropReason::Expired));
     }
-    let group = entry.group;
-
-    let inner = match inner_packet(&packet.data()[text_at..text_end]) {
+    let highest = entry.sa.highest();
+    let layout = entry.sa.layout();
+    let covered = if site.is_ah {
+        site.esp_end - site.ip_at
+    } else {
+        site.esp_end - site.esp_at - usize::from(layout.text_at) - usize::from(layout.icv_len)
+    };
+    let Ok(seq) = entry.sa.commit(candidate, proof, covered) else {
+        return Step::Done(Fate::Drop(DropReason::Replay));
+    };
+    entry.sa.usage_mut().touch(plane.now);
+    let content = if site.is_ah {
+        let ah = &packet.data()[site.esp_at..site.esp_end];
+        headers::ah_content(ah, site.esp_at, site.esp_end)
+    } else {
+        let text_at = site.esp_at + usize::from(layout.text_at);
+        let text = &packet.data()[text_at..text_at + covered];
+        match trailer::strip(text, entry.receiving.padding) {
+            Ok(trailer) => {
+                entry.padding_wrong += u64::from(trailer.padding_wrong);
+                Ok((trailer.next_header, text_at, text_at + trailer.payload_len))
+            }
+            Err(TrailerError::PadLength) => Err(DropReason::Trailer),
+            Err(TrailerError::Padding) => Err(DropReason::Padding),
+        }
+    };
+    let nature = Nature::of(entry);
+    if entry.sa.is_due() || (site.moved && seq > highest) {
+        news(plane, packet, &site, seq > highest);
+    }
+    let content = match content {
+        Ok((ip::PROTOCOL_NO_NEXT, ..)) => return Step::Done(Fate::Drop(DropReason::Dummy)),
+        Ok((next_header, at, end)) => Content { next_header, at, end },
+        Err(reason) => return Step::Done(Fate::Drop(reason)),
+    };
+    let (at, parsed) = match nature.mode {
+        Mode::Tunnel => (content.at, inner_packet(packet.data(), &content)),
+        Mode::Transport => unwrap_transport(plane, packet, &site, &content),
+    };
+    let inner = match &parsed {
         Ok(inner) => inner,
-        Err(reason) => return Fate::Drop(reason),
+        Err(reason) => return Step::Done(Fate::Drop(*reason)),
     };
-    if !admits(plane, group, &inner) {
-        return Fate::Drop(DropReason::Selector);
+    if Plane::<A>::may_be_nested(packet.data(), at, inner)
+        && let Some(step) = nested(plane, packet, &site, (nature, at, inner))
+    {
+        return step;
     }
-    let Some(ecn) = ecn::decapsulate(inner.tos(), job.outer_tos) else {
-        return Fate::Drop(DropReason::Ecn);
-    };
-    if inner.ttl() <= 1 {
-        return Fate::Drop(DropReason::Ttl);
-    }
-    let resolution = plane.resolve(&inner);
-    let hop = match resolution {
-        Resolution::Reachable(hop) if !plane.is_protected(hop.port) => {
-            return Fate::Drop(DropReason::WrongSide);
-        }
-        Resolution::Reachable(hop) if inner.total_len() > usize::from(hop.mtu) => {
-            return Fate::Drop(DropReason::TooBig);
-        }
-        Resolution::Reachable(hop) => Some(hop),
-        Resolution::Unresolved(_) => None,
-        Resolution::Local => return Fate::Drop(DropReason::Local),
-        Resolution::NoRoute => return Fate::Drop(DropReason::NoRoute),
-    };
+    Step::Done(deliver(plane, packet, &site, (nature, at, inner)))
+}
 
-    let trimmed = packet.trim_front(text_at).and_then(|()| packet.truncate(inner.total_len()));
-    assert!(trimmed.is_some(), "the inner packet was parsed inside this frame");
-    let data = packet.data_mut();
-    ip::decrement_ttl(data, &inner);
-    if ecn != inner.tos() & ecn::MASK {
-        ip::set_tos(data, &inner, (inner.tos() & !ecn::MASK) | ecn);
-    }
-    match hop {
-        Some(hop) => put_link_header(packet, &hop),
-        None => Fate::Held,
+/// Puts the headers of a transport mode packet in front of what was protected.
+#[cold]
+fn unwrap_transport<A: Aead>(
+    plane: &Plane<A>,
+    packet: &mut Packet,
+    site: &Site,
+    content: &Content,
+) -> (usize, Result<ip::Packet, DropReason>) {
+    let Some(entry) = plane.inbound.at(site.slot) else {
+        return (0, Err(DropReason::NoSa));
+    };
+    let original = entry.receiving.original.filter(|_| site.encapsulated);
+    let header_end = site.esp_at - if site.encapsulated { udp::HEADER_LEN } else { 0 };
+    let outer = site.ip_at..header_end;
+    let content = (content.next_header, content.at..content.end);
+    match headers::unwrap_transport(packet.data_mut(), outer, content, original) {
+        Ok((at, inner)) => (at, Ok(inner)),
+        Err(reason) => (0, Err(reason)),
     }
 }
 
-/// Strips the trailer of decrypted text and parses the packet inside. What follows that packet is
-/// traffic flow confidentiality padding and is ignored (RFC 4303 section 2.7).
+/// Parses the packet inside a tunnel. What follows that packet is traffic flow confidentiality
+/// padding and is ignored (RFC 4303 section 2.7).
 #[inline]
-fn inner_packet(text: &[u8]) -> Result<ip::Packet, DropReason> {
-    let (payload_len, next_header) = trailer::strip(text).map_err(|error| match error {
-        TrailerError::PadLength => DropReason::Trailer,
-        TrailerError::Padding => DropReason::Padding,
-    })?;
-    let family = match next_header {
+fn inner_packet(data: &[u8], content: &Content) -> Result<ip::Packet, DropReason> {
+    let family = match content.next_header {
         ip::PROTOCOL_IPIP => 4,
         ip::PROTOCOL_IPV6 => 6,
-        ip::PROTOCOL_NO_NEXT => return Err(DropReason::Dummy),
         _ => return Err(DropReason::NextHeader),
     };
-    let inner = ip::parse(&text[..payload_len]).map_err(|_| DropReason::InnerMalformed)?;
-    match (&inner, family) {
-        (ip::Packet::V4(_), 4) | (ip::Packet::V6(_), 6) => Ok(inner),
+    let inner = ip::parse(&data[content.at..content.end]);
+    match inner.map_err(|_| DropReason::InnerMalformed)? {
+        inner @ ip::Packet::V4(_) if family == 4 => Ok(inner),
+        inner @ ip::Packet::V6(_) if family == 6 => Ok(inner),
         _ => Err(DropReason::InnerMalformed),
     }
 }
 
-/// True when the first inbound policy that matches names the group of the very SA.
+/// Tells control of a limit that was reached, or of a peer that moved.
+#[cold]
+fn news<A: Aead>(plane: &mut Plane<A>, packet: &Packet, site: &Site, newest: bool) {
+    let now = plane.now;
+    let slot = site.slot;
+    let listens = plane.events.listens();
+    let Some(entry) = plane.inbound.at_mut(slot) else {
+        return;
+    };
+    let spi = entry.sa.spi().value();
+    let expiry = entry.sa.due(now);
+    let outer = esp::classify_packet(packet.data(), site.ip_at);
+    // A peer that control does not hear of now moves with the next packet.
+    if site.moved
+        && newest
+        && listens
+        && let (Ok(Unprotected::Esp(outer)), Some(old)) = (outer, entry.peer)
+    {
+        let new = peer_of(&outer);
+        // Several packets of a batch may have moved.
+        if new != old {
+            entry.peer = Some(new);
+            plane.tell(Notice::Mapping { slot, spi, old, new });
+        }
+    }
+    if let Some(expiry) = expiry {
+        tell_expiry(plane, slot, spi, expiry);
+    }
+}
+
+/// Tells control of a limit that was reached, now or, if it does not listen, at a later tick.
+pub(crate) fn tell_expiry<A: Aead>(plane: &mut Plane<A>, slot: u32, spi: u32, expiry: Expiry) {
+    let told = plane.tell(Notice::Expire { inbound: true, slot, spi, expiry });
+    if let Some(entry) = plane.inbound.at_mut(slot) {
+        entry.untold = (!told).then_some(expiry);
+    }
+}
+
+/// What came out of an SA is for an SA again: if one of ours has its SPI, the packet goes round
+/// once more. `None` when it is an ordinary packet.
+#[cold]
+fn nested<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    site: &Site,
+    (nature, at, inner): (Nature, usize, &ip::Packet),
+) -> Option<Step> {
+    let (protocol, outer) = Plane::<A>::nested(packet.data(), at)?;
+    let found =
+        plane.snapshot.directory.find(protocol, outer.spi, outer.source, outer.destination)?;
+    let here = found.worker == plane.id;
+    // A bundle lives on one worker; only what is no bundle may be nested in SAs of two.
+    let within = plane.inbound.at(found.slot).filter(|_| here).and_then(|e| e.receiving.within);
+    if within != Some(nature.group)
+        && !admits(plane, site.slot, nature, &packet.data()[at..], inner)
+    {
+        return Some(Step::Done(Fate::Drop(DropReason::Selector)));
+    }
+    if !here {
+        let mac = plane.ports[usize::from(packet.port().0)].and_then(|config| config.mac);
+        let framed = headers::reframe(packet, at, inner.total_len(), mac);
+        return Some(Step::Done(match framed {
+            true => Fate::Handoff(found.worker),
+            false => Fate::Drop(DropReason::NoRoom),
+        }));
+    }
+    let within = within.filter(|&around| around == nature.group);
+    let mut verdict = Verdict::new(Fate::Punt);
+    let mut jobs = Jobs::new();
+    admit(plane, site.index, (protocol, &outer, within), &mut verdict, &mut jobs);
+    Some(jobs.pop().map_or(Step::Done(verdict.fate), Step::Again))
+}
+
+/// Checks a packet that came out of its last SA, and makes it ready to be sent.
 #[inline]
-fn admits<A: Aead>(plane: &mut Plane<A>, group: Group, inner: &ip::Packet) -> bool {
-    let spd = &plane.snapshot.spd;
-    let action = plane.inbound_flows.get_or(inner.addresses(), |_| {
-        spd.inbound(&Flow { source: inner.source(), destination: inner.destination() })
-    });
-    action == Some(Action::Protect(group))
+fn deliver<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    site: &Site,
+    (nature, at, inner): (Nature, usize, &ip::Packet),
+) -> Fate {
+    if !admits(plane, site.slot, nature, &packet.data()[at..], inner) {
+        return Fate::Drop(DropReason::Selector);
+    }
+    let mut tos = inner.tos();
+    if nature.mode == Mode::Tunnel {
+        let decap = ecn::decapsulate(tos, site.outer_tos);
+        if decap.alarm {
+            tell_of_ecn(plane, site.slot);
+        }
+        let ecn = match decap.ecn {
+            Some(ecn) => ecn,
+            None if nature.ecn_drop => return Fate::Drop(DropReason::Ecn),
+            None => tos & ecn::MASK,
+        };
+        tos = ecn::forwarded_tos(tos, site.outer_tos, ecn, nature.dscp);
+    }
+    let Resolution::Reachable(hop) = plane.resolve(inner) else {
+        return deliver_unusually(plane, packet, site.index, (at, inner, tos));
+    };
+    let fits = inner.total_len() <= usize::from(hop.mtu);
+    if inner.ttl() <= 1 || !fits || !plane.is_protected(hop.port) {
+        return deliver_unusually(plane, packet, site.index, (at, inner, tos));
+    }
+    release(packet, at, inner, tos);
+    match put_link_header(packet, &hop) {
+        true => Fate::Forward(hop.port),
+        false => Fate::Drop(DropReason::NoRoom),
+    }
+}
+
+/// Makes a frame hold the packet that came out, changed as forwarding changes it.
+#[inline(always)]
+fn release(packet: &mut Packet, at: usize, inner: &ip::Packet, tos: u8) {
+    headers::keep(packet, at, inner.total_len());
+    let data = packet.data_mut();
+    ip::decrement_ttl(data, inner);
+    if tos != inner.tos() {
+        ip::set_tos(data, inner, tos);
+    }
+}
+
+/// What cannot simply be sent: it must not, does not fit, or its next hop is not known.
+#[cold]
+fn deliver_unusually<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    index: usize,
+    (at, inner, tos): (usize, &ip::Packet, u8),
+) -> Fate {
+    let way: Way = match plane.way(inner, true) {
+        Ok(way) => way,
+        Err(stop) => return Fate::Drop(plane.stop(index, stop, at, true)),
+    };
+    release(packet, at, inner, tos);
+    plane.send(index, packet, way, Sent::Protected)
+}
+
+/// Tells control of a combination of ECN fields that nobody should make, once for each SA.
+#[cold]
+fn tell_of_ecn<A: Aead>(plane: &mut Plane<A>, slot: u32) {
+    if let Some(entry) = plane.inbound.at_mut(slot)
+        && !entry.ecn_told
+    {
+        entry.ecn_told = true;
+        let spi = entry.sa.spi().value();
+        plane.tell(Notice::UnusualEcn { slot, spi });
+    }
+}
+
+/// True when the packet may come out of this very SA: the first inbound policy that matches names
+/// its group, and its own selectors match (RFC 4301 section 5.2).
+#[inline]
+fn admits<A: Aead>(
+    plane: &mut Plane<A>,
+    slot: u32,
+    nature: Nature,
+    data: &[u8],
+    inner: &ip::Packet,
+) -> bool {
+    let matched = plane.inbound_policy(data, inner);
+    if matched.action == Some(Action::Protect(nature.group)) && !nature.selects {
+        return true;
+    }
+    admits_slowly(plane, slot, data, inner, matched.action)
+}
+
+#[cold]
+fn admits_slowly<A: Aead>(
+    plane: &mut Plane<A>,
+    slot: u32,
+    data: &[u8],
+    inner: &ip::Packet,
+    action: Option<Action>,
+) -> bool {
+    let Some(entry) = plane.inbound.at(slot) else {
+        return false;
+    };
+    let of = |flow: &culvert_spd::Flow, action: Option<Action>| {
+        action == Some(Action::Protect(entry.group))
+            && (entry.selectors.is_empty()
+                || entry.selectors.iter().any(|selector| selector.matches(flow)))
+    };
+    if of(&culvert_spd::Flow::of(data, inner), action) {
+        return true;
+    }
+    // An error about a packet that the SA's traffic caused may come from any router (section 6.2).
+    let Some(enclosed) = icmp::enclosed(data, inner).filter(|_| entry.receiving.enclosed_errors)
+    else {
+        return false;
+    };
+    let flow = culvert_spd::Flow::of(&data[enclosed.at..enclosed.end], &enclosed.packet).reversed();
+    of(&flow, plane.snapshot.spd.inbound(&flow).action)
 }

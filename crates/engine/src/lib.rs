@@ -3,47 +3,71 @@
 //! Reads no clock, no randomness and no environment, starts no thread; time is an argument.
 //!
 //! - [`worker`]: [`Worker`], its turn from top to bottom.
-//! - [`inbound`]: ESP to plaintext, in three passes.
-//! - [`outbound`]: plaintext to ESP, in three passes.
+//! - [`inbound`]: ESP and AH to plaintext, in three passes.
+//! - [`outbound`]: plaintext to ESP and AH, in three passes.
+//! - `plane`: tables, lookups and caches that the passes share.
+//! - `headers`: headers that move inside a frame: AH, transport mode.
+//! - `originate`: packets the gateway makes itself.
+//! - [`reassembly`]: fragments from the unprotected side.
+//! - [`path_mtu`]: what the path of an SA carries.
 //! - [`fate`]: what can become of a packet, and every reason to drop one.
 //! - [`counters`]: how many packets met which fate.
+//! - [`audit`]: records of refused packets.
+//! - [`options`]: how an SA treats packets.
 //! - [`tables`]: SAs in their slots, and the snapshot that finds them.
+//! - [`directory`]: which inbound SA a packet is for.
 //! - [`next_hop`]: routes, neighbours and links, as the kernel knows them.
 //! - [`handoff`]: packets of an SA that another worker owns.
 //! - [`hold`]: packets that wait for a neighbour to be resolved.
 //! - [`mailbox`]: commands from and events to the control thread.
 //! - [`cache`]: exact-match caches in front of slower lookups.
+//! - [`ids`]: workers and sides.
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod cache;
 pub mod counters;
+pub mod directory;
 pub mod fate;
 pub mod handoff;
+mod headers;
 pub mod hold;
+pub mod ids;
 pub mod inbound;
 pub mod mailbox;
 pub mod next_hop;
+pub mod options;
+mod originate;
 pub mod outbound;
+pub mod path_mtu;
+mod plane;
+pub mod reassembly;
 pub mod tables;
 pub mod worker;
 
+pub use audit::AuditRecord;
 pub use counters::Counters;
 pub use counters::SharedCounters;
 pub use fate::DropReason;
 pub use fate::Fate;
 pub use fate::Verdict;
 pub use handoff::Handoff;
+pub use ids::Side;
+pub use ids::WorkerId;
 pub use mailbox::Command;
 pub use mailbox::Event;
+pub use mailbox::Notice;
+pub use mailbox::Peer;
 pub use next_hop::NextHop;
 pub use next_hop::NextHops;
+pub use options::Options;
+pub use tables::Bundle;
 pub use tables::InboundEntry;
 pub use tables::Location;
+pub use tables::Members;
 pub use tables::OutboundEntry;
 pub use tables::Snapshot;
 pub use worker::PortConfig;
-pub use worker::Side;
 pub use worker::Worker;
 pub use worker::WorkerConfig;
-pub use worker::WorkerId;

@@ -4,10 +4,17 @@
 //! out by an event when they are replaced, so that the worker neither allocates nor frees. A
 //! command is only taken while the event queue has room for its answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
+use culvert_esp::Expiry;
+use culvert_spd::Flow;
+use culvert_spd::Group;
+
+use crate::audit::AuditRecord;
+use crate::ids::WorkerId;
 use crate::next_hop::NextHops;
 use crate::next_hop::Target;
 use crate::tables::InboundEntry;
@@ -35,6 +42,17 @@ pub enum Command<K> {
         /// Highest number it may use.
         ceiling: u64,
     },
+    /// The peer of the SA in this slot is at another address and port: an outbound SA sends there
+    /// from now on, an inbound one reports when packets come from elsewhere (RFC 7296 section 2.23).
+    /// Answer: [`Event::Retargeted`].
+    Retarget {
+        /// True for an inbound SA.
+        inbound: bool,
+        /// Slot of the SA.
+        slot: u32,
+        /// The peer's new address and port.
+        peer: Peer,
+    },
     /// Fill in what each SA did, as far as the capacity goes. Answer: [`Event::Sample`].
     Sample(Vec<SaSample>),
 }
@@ -51,8 +69,12 @@ pub enum Event<K> {
     NextHops(Arc<NextHops>),
     /// The new ceiling is in force.
     Leased(u32),
+    /// The new peer is in force.
+    Retargeted(u32),
     /// What each SA did.
     Sample(Vec<SaSample>),
+    /// Something happened that IKE or a log wants to know. May be lost when the queue is full.
+    Notice(Notice),
     /// A packet waits for this neighbour. May be lost when the queue is full.
     Resolve(Target),
     /// The lease of the outbound SA in this slot runs low; `last` was used. May be lost.
@@ -61,6 +83,73 @@ pub enum Event<K> {
         slot: u32,
         /// Last number used.
         last: u64,
+    },
+}
+
+/// Where a peer's encapsulated packets come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its UDP port.
+    pub port: u16,
+}
+
+/// News for IKE, an operator, or a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An SA reached a soft or hard limit of its lifetime (RFC 4301 section 4.4.2.1).
+    Expire {
+        /// True for an inbound SA.
+        inbound: bool,
+        /// Its slot at the worker.
+        slot: u32,
+        /// Its SPI.
+        spi: u32,
+        /// What was reached.
+        expiry: Expiry,
+    },
+    /// The peer of an inbound SA sends from another address or port: an authentic packet, newer
+    /// than all others, said so (RFC 7296 section 2.23).
+    Mapping {
+        /// Slot of the inbound SA.
+        slot: u32,
+        /// Its SPI.
+        spi: u32,
+        /// Where packets came from before.
+        old: Peer,
+        /// Where they come from now.
+        new: Peer,
+    },
+    /// A policy has no SA for a packet (RFC 4301 section 4.4.1.1).
+    Acquire {
+        /// The policy, by its place in the outbound list.
+        policy: u32,
+        /// The group it names.
+        group: Group,
+        /// What the packet was.
+        flow: Flow,
+        /// The worker that lacks an SA of its own (RFC 9611); `None` when there is none at all.
+        resource: Option<WorkerId>,
+    },
+    /// A packet was refused.
+    Audit(AuditRecord),
+    /// A combination of ECN fields came out of this SA that nobody should make; said once for each
+    /// SA (RFC 6040 section 4.2).
+    UnusualEcn {
+        /// Slot of the inbound SA.
+        slot: u32,
+        /// Its SPI.
+        spi: u32,
+    },
+    /// The path of an outbound SA carries less than before, or more.
+    PathMtu {
+        /// Slot of the outbound SA.
+        slot: u32,
+        /// Its SPI.
+        spi: u32,
+        /// Octets of an outer packet; `None` when what was learned has aged.
+        mtu: Option<u16>,
     },
 }
 
@@ -103,7 +192,12 @@ impl<K> WorkerEnd<K> {
 
     /// Tells control something that may be lost; false when it was.
     pub(crate) fn tell(&mut self, event: Event<K>) -> bool {
-        self.events.len() + RESERVED < self.events.capacity() && self.events.push(event).is_ok()
+        self.listens() && self.events.push(event).is_ok()
+    }
+
+    /// True when something told now is not lost.
+    pub(crate) fn listens(&self) -> bool {
+        self.events.len() + RESERVED < self.events.capacity()
     }
 
     /// True when no command waits.

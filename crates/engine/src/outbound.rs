@@ -1,37 +1,66 @@
-//! Plaintext to ESP (RFC 4303 section 3.3), a batch at a time, in three flat passes.
+//! Plaintext to ESP and AH (RFC 4303 and 4302 section 3.3), a batch at a time, in three flat passes.
 //!
 //! 1. *classify*: parse the packet, ask policy, find the SA and its next hop, spend a sequence
 //!    number, and make room: trailer and ICV behind, ESP header and IV in front.
 //! 2. *crypt*: seal all of them, whatever their SAs, in one call.
 //! 3. *finish*: outer IP (and UDP) header from the SA's template, Ethernet header of the next hop.
 //!
-//! A number that was spent is never given back: a packet that fails later leaves a gap, which
-//! receivers allow. The payload is never copied: the packet's ends move inside its frame.
+//! A packet for an SA bundle goes round once more for each SA of it, the innermost first. A number
+//! that was spent is never given back: a packet that fails later leaves a gap, which receivers
+//! allow. The payload is never copied: the packet's ends move inside its frame.
 
 use arrayvec::ArrayVec;
 use culvert_aead::Aead;
-use culvert_aead::ICV_LEN;
 use culvert_aead::Op;
-use culvert_aead::TEXT_AT;
-use culvert_esp::OutboundSa;
+use culvert_aead::Protocol;
+use culvert_esp::Expiry;
+use culvert_esp::Mode;
 use culvert_esp::SeqError;
 use culvert_esp::template::Inherited;
+use culvert_esp::tfc;
+use culvert_esp::tfc::TfcPadding;
 use culvert_esp::trailer;
 use culvert_frame::BATCH;
 use culvert_frame::Packet;
 use culvert_spd::Action;
-use culvert_spd::Flow;
 use culvert_wire::checksum;
 use culvert_wire::ethernet;
+use culvert_wire::extension;
+use culvert_wire::icmp::ErrorKind;
 use culvert_wire::ip;
+use culvert_wire::ipv4;
+use culvert_wire::ipv6;
+use culvert_wire::tcp;
+use culvert_wire::udp;
 
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
+use crate::headers;
 use crate::mailbox::Event;
+use crate::mailbox::Notice;
 use crate::next_hop::Resolution;
-use crate::worker::Plane;
-use crate::worker::put_link_header;
+use crate::options::Fragmentation;
+use crate::options::Mss;
+use crate::plane::Extra;
+use crate::plane::Plane;
+use crate::plane::Sent;
+use crate::plane::Stop;
+use crate::plane::Way;
+use crate::plane::may_be_fragmented;
+use crate::plane::put_link_header;
+use crate::tables::Bundle;
+use crate::tables::OutboundEntry;
+
+/// Least MTU an IPv6 sender reckons with (RFC 8200 section 5): what does not fit then is
+/// fragmented outside.
+const MTU_MIN_V6: usize = 1280;
+
+/// Octets of a TCP header without options.
+const TCP_HEADER_LEN: usize = 20;
+
+/// TTL that a dummy packet has, for an SA that copies it.
+const DUMMY_TTL: u8 = 64;
 
 /// What pass 1 found out about a packet that goes on to pass 2.
 struct Job {
@@ -39,8 +68,32 @@ struct Job {
     slot: u32,
     esn_high: Option<u32>,
     inherited: Inherited,
-    /// The SA knows its next hop.
-    reachable: bool,
+    /// Where ESP or AH starts, in a packet that for a tunnel of ESP starts there.
+    esp_at: usize,
+    shape: Shape,
+    /// Octets of an outer packet that the path carries; `None` when the next hop is not known yet.
+    path_mtu: Option<usize>,
+    /// The SAs of the packet that are not applied when this one is.
+    further: Option<Further>,
+}
+
+/// What of a bundle is left.
+#[derive(Clone, Copy)]
+struct Further {
+    bundle: Bundle,
+    applied: usize,
+    is_small_v6: bool,
+}
+
+/// What pass 3 has to add.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// The outer headers.
+    Tunnel,
+    /// Nothing: headers are in place. UDP may lie in front of ESP.
+    Transport { encapsulated: bool },
+    /// The ICV; headers are in place.
+    Ah,
 }
 
 type Jobs = ArrayVec<Job, BATCH>;
@@ -59,9 +112,24 @@ pub(crate) fn run<A: Aead>(
         }
         verdicts.push(verdict);
     }
-    crypt(plane, packets, &jobs);
-    for job in jobs {
-        verdicts[job.index].fate = finish(plane, &mut packets[job.index], &job);
+    while !jobs.is_empty() {
+        crypt(plane, packets, &jobs);
+        let mut again = Jobs::new();
+        for job in jobs {
+            let (index, packet) = (job.index, &mut packets[job.index]);
+            let fate = match finish(plane, packet, &job) {
+                Ok(fate) => fate,
+                Err(further) => match onward(plane, packet, index, further, &mut verdicts[index]) {
+                    Ok(job) => {
+                        again.push(job);
+                        continue;
+                    }
+                    Err(fate) => fate,
+                },
+            };
+            verdicts[index].fate = fate;
+        }
+        jobs = again;
     }
 }
 
@@ -82,94 +150,569 @@ fn classify<A: Aead>(
     if !matches!(link.ether_type, ethernet::ETHER_TYPE_IPV4 | ethernet::ETHER_TYPE_IPV6) {
         return Err(Fate::Punt);
     }
-    let inner = ip::parse(&packet.data()[link.payload_at..]).map_err(malformed)?;
-    let spd = &plane.snapshot.spd;
-    let action = plane.outbound_flows.get_or(inner.addresses(), |_| {
-        spd.outbound(&Flow { source: inner.source(), destination: inner.destination() })
-    });
-    let group = match action {
+    let at = link.payload_at;
+    let inner = ip::parse(&packet.data()[at..]).map_err(malformed)?;
+    let matched = plane.outbound_policy(&packet.data()[at..], &inner);
+    let group = match matched.action {
         Some(Action::Protect(group)) => group,
-        Some(Action::Bypass) => return Err(bypass(plane, packet, &inner, link.payload_at)),
-        Some(Action::Discard) => return Err(Fate::Drop(DropReason::Discard)),
-        None => return Err(Fate::Drop(DropReason::NoPolicy)),
+        Some(Action::Bypass) => return Err(bypass(plane, packet, index, (at, &inner))),
+        Some(Action::Discard) => return Err(refuse(plane, index, at, DropReason::Discard)),
+        None => return Err(refuse(plane, index, at, DropReason::NoPolicy)),
     };
-    let Some(&location) = plane.snapshot.groups.get(&group) else {
-        return Err(Fate::Drop(DropReason::NoOutboundSa));
+    let (bundle, lacks_own) = match plane.snapshot.groups.get(&group) {
+        Some(members) => members.of(plane.id, plane.handed_over),
+        None => (None, false),
     };
-    if location.worker != plane.id {
-        return Err(Fate::Handoff(location.worker));
+    if bundle.is_none() || lacks_own {
+        let resource = lacks_own.then_some(plane.id);
+        let policy = (matched.policy.unwrap_or(u32::MAX), group);
+        plane.acquire(&packet.data()[at..], &inner, policy, resource);
     }
-    let slot = location.slot;
-    match encapsulate(plane, packet, &inner, link.payload_at, slot, verdict) {
-        Ok((esn_high, inherited, reachable)) => {
-            jobs.push(Job { index, slot, esn_high, inherited, reachable });
-            Ok(())
-        }
-        Err(reason) => {
-            if let Some(entry) = plane.outbound.at_mut(slot) {
-                entry.dropped[reason as usize] += 1;
-            }
-            Err(Fate::Drop(reason))
-        }
+    let Some(bundle) = bundle else {
+        return Err(refuse(plane, index, at, DropReason::NoOutboundSa));
+    };
+    if bundle.worker != plane.id {
+        return Err(Fate::Handoff(bundle.worker));
     }
+    if let &[slot] = bundle.slots()
+        && seal_plainly(plane, packet, (&inner, at), (index, slot), verdict, jobs)
+    {
+        return Ok(());
+    }
+    let place = Place { index, applied: 0, is_small_v6: false };
+    let job = encapsulate(plane, packet, &inner, at, (&bundle, place), verdict)?;
+    jobs.push(job);
+    Ok(())
 }
 
-/// Spends a sequence number of the SA in `slot` on a packet and makes it the ESP packet that pass 2
-/// seals: from the SPI to the room for the ICV. Returns the high half of the number, what the outer
-/// header inherits, and whether the next hop is known.
-#[inline]
+/// The ordinary case: one SA, ESP in tunnel mode without options, that knows its next hop and has
+/// numbers left, and a packet that fits. False, and nothing has changed, when anything is different:
+/// then [`encapsulate`] finds out what.
+#[inline(always)]
+fn seal_plainly<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    (inner, at): (&ip::Packet, usize),
+    (index, slot): (usize, u32),
+    verdict: &mut Verdict,
+    jobs: &mut Jobs,
+) -> bool {
+    let Some(entry) = plane.outbound.at_mut(slot) else {
+        return false;
+    };
+    let Some(hop) = &entry.next_hop else {
+        return false;
+    };
+    let layout = entry.sa.layout();
+    let text_at = usize::from(layout.text_at);
+    let inner_len = inner.total_len();
+    let tail_len = layout.tail_len(inner_len);
+    let head_len = entry.sa.template.len() + text_at;
+    let path_mtu = entry.path_mtu.limit(usize::from(hop.mtu));
+    let ordinary = entry.is_plain
+        && entry.next_hop_generation == plane.next_hop_generation
+        && !entry.sa.is_expired()
+        && inner.ttl() > 1
+        && entry.sa.sequence.remaining() > entry.lease_low
+        && head_len + inner_len + tail_len <= path_mtu
+        && packet.headroom() + at >= head_len + ethernet::HEADER_LEN
+        && packet.tailroom() >= tail_len;
+    if !ordinary {
+        return false;
+    }
+    let Ok(seq) = entry.sa.next_seq() else {
+        return false;
+    };
+    verdict.spi = Some(entry.sa.spi().value());
+    verdict.seq = Some(seq.value());
+    let port = plane.ports[usize::from(packet.port().0)];
+    headers::keep(packet, at, inner_len);
+    let data = packet.data_mut();
+    if port.is_some_and(|config| config.completes_checksums) {
+        checksum::complete_partial(data, inner);
+    }
+    ip::decrement_ttl(data, inner);
+    let tail = packet.append(tail_len).expect("tailroom was checked");
+    let text_tail = tail_len - usize::from(layout.icv_len);
+    trailer::emit(&mut tail[..text_tail], tunnel_protocol(inner));
+    let head = packet.prepend(text_at).expect("headroom was checked");
+    let esn_high = entry.sa.write_header(head, seq, inner_len + text_tail);
+    entry.sa.usage_mut().touch(plane.now);
+    let is_due = entry.sa.is_due();
+    jobs.push(Job {
+        index,
+        slot,
+        esn_high,
+        inherited: inherited(inner, false),
+        esp_at: 0,
+        shape: Shape::Tunnel,
+        path_mtu: Some(path_mtu),
+        further: None,
+    });
+    if is_due {
+        expire(plane, slot);
+    }
+    true
+}
+
+/// Drops what policy does not let through; its source may be told (RFC 4301 section 5.1.1).
+#[cold]
+fn refuse<A: Aead>(plane: &mut Plane<A>, index: usize, at: usize, reason: DropReason) -> Fate {
+    let kind = match reason {
+        DropReason::NoOutboundSa => ErrorKind::Unreachable,
+        _ => ErrorKind::Prohibited,
+    };
+    Fate::Drop(plane.stop(index, Stop::Tell(reason, kind), at, false))
+}
+
+/// Which packet of the batch, and how far it came through its bundle.
+#[derive(Clone, Copy)]
+struct Place {
+    index: usize,
+    applied: usize,
+    /// It holds a packet that every IPv6 path carries, and goes out in fragments if need be.
+    is_small_v6: bool,
+}
+
+/// Applies the next SA of a bundle to the packet at `at` of the frame: spends a sequence number and
+/// makes the packet what pass 2 seals. The fate is an error only when the packet goes no further.
+#[cold]
 fn encapsulate<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
     inner: &ip::Packet,
-    inner_at: usize,
-    slot: u32,
+    at: usize,
+    (bundle, place): (&Bundle, Place),
     verdict: &mut Verdict,
-) -> Result<(Option<u32>, Inherited, bool), DropReason> {
+) -> Result<Job, Fate> {
+    let slot = bundle.slots()[place.applied];
+    let stopped = match prepare(plane, packet, inner, at, (bundle, place), verdict) {
+        Ok(job) => return Ok(job),
+        Err(stop) => stop,
+    };
+    let reason = match stopped {
+        Stopped::Split { mtu } => {
+            plane.note(place.index, Extra::SplitInner { at, mtu });
+            return Err(Fate::Split);
+        }
+        // Once an SA was applied, the packet is ours, and its source has nothing to be told.
+        Stopped::Stop(Stop::Tell(reason, _)) if place.applied > 0 => reason,
+        Stopped::Stop(stop) => plane.stop(place.index, stop, at, false),
+    };
+    if let Some(entry) = plane.outbound.at_mut(slot) {
+        entry.dropped[reason as usize] += 1;
+        if entry.sa.is_due() {
+            expire(plane, slot);
+        }
+    }
+    if reason.is_auditable() {
+        // What is audited is refused after the frame was cut down to the packet.
+        plane.audit(&Verdict { fate: Fate::Drop(reason), ..*verdict }, packet.data(), Some(0));
+    }
+    Err(Fate::Drop(reason))
+}
+
+/// Why a packet gets no SA applied.
+enum Stopped {
+    Stop(Stop),
+    /// It must be fragmented first.
+    Split {
+        mtu: usize,
+    },
+}
+
+impl From<DropReason> for Stopped {
+    fn from(reason: DropReason) -> Stopped {
+        Stopped::Stop(Stop::Drop(reason))
+    }
+}
+
+#[inline]
+fn prepare<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    inner: &ip::Packet,
+    at: usize,
+    (bundle, place): (&Bundle, Place),
+    verdict: &mut Verdict,
+) -> Result<Job, Stopped> {
+    let slot = bundle.slots()[place.applied];
     let completes =
         plane.ports[usize::from(packet.port().0)].is_some_and(|config| config.completes_checksums);
     let link_mtu = next_hop(plane, slot)?;
     let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
     verdict.spi = Some(entry.sa.spi().value());
-    if inner.ttl() <= 1 {
-        return Err(DropReason::Ttl);
+    verdict.seq = None;
+    if entry.sa.is_expired() {
+        return Err(DropReason::Expired.into());
     }
-    let inner_len = inner.total_len();
-    if link_mtu.is_some_and(|mtu| entry.sa.outer_len(inner_len) > mtu) {
-        return Err(DropReason::TooBig);
+    let first = place.applied == 0;
+    if first && inner.ttl() <= 1 {
+        let exceeded = Stop::Tell(DropReason::Ttl, ErrorKind::TimeExceeded);
+        return Err(Stopped::Stop(exceeded));
     }
-
-    let trimmed = packet.trim_front(inner_at).and_then(|()| packet.truncate(inner_len));
-    assert!(trimmed.is_some(), "the packet was parsed inside this frame");
+    let (protocol, mode) = (entry.protocol, entry.mode);
+    let path_mtu = link_mtu.map(|link| entry.path_mtu.limit(link));
+    let is_plain_tunnel = (protocol, mode) == (Protocol::Esp, Mode::Tunnel);
+    let mut is_small_v6 = place.is_small_v6;
+    if let Some(mtu) = path_mtu
+        && first
+        && (bundle.slots().len() > 1
+            || !is_plain_tunnel
+            || entry.sa.outer_len(inner.total_len()) > mtu)
+    {
+        is_small_v6 = check_size(plane, bundle, inner, mtu)? && is_v6_minimum(inner);
+    }
+    headers::keep(packet, at, inner.total_len());
     let data = packet.data_mut();
-    if completes {
-        checksum::complete_partial(data, inner);
+    if first {
+        if completes {
+            checksum::complete_partial(data, inner);
+        }
+        ip::decrement_ttl(data, inner);
+        let entry = plane.outbound.at(slot).ok_or(DropReason::NoOutboundSa)?;
+        if entry.sending.mss != Mss::Off {
+            clamp_mss(plane, bundle, data, inner, path_mtu);
+        }
     }
-    ip::decrement_ttl(data, inner);
-    let (next_header, dont_fragment) = match inner {
-        ip::Packet::V4(inner) => (ip::PROTOCOL_IPIP, inner.dont_fragment),
-        ip::Packet::V6(_) => (ip::PROTOCOL_IPV6, true),
+    let inherited = inherited(inner, is_small_v6);
+    let spec = Spec { slot, inner, path_mtu, inherited };
+    let made = if is_plain_tunnel {
+        tunnel(plane, packet, &spec, verdict)?
+    } else {
+        unusual(plane, packet, &spec, verdict, (protocol, mode))?
     };
+    let Made { esn_high, inherited, esp_at, shape } = made;
+    let (index, applied) = (place.index, place.applied + 1);
+    let more = bundle.slots().len() > applied;
+    let further = more.then_some(Further { bundle: *bundle, applied, is_small_v6 });
+    Ok(Job { index, slot, esn_high, inherited, esp_at, shape, path_mtu, further })
+}
 
-    let tail_len = OutboundSa::<A::Key>::tail_len(inner_len);
-    if packet.headroom() < TEXT_AT + entry.sa.template.len() + ethernet::HEADER_LEN {
+/// What an SA is applied to.
+struct Spec<'a> {
+    slot: u32,
+    inner: &'a ip::Packet,
+    path_mtu: Option<usize>,
+    inherited: Inherited,
+}
+
+/// What pass 2 and 3 must know of a packet.
+struct Made {
+    esn_high: Option<u32>,
+    inherited: Inherited,
+    esp_at: usize,
+    shape: Shape,
+}
+
+/// What the outer header takes from the packet.
+#[inline]
+fn inherited(inner: &ip::Packet, is_small_v6: bool) -> Inherited {
+    let dont_fragment = match inner {
+        ip::Packet::V4(inner) => inner.dont_fragment,
+        ip::Packet::V6(_) => !is_small_v6,
+    };
+    Inherited { tos: inner.tos(), dont_fragment, ttl: inner.ttl().saturating_sub(1) }
+}
+
+#[inline]
+fn tunnel_protocol(inner: &ip::Packet) -> u8 {
+    match inner {
+        ip::Packet::V4(_) => ip::PROTOCOL_IPIP,
+        ip::Packet::V6(_) => ip::PROTOCOL_IPV6,
+    }
+}
+
+/// ESP in tunnel mode: header and IV in front of the packet, padding, trailer and room for the ICV
+/// behind it. The outer headers come in pass 3.
+#[inline]
+fn tunnel<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    spec: &Spec<'_>,
+    verdict: &mut Verdict,
+) -> Result<Made, DropReason> {
+    let entry = plane.outbound.at_mut(spec.slot).ok_or(DropReason::NoOutboundSa)?;
+    let layout = entry.sa.layout();
+    let inner_len = packet.len();
+    let text_at = usize::from(layout.text_at);
+    if packet.headroom() < text_at + entry.sa.template.len() + ethernet::HEADER_LEN {
         return Err(DropReason::NoRoom);
     }
+    if entry.sending.tfc != TfcPadding::Off {
+        pad_for_secrecy(entry, packet, spec.path_mtu)?;
+    }
+    let tail_len = layout.tail_len(packet.len());
+    let icv_len = usize::from(layout.icv_len);
     let tail = packet.append(tail_len).ok_or(DropReason::NoRoom)?;
-    trailer::emit(&mut tail[..tail_len - ICV_LEN], next_header);
-    let seq = spend(entry, &mut plane.events, slot)?;
+    trailer::emit(&mut tail[..tail_len - icv_len], tunnel_protocol(spec.inner));
+    let text_len = packet.len() - icv_len;
+    let seq = spend(entry, &mut plane.events, spec.slot)?;
     verdict.seq = Some(seq.value());
-    let head = packet.prepend(TEXT_AT).and_then(|head| head.try_into().ok());
-    let head = head.expect("headroom was checked");
-    let esn_high = entry.sa.write_header(head, seq, inner_len + tail_len - ICV_LEN);
-    let inherited = Inherited { tos: inner.tos(), dont_fragment };
-    Ok((esn_high, inherited, link_mtu.is_some()))
+    let head = packet.prepend(text_at).expect("headroom was checked");
+    let esn_high = entry.sa.write_header(head, seq, text_len);
+    debug_assert!(text_len >= inner_len, "text holds the packet");
+    entry.sa.usage_mut().touch(plane.now);
+    if entry.sa.is_due() {
+        expire(plane, spec.slot);
+    }
+    Ok(Made { esn_high, inherited: spec.inherited, esp_at: 0, shape: Shape::Tunnel })
+}
+
+/// Traffic flow confidentiality padding: behind the packet, whose length field tells it apart
+/// (RFC 4303 section 2.7).
+#[cold]
+fn pad_for_secrecy<K>(
+    entry: &OutboundEntry<K>,
+    packet: &mut Packet,
+    path_mtu: Option<usize>,
+) -> Result<(), DropReason> {
+    let carried = path_mtu.and_then(|mtu| entry.sa.payload_len_max(mtu)).unwrap_or(packet.len());
+    let room = packet.len() + packet.tailroom();
+    let most =
+        carried.min(room.saturating_sub(entry.sa.layout().tail_len(0) + trailer::PAD_LEN_MAX));
+    let padded = entry.sending.tfc.padded_len(packet.len(), most);
+    let added = padded - packet.len();
+    packet.append(added).ok_or(DropReason::NoRoom)?.fill(0);
+    Ok(())
+}
+
+/// ESP in transport mode, and AH: the headers are put in place now.
+#[cold]
+fn unusual<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    spec: &Spec<'_>,
+    verdict: &mut Verdict,
+    (protocol, mode): (Protocol, Mode),
+) -> Result<Made, DropReason> {
+    let made = match (protocol, mode) {
+        (Protocol::Esp, Mode::Tunnel) => tunnel(plane, packet, spec, verdict),
+        (Protocol::Esp, Mode::Transport) => transport(plane, packet, spec, verdict),
+        (Protocol::Ah, Mode::Tunnel) => ah_tunnel(plane, packet, spec, verdict),
+        (Protocol::Ah, Mode::Transport) => ah_transport(plane, packet, spec, verdict),
+    }?;
+    let now = plane.now;
+    if let Some(entry) = plane.outbound.at_mut(spec.slot) {
+        entry.sa.usage_mut().touch(now);
+        if entry.sa.is_due() {
+            expire(plane, spec.slot);
+        }
+    }
+    Ok(made)
+}
+
+/// Where a transport mode header goes. Never into a fragment (RFC 4303 section 3.3.4), and only
+/// into packets between the SA's own endpoints (RFC 4301 section 4.1).
+fn insertion<K>(
+    entry: &OutboundEntry<K>,
+    packet: &Packet,
+    inner: &ip::Packet,
+) -> Result<extension::Insertion, DropReason> {
+    let insertion =
+        extension::insertion(packet.data(), inner).map_err(|_| DropReason::Malformed)?;
+    if insertion.is_fragment {
+        return Err(DropReason::Fragment);
+    }
+    let endpoints = (entry.sa.template.source(), entry.sa.template.destination());
+    if endpoints != (inner.source(), inner.destination()) {
+        return Err(DropReason::Selector);
+    }
+    Ok(insertion)
+}
+
+fn transport<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    spec: &Spec<'_>,
+    verdict: &mut Verdict,
+) -> Result<Made, DropReason> {
+    let entry = plane.outbound.at_mut(spec.slot).ok_or(DropReason::NoOutboundSa)?;
+    let insertion = insertion(entry, packet, spec.inner)?;
+    let layout = entry.sa.layout();
+    let (text_at, icv_len) = (usize::from(layout.text_at), usize::from(layout.icv_len));
+    let encapsulation = entry.sa.template.encapsulation();
+    let udp_len = if encapsulation.is_some() { udp::HEADER_LEN } else { 0 };
+    let payload_len = packet.len() - insertion.insert_at;
+    let tail_len = layout.tail_len(payload_len);
+    let tail = packet.append(tail_len).ok_or(DropReason::NoRoom)?;
+    trailer::emit(&mut tail[..tail_len - icv_len], insertion.insert_protocol);
+    let text_len = payload_len + tail_len - icv_len;
+    if !headers::open_gap(packet, insertion.insert_at, udp_len + text_at) {
+        return Err(DropReason::NoRoom);
+    }
+    let seq = spend(entry, &mut plane.events, spec.slot)?;
+    verdict.seq = Some(seq.value());
+    let data = packet.data_mut();
+    let protocol = if encapsulation.is_some() { ip::PROTOCOL_UDP } else { ip::PROTOCOL_ESP };
+    headers::announce(data, spec.inner, insertion.announced_at, protocol);
+    let esp_at = insertion.insert_at + udp_len;
+    let esn_high = entry.sa.write_header(&mut data[esp_at..esp_at + text_at], seq, text_len);
+    let shape = Shape::Transport { encapsulated: encapsulation.is_some() };
+    Ok(Made { esn_high, inherited: spec.inherited, esp_at, shape })
+}
+
+fn ah_transport<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    spec: &Spec<'_>,
+    verdict: &mut Verdict,
+) -> Result<Made, DropReason> {
+    let entry = plane.outbound.at_mut(spec.slot).ok_or(DropReason::NoOutboundSa)?;
+    let insertion = insertion(entry, packet, spec.inner)?;
+    let ah_len = entry.sa.layout().header_len(matches!(spec.inner, ip::Packet::V4(_)));
+    if !headers::open_gap(packet, insertion.insert_at, ah_len) {
+        return Err(DropReason::NoRoom);
+    }
+    let seq = spend(entry, &mut plane.events, spec.slot)?;
+    verdict.seq = Some(seq.value());
+    let data = packet.data_mut();
+    headers::announce(data, spec.inner, insertion.announced_at, ip::PROTOCOL_AH);
+    let (len, esp_at) = (data.len(), insertion.insert_at);
+    let header = &mut data[esp_at..esp_at + ah_len];
+    let esn_high = entry.sa.write_ah(header, insertion.insert_protocol, seq, len);
+    Ok(Made { esn_high, inherited: spec.inherited, esp_at, shape: Shape::Ah })
+}
+
+fn ah_tunnel<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    spec: &Spec<'_>,
+    verdict: &mut Verdict,
+) -> Result<Made, DropReason> {
+    let id = plane.identification();
+    let entry = plane.outbound.at_mut(spec.slot).ok_or(DropReason::NoOutboundSa)?;
+    let esp_at = entry.sa.template.len();
+    let ah_len = entry.sa.layout().header_len(entry.sa.template.is_v4());
+    if packet.headroom() < ah_len + esp_at + ethernet::HEADER_LEN {
+        return Err(DropReason::NoRoom);
+    }
+    let seq = spend(entry, &mut plane.events, spec.slot)?;
+    verdict.seq = Some(seq.value());
+    let head = packet.prepend(ah_len + esp_at);
+    assert!(head.is_some(), "headroom was checked");
+    let inherited = spec.inherited;
+    let data = packet.data_mut();
+    let len = data.len();
+    let header = &mut data[esp_at..esp_at + ah_len];
+    let esn_high = entry.sa.write_ah(header, tunnel_protocol(spec.inner), seq, len);
+    entry.sa.template.apply(data, inherited, id);
+    Ok(Made { esn_high, inherited, esp_at, shape: Shape::Ah })
+}
+
+/// Octets that a bundle's SAs make of `len` octets.
+fn outer_len<A: Aead>(plane: &Plane<A>, bundle: &Bundle, inner: &ip::Packet, len: usize) -> usize {
+    let mut is_v4 = matches!(inner, ip::Packet::V4(_));
+    let mut total = len;
+    let mut header_len = inner.upper_at();
+    for entry in bundle.slots().iter().filter_map(|&slot| plane.outbound.at(slot)) {
+        let template = &entry.sa.template;
+        let layout = entry.sa.layout();
+        match entry.mode {
+            Mode::Tunnel => {
+                is_v4 = template.is_v4();
+                header_len = template.len();
+                total = header_len + layout.sealed_len(total, is_v4);
+            }
+            Mode::Transport => {
+                let udp = template.encapsulation().map_or(0, |_| udp::HEADER_LEN);
+                let payload = total - header_len.min(total);
+                total = header_len + udp + layout.sealed_len(payload, is_v4);
+            }
+        }
+    }
+    total
+}
+
+/// The largest packet that a bundle's SAs make no larger than `mtu`.
+fn inner_mtu<A: Aead>(plane: &Plane<A>, bundle: &Bundle, inner: &ip::Packet, mtu: usize) -> usize {
+    let overhead = outer_len(plane, bundle, inner, mtu) - mtu;
+    let mut len = mtu.saturating_sub(overhead);
+    // Padding depends on the length; a few octets more may fit.
+    while outer_len(plane, bundle, inner, len + 1) <= mtu {
+        len += 1;
+    }
+    while len > 0 && outer_len(plane, bundle, inner, len) > mtu {
+        len -= 1;
+    }
+    len
+}
+
+/// Checks a packet that may be too big for its path: it goes on whole, to be fragmented outside if
+/// the answer is true, or is fragmented first, or its source is told (RFC 4301 section 8.2).
+#[cold]
+fn check_size<A: Aead>(
+    plane: &mut Plane<A>,
+    bundle: &Bundle,
+    inner: &ip::Packet,
+    mtu: usize,
+) -> Result<bool, Stopped> {
+    if outer_len(plane, bundle, inner, inner.total_len()) <= mtu {
+        return Ok(false);
+    }
+    let last = bundle.slots().last().and_then(|&slot| plane.outbound.at(slot));
+    let first = bundle.slots().first().and_then(|&slot| plane.outbound.at(slot));
+    let (Some(first), Some(last)) = (first, last) else {
+        return Err(DropReason::NoOutboundSa.into());
+    };
+    let is_tunnel = first.mode == Mode::Tunnel;
+    let is_small_v6 = is_v6_minimum(inner);
+    let template = &last.sa.template;
+    // The gateway is the source of the outer packet: over IPv6 it may fragment, DF or not.
+    let inherited = inherited(inner, is_small_v6);
+    let outside = !template.is_v4() || !template.dont_fragment(inherited);
+    let prefers_outside = last.sending.fragmentation == Fragmentation::After || !is_tunnel;
+    if outside && (prefers_outside || is_small_v6) {
+        return Ok(true);
+    }
+    let mtu = inner_mtu(plane, bundle, inner, mtu);
+    if may_be_fragmented(inner) && is_tunnel {
+        return Err(Stopped::Split { mtu });
+    }
+    let told = match inner {
+        ip::Packet::V4(_) => mtu,
+        ip::Packet::V6(_) => mtu.max(MTU_MIN_V6),
+    };
+    let told = u32::try_from(told).unwrap_or(u32::MAX);
+    Err(Stopped::Stop(Stop::Tell(DropReason::TooBig, ErrorKind::TooBig { mtu: told })))
+}
+
+/// A packet that every IPv6 path carries; if a tunnel does not, its outer packets are fragmented.
+fn is_v6_minimum(inner: &ip::Packet) -> bool {
+    matches!(inner, ip::Packet::V6(_)) && inner.total_len() <= MTU_MIN_V6
+}
+
+#[cold]
+fn clamp_mss<A: Aead>(
+    plane: &Plane<A>,
+    bundle: &Bundle,
+    data: &mut [u8],
+    inner: &ip::Packet,
+    path_mtu: Option<usize>,
+) {
+    let Some(entry) = bundle.slots().first().and_then(|&slot| plane.outbound.at(slot)) else {
+        return;
+    };
+    match (entry.sending.mss, path_mtu) {
+        (Mss::To(size), _) => {
+            let headers = TCP_HEADER_LEN
+                + match inner {
+                    ip::Packet::V4(_) => ipv4::HEADER_LEN,
+                    ip::Packet::V6(_) => ipv6::HEADER_LEN,
+                };
+            tcp::clamp_mss(data, inner, usize::from(size) + headers);
+        }
+        (Mss::Auto, Some(mtu)) => {
+            tcp::clamp_mss(data, inner, inner_mtu(plane, bundle, inner, mtu));
+        }
+        (Mss::Auto, None) | (Mss::Off, _) => {}
+    }
 }
 
 /// Spends a sequence number, and asks for the next lease in time.
 #[inline]
 fn spend<K>(
-    entry: &mut crate::tables::OutboundEntry<K>,
+    entry: &mut OutboundEntry<K>,
     events: &mut crate::mailbox::WorkerEnd<K>,
     slot: u32,
 ) -> Result<culvert_esp::SeqNo, DropReason> {
@@ -183,6 +726,27 @@ fn spend<K>(
         SeqError::Exhausted => DropReason::SequenceExhausted,
         SeqError::Lease => DropReason::SequenceLease,
     })
+}
+
+/// Tells control of a limit that was reached.
+#[cold]
+pub(crate) fn expire<A: Aead>(plane: &mut Plane<A>, slot: u32) {
+    let now = plane.now;
+    let Some(entry) = plane.outbound.at_mut(slot) else {
+        return;
+    };
+    let spi = entry.sa.spi().value();
+    if let Some(expiry) = entry.sa.due(now) {
+        tell_expiry(plane, slot, spi, expiry);
+    }
+}
+
+/// Tells control of a limit that was reached, now or, if it does not listen, at a later tick.
+pub(crate) fn tell_expiry<A: Aead>(plane: &mut Plane<A>, slot: u32, spi: u32, expiry: Expiry) {
+    let told = plane.tell(Notice::Expire { inbound: false, slot, spi, expiry });
+    if let Some(entry) = plane.outbound.at_mut(slot) {
+        entry.untold = (!told).then_some(expiry);
+    }
 }
 
 /// Sees to it that the SA in `slot` has its next hop, which it keeps while the kernel's tables stay
@@ -208,34 +772,21 @@ fn next_hop<A: Aead>(plane: &mut Plane<A>, slot: u32) -> Result<Option<usize>, D
 fn bypass<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
-    inner: &ip::Packet,
-    inner_at: usize,
+    index: usize,
+    (at, inner): (usize, &ip::Packet),
 ) -> Fate {
-    if inner.ttl() <= 1 {
-        return Fate::Drop(DropReason::Ttl);
-    }
-    let hop = match plane.resolve(inner) {
-        Resolution::Reachable(hop) if inner.total_len() > usize::from(hop.mtu) => {
-            return Fate::Drop(DropReason::TooBig);
-        }
-        Resolution::Reachable(hop) => Some(hop),
-        Resolution::Unresolved(_) => None,
-        Resolution::Local => return Fate::Drop(DropReason::Local),
-        Resolution::NoRoute => return Fate::Drop(DropReason::NoRoute),
+    let way = match plane.way(inner, false) {
+        Ok(way) => way,
+        Err(stop) => return Fate::Drop(plane.stop(index, stop, at, false)),
     };
     let completes =
         plane.ports[usize::from(packet.port().0)].is_some_and(|config| config.completes_checksums);
-    let trimmed = packet.trim_front(inner_at).and_then(|()| packet.truncate(inner.total_len()));
-    assert!(trimmed.is_some(), "the packet was parsed inside this frame");
+    headers::keep(packet, at, inner.total_len());
     if completes {
         checksum::complete_partial(packet.data_mut(), inner);
     }
     ip::decrement_ttl(packet.data_mut(), inner);
-    let Some(hop) = hop else { return Fate::Held };
-    match put_link_header(packet, &hop) {
-        Fate::Forward(port) => Fate::Bypass(port),
-        fate => fate,
-    }
+    plane.send(index, packet, way, Sent::InClear)
 }
 
 /// Pass 2.
@@ -246,22 +797,162 @@ fn crypt<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], jobs: &Jobs) {
         let Some(job) = next.next_if(|job| job.index == index) else {
             continue;
         };
+        if job.shape == Shape::Ah {
+            continue;
+        }
         let entry = plane.outbound.at(job.slot).expect("classify found the SA in this slot");
-        ops.push(Op { key: entry.sa.key(), esn_high: job.esn_high, esp: packet.data_mut() });
+        let esp = &mut packet.data_mut()[job.esp_at..];
+        ops.push(Op { key: entry.sa.key(), esn_high: job.esn_high, esp });
     }
     plane.aead.seal(&mut ops);
 }
 
-/// Pass 3, for one packet: outer headers, then the link header if the next hop is known.
-#[inline]
-fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) -> Fate {
-    let entry = plane.outbound.at_mut(job.slot).expect("classify found the SA in this slot");
-    let template = &mut entry.sa.template;
+/// Pass 3, for one packet: outer headers, then the link header if the next hop is known. An error
+/// is what is left of the packet's bundle, when it has more SAs to apply.
+#[inline(always)]
+fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) -> Result<Fate, Further> {
+    if job.shape != Shape::Tunnel || job.further.is_some() {
+        return finish_unusual(plane, packet, job);
+    }
+    let id = plane.identification();
+    let entry = plane.outbound.at(job.slot).expect("classify found the SA in this slot");
+    let template = &entry.sa.template;
     let head = packet.prepend(template.len());
     assert!(head.is_some(), "headroom was checked");
-    template.apply(packet.data_mut(), job.inherited);
-    match &entry.next_hop {
-        Some(hop) if job.reachable => put_link_header(packet, hop),
-        _ => Fate::Held,
+    template.apply(packet.data_mut(), job.inherited, id);
+    match (&entry.next_hop, job.path_mtu) {
+        (Some(hop), Some(mtu)) if packet.len() <= mtu => {
+            let hop = *hop;
+            Ok(match put_link_header(packet, &hop) {
+                true => Fate::Forward(hop.port),
+                false => Fate::Drop(DropReason::NoRoom),
+            })
+        }
+        (Some(hop), Some(mtu)) => {
+            let hop = *hop;
+            Ok(split_outside(plane, packet, job, (hop, mtu)))
+        }
+        _ => Ok(Fate::Held),
     }
+}
+
+/// [`finish`] for AH, transport mode, and bundles.
+#[cold]
+fn finish_unusual<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    job: &Job,
+) -> Result<Fate, Further> {
+    let id = plane.identification();
+    let entry = plane.outbound.at_mut(job.slot).expect("classify found the SA in this slot");
+    match job.shape {
+        Shape::Tunnel => {
+            let template = &mut entry.sa.template;
+            let head = packet.prepend(template.len());
+            assert!(head.is_some(), "headroom was checked");
+            template.apply(packet.data_mut(), job.inherited, id);
+        }
+        Shape::Transport { encapsulated: false } => {}
+        Shape::Transport { encapsulated: true } => {
+            let at = job.esp_at - udp::HEADER_LEN;
+            entry.sa.template.apply_udp(&mut packet.data_mut()[at..]);
+        }
+        Shape::Ah => {
+            let (key, esn_high) = (entry.sa.key(), job.esn_high);
+            let data = packet.data_mut();
+            if !headers::seal_ah(&mut plane.aead, key, esn_high, data, job.esp_at) {
+                return Ok(Fate::Drop(DropReason::Malformed));
+            }
+        }
+    }
+    if let Some(further) = job.further {
+        return Err(further);
+    }
+    let entry = plane.outbound.at(job.slot).expect("it was there");
+    let (Some(hop), Some(mtu)) = (entry.next_hop, job.path_mtu) else {
+        return Ok(Fate::Held);
+    };
+    if packet.len() > mtu {
+        return Ok(split_outside(plane, packet, job, (hop, mtu)));
+    }
+    Ok(plane.send(job.index, packet, Way { hop: Some(hop), splits: false }, Sent::Protected))
+}
+
+#[cold]
+fn split_outside<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    job: &Job,
+    (hop, mtu): (crate::next_hop::NextHop, usize),
+) -> Fate {
+    match ip::parse(packet.data()) {
+        Ok(outer @ ip::Packet::V4(_)) if !may_be_fragmented(&outer) => {
+            Fate::Drop(DropReason::TooBig)
+        }
+        Ok(_) => {
+            let fate = Fate::Forward(hop.port);
+            plane.note(job.index, Extra::SplitOuter { hop, mtu, fate });
+            Fate::Split
+        }
+        Err(_) => Fate::Drop(DropReason::Malformed),
+    }
+}
+
+/// Applies the next SA of a bundle to a packet that the one before has finished.
+#[cold]
+fn onward<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    index: usize,
+    further: Further,
+    verdict: &mut Verdict,
+) -> Result<Job, Fate> {
+    let parsed = ip::parse(packet.data()).map_err(|_| Fate::Drop(DropReason::Malformed))?;
+    let Further { applied, is_small_v6, .. } = further;
+    let place = Place { index, applied, is_small_v6 };
+    encapsulate(plane, packet, &parsed, 0, (&further.bundle, place), verdict)
+}
+
+/// Makes a dummy packet (RFC 4303 section 2.6) out of an empty one, and says what becomes of it.
+pub(crate) fn dummy<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, slot: u32) -> Fate {
+    match dummy_job(plane, packet, slot) {
+        Ok(job) => {
+            let jobs = Jobs::from_iter([job]);
+            crypt(plane, std::slice::from_mut(packet), &jobs);
+            finish(plane, packet, &jobs[0]).unwrap_or(Fate::Drop(DropReason::NoOutboundSa))
+        }
+        Err(reason) => Fate::Drop(reason),
+    }
+}
+
+fn dummy_job<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    slot: u32,
+) -> Result<Job, DropReason> {
+    let link_mtu = next_hop(plane, slot)?;
+    let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
+    if entry.sa.is_expired() {
+        return Err(DropReason::Expired);
+    }
+    let path_mtu = link_mtu.map(|link| entry.path_mtu.limit(link));
+    let layout = entry.sa.layout();
+    let (seed, number) = (u64::from(entry.sa.spi().value()), entry.sa.sequence.last());
+    let most = path_mtu.and_then(|mtu| entry.sa.payload_len_max(mtu)).unwrap_or(0);
+    let room = packet.tailroom().saturating_sub(layout.tail_len(0) + trailer::PAD_LEN_MAX);
+    let payload = tfc::dummy_len(seed, number, most.min(room));
+    tfc::fill_dummy(packet.append(payload).ok_or(DropReason::NoRoom)?, seed, number);
+    let (tail_len, icv_len) = (layout.tail_len(payload), usize::from(layout.icv_len));
+    let tail = packet.append(tail_len).ok_or(DropReason::NoRoom)?;
+    trailer::emit(&mut tail[..tail_len - icv_len], tfc::NEXT_HEADER_DUMMY);
+    let text_len = packet.len() - icv_len;
+    let seq = spend(entry, &mut plane.events, slot)?;
+    let head = packet.prepend(usize::from(layout.text_at)).ok_or(DropReason::NoRoom)?;
+    let esn_high = entry.sa.write_header(head, seq, text_len);
+    if entry.sa.is_due() {
+        expire(plane, slot);
+    }
+    let inherited = Inherited { tos: 0, dont_fragment: false, ttl: DUMMY_TTL };
+    let shape = Shape::Tunnel;
+    Ok(Job { index: 0, slot, esn_high, inherited, esp_at: 0, shape, path_mtu, further: None })
 }

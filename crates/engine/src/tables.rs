@@ -4,19 +4,36 @@
 //! lives is published to all workers as a [`Snapshot`], so that any of them can find the owner.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use culvert_aead::Protocol;
+use culvert_esp::Expiry;
 use culvert_esp::InboundSa;
+use culvert_esp::Lifetime;
+use culvert_esp::Mode;
 use culvert_esp::OutboundSa;
+use culvert_esp::lifetime::Usage;
+use culvert_esp::tfc::TfcPadding;
 use culvert_spd::Compiled;
 use culvert_spd::Group;
+use culvert_spd::Selector;
 use rustc_hash::FxHashMap;
 
+use crate::directory::Directory;
 use crate::fate::DropReason;
+use crate::ids::WorkerId;
+use crate::mailbox::Peer;
 use crate::next_hop::NextHop;
-use crate::worker::WorkerId;
+use crate::options::Mss;
+use crate::options::Receiving;
+use crate::options::Sending;
+use crate::path_mtu::PathMtu;
+
+/// Most SAs of a bundle: the most that are applied to one packet.
+pub const BUNDLE_MAX: usize = 4;
 
 /// Where an SA lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Location {
     /// The worker that owns it.
     pub worker: WorkerId,
@@ -28,11 +45,90 @@ pub struct Location {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Policies.
-    pub spd: Compiled,
-    /// Inbound SAs by SPI.
-    pub directory: FxHashMap<u32, Location>,
-    /// The outbound SA of each group.
-    pub groups: FxHashMap<Group, Location>,
+    pub spd: Arc<Compiled>,
+    /// Inbound SAs.
+    pub directory: Directory,
+    /// The outbound SAs of each group.
+    pub groups: FxHashMap<Group, Members>,
+    /// Outbound SAs by SPI and outer destination: for errors that name them.
+    pub senders: FxHashMap<(u32, IpAddr), Location>,
+}
+
+/// Outbound SAs applied to one packet, innermost first: one, or an SA bundle (RFC 2401 section
+/// 4.3). All of them live on one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// The worker that owns all of them.
+    pub worker: WorkerId,
+    len: u8,
+    slots: [u32; BUNDLE_MAX],
+}
+
+impl Bundle {
+    /// A bundle of one SA.
+    #[must_use]
+    pub fn of(location: Location) -> Bundle {
+        let mut slots = [0; BUNDLE_MAX];
+        slots[0] = location.slot;
+        Bundle { worker: location.worker, len: 1, slots }
+    }
+
+    /// A bundle with one more SA around it; `None` when that lives on another worker, or the bundle
+    /// is as long as it may be.
+    #[must_use]
+    pub fn and(mut self, outer: Location) -> Option<Bundle> {
+        let len = usize::from(self.len);
+        if outer.worker != self.worker || len == BUNDLE_MAX {
+            return None;
+        }
+        self.slots[len] = outer.slot;
+        self.len += 1;
+        Some(self)
+    }
+
+    /// Slots of its SAs at the worker.
+    #[inline]
+    #[must_use]
+    pub fn slots(&self) -> &[u32] {
+        &self.slots[..usize::from(self.len)]
+    }
+}
+
+/// The outbound SAs of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// For every worker that has none of its own: the fallback of RFC 9611 section 2.
+    pub shared: Option<Bundle>,
+    /// Those of single workers (RFC 9611).
+    pub own: Vec<Bundle>,
+}
+
+impl Members {
+    /// A group with one SA for all workers.
+    #[must_use]
+    pub fn shared(location: Location) -> Members {
+        Members { shared: Some(Bundle::of(location)), own: Vec::new() }
+    }
+
+    /// The SAs that a worker's packets take, and whether it lacks some of its own while other
+    /// workers have them. What another worker `handed_over` is here for those that serve all.
+    #[inline]
+    #[must_use]
+    pub fn of(&self, worker: WorkerId, handed_over: bool) -> (Option<Bundle>, bool) {
+        if self.own.is_empty() {
+            return (self.shared, false);
+        }
+        if let Some(shared) = self.shared
+            && handed_over
+            && shared.worker == worker
+        {
+            return (self.shared, false);
+        }
+        match self.own.iter().find(|bundle| bundle.worker == worker) {
+            Some(&bundle) => (Some(bundle), false),
+            None => (self.shared, true),
+        }
+    }
 }
 
 /// An inbound SA in its slot.
@@ -40,17 +136,58 @@ pub struct Snapshot {
 pub struct InboundEntry<K> {
     /// The SA.
     pub sa: InboundSa<K>,
+    /// ESP or AH.
+    pub protocol: Protocol,
+    /// What of a packet it protects.
+    pub mode: Mode,
     /// The group that inbound policies must name for what comes out of the SA.
     pub group: Group,
+    /// How it treats packets.
+    pub receiving: Receiving,
+    /// What may come out of it, whatever policies say; empty for no restriction.
+    pub selectors: Vec<Selector>,
+    /// Where the peer's encapsulated packets come from, as last reported.
+    pub peer: Option<Peer>,
+    /// Packets accepted although their padding was not the default one.
+    pub padding_wrong: u64,
     /// Its packets dropped, by [`DropReason`].
     pub dropped: [u64; DropReason::COUNT],
+    /// Its lifetime, which begins when a worker gets it.
+    pub lifetime: Lifetime,
+    pub(crate) started: bool,
+    /// A limit that was reached, and that control has not heard of yet.
+    pub(crate) untold: Option<Expiry>,
+    pub(crate) ecn_told: bool,
 }
 
 impl<K> InboundEntry<K> {
-    /// An entry without history.
+    /// An entry without history, of a tunnel mode ESP SA.
     #[must_use]
     pub fn new(sa: InboundSa<K>, group: Group) -> InboundEntry<K> {
-        InboundEntry { sa, group, dropped: [0; DropReason::COUNT] }
+        InboundEntry {
+            sa,
+            protocol: Protocol::Esp,
+            mode: Mode::Tunnel,
+            group,
+            receiving: Receiving::default(),
+            selectors: Vec::new(),
+            peer: None,
+            padding_wrong: 0,
+            dropped: [0; DropReason::COUNT],
+            lifetime: Lifetime::UNLIMITED,
+            started: false,
+            untold: None,
+            ecn_told: false,
+        }
+    }
+}
+
+impl<K> InboundEntry<K> {
+    /// Begins its lifetime, if it has not begun: an SA that moves between workers keeps its own.
+    pub(crate) fn start(&mut self, now: u64) {
+        if !std::mem::replace(&mut self.started, true) {
+            *self.sa.usage_mut() = Usage::new(self.lifetime, now);
+        }
     }
 }
 
@@ -59,26 +196,76 @@ impl<K> InboundEntry<K> {
 pub struct OutboundEntry<K> {
     /// The SA.
     pub sa: OutboundSa<K>,
+    /// ESP or AH.
+    pub protocol: Protocol,
+    /// What of a packet it protects.
+    pub mode: Mode,
+    /// How it treats packets.
+    pub sending: Sending,
     /// Numbers left in the lease at which control is asked for the next one; 0 for no lease.
     pub lease_low: u64,
     /// Its packets dropped, by [`DropReason`].
     pub dropped: [u64; DropReason::COUNT],
+    /// Its lifetime, which begins when a worker gets it.
+    pub lifetime: Lifetime,
+    pub(crate) started: bool,
+    /// A limit that was reached, and that control has not heard of yet.
+    pub(crate) untold: Option<Expiry>,
+    pub(crate) path_mtu: PathMtu,
+    /// ESP in tunnel mode, and nothing is to be done to packets but to seal them.
+    pub(crate) is_plain: bool,
     pub(crate) lease_asked: bool,
     pub(crate) next_hop: Option<NextHop>,
     pub(crate) next_hop_generation: u64,
+    /// When a packet last left through it, and when the last dummy did; of the tick's clock.
+    pub(crate) sent_at: u64,
+    pub(crate) dummy_at: u64,
 }
 
 impl<K> OutboundEntry<K> {
-    /// An entry without history.
+    /// An entry without history, of a tunnel mode ESP SA.
     #[must_use]
     pub fn new(sa: OutboundSa<K>, lease_low: u64) -> OutboundEntry<K> {
         OutboundEntry {
             sa,
+            protocol: Protocol::Esp,
+            mode: Mode::Tunnel,
+            sending: Sending::default(),
             lease_low,
             dropped: [0; DropReason::COUNT],
+            lifetime: Lifetime::UNLIMITED,
+            started: false,
+            untold: None,
+            path_mtu: PathMtu::default(),
+            is_plain: false,
             lease_asked: false,
             next_hop: None,
             next_hop_generation: 0,
+            sent_at: 0,
+            dummy_at: 0,
+        }
+    }
+}
+
+impl<K> OutboundEntry<K> {
+    /// Begins its lifetime, if it has not begun: an SA that moves between workers keeps its own.
+    pub(crate) fn start(&mut self, now: u64) {
+        self.is_plain = (self.protocol, self.mode) == (Protocol::Esp, Mode::Tunnel)
+            && (self.sending.mss, self.sending.tfc) == (Mss::Off, TfcPadding::Off);
+        // The cached next hop was of another worker's tables.
+        self.next_hop_generation = 0;
+        if !std::mem::replace(&mut self.started, true) {
+            *self.sa.usage_mut() = Usage::new(self.lifetime, now);
+            (self.sent_at, self.dummy_at) = (now, now);
+        }
+    }
+
+    /// Sends to another peer from now on. An address of the other family changes nothing.
+    pub(crate) fn retarget(&mut self, peer: Peer) {
+        if self.sa.template.retarget(peer.address, peer.port).is_ok() {
+            self.next_hop = None;
+            self.next_hop_generation = 0;
+            self.path_mtu = PathMtu::default();
         }
     }
 }
@@ -90,12 +277,24 @@ pub struct SaSample {
     pub spi: u32,
     /// True for inbound.
     pub inbound: bool,
+    /// ESP or AH.
+    pub protocol: Protocol,
     /// Destination of its outer header: SPIs of outbound SAs are unique for each destination only.
     pub destination: IpAddr,
     /// Packets accepted or made.
     pub packets: u64,
-    /// Octets of ESP text of those.
+    /// Octets of ESP text of those; of whole packets with AH.
     pub bytes: u64,
+    /// When a packet last used it, in nanoseconds of the worker's clock; exact to a turn.
+    pub last_used: Option<u64>,
+    /// Numbers that never came before the window left them behind; inbound only.
+    pub lost: u64,
+    /// How far behind the highest number a packet was at most; inbound only.
+    pub reorder_depth: u64,
+    /// Packets accepted with padding that is not the default one; inbound only.
+    pub padding_wrong: u64,
+    /// The path MTU learned; outbound only.
+    pub path_mtu: Option<u16>,
     /// Highest number accepted, or last number used.
     pub sequence: u64,
     /// Its packets dropped, by [`DropReason`].
@@ -131,6 +330,12 @@ impl<E> Table<E> {
         std::mem::replace(&mut self.slots[slot as usize], entry)
     }
 
+    /// Slots there are, used or not.
+    #[expect(clippy::cast_possible_truncation, reason = "slots are numbered by u32")]
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = &E> {
         self.slots.iter().filter_map(|slot| slot.as_deref())
     }
@@ -139,14 +344,20 @@ impl<E> Table<E> {
 impl<K> Table<InboundEntry<K>> {
     pub(crate) fn samples(&self) -> impl Iterator<Item = SaSample> {
         self.entries().map(|entry| {
-            let (packets, bytes) = entry.sa.usage();
+            let usage = entry.sa.usage();
             SaSample {
                 spi: entry.sa.spi().value(),
                 inbound: true,
                 destination: entry.sa.destination(),
-                packets,
-                bytes,
+                protocol: entry.protocol,
+                packets: usage.packets(),
+                bytes: usage.bytes(),
+                last_used: usage.last_used_ns(),
                 sequence: entry.sa.highest(),
+                lost: entry.sa.window().lost(),
+                reorder_depth: entry.sa.window().reorder_depth(),
+                padding_wrong: entry.padding_wrong,
+                path_mtu: None,
                 dropped: entry.dropped,
             }
         })
@@ -156,14 +367,20 @@ impl<K> Table<InboundEntry<K>> {
 impl<K> Table<OutboundEntry<K>> {
     pub(crate) fn samples(&self) -> impl Iterator<Item = SaSample> {
         self.entries().map(|entry| {
-            let (packets, bytes) = entry.sa.usage();
+            let usage = entry.sa.usage();
             SaSample {
                 spi: entry.sa.spi().value(),
                 inbound: false,
                 destination: entry.sa.template.destination(),
-                packets,
-                bytes,
+                protocol: entry.protocol,
+                packets: usage.packets(),
+                bytes: usage.bytes(),
+                last_used: usage.last_used_ns(),
                 sequence: entry.sa.sequence.last(),
+                lost: 0,
+                reorder_depth: 0,
+                padding_wrong: 0,
+                path_mtu: entry.path_mtu.learned(),
                 dropped: entry.dropped,
             }
         })

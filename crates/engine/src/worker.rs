@@ -19,12 +19,12 @@ use culvert_frame::MAX_PORTS;
 use culvert_frame::Packet;
 use culvert_frame::PacketIo;
 use culvert_frame::Port;
-use culvert_spd::Action;
-use culvert_wire::ethernet;
+use culvert_wire::esp;
+use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet::Mac;
 use culvert_wire::ip;
 
-use crate::cache::Cache;
+use crate::audit::Limiter;
 use crate::counters::Counters;
 use crate::counters::SharedCounters;
 use crate::fate::DropReason;
@@ -32,6 +32,8 @@ use crate::fate::Fate;
 use crate::fate::Verdict;
 use crate::handoff::Handoff;
 use crate::hold::Hold;
+use crate::ids::Side;
+use crate::ids::WorkerId;
 use crate::inbound;
 use crate::mailbox::Command;
 use crate::mailbox::Event;
@@ -39,28 +41,20 @@ use crate::mailbox::WorkerEnd;
 use crate::next_hop::NextHop;
 use crate::next_hop::NextHops;
 use crate::next_hop::Resolution;
+use crate::options::Options;
+use crate::originate;
 use crate::outbound;
-use crate::tables::InboundEntry;
-use crate::tables::OutboundEntry;
+use crate::plane::Extra;
+use crate::plane::Plane;
+use crate::plane::may_be_fragmented;
+use crate::plane::put_link_header;
+use crate::reassembly::Outcome;
+use crate::reassembly::Reassembly;
 use crate::tables::SaSample;
 use crate::tables::Snapshot;
-use crate::tables::Table;
 
-/// Slots of the flow cache and of the next hop cache.
-const CACHE_SLOTS: usize = 4096;
-
-/// Index of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkerId(pub u8);
-
-/// The side of the boundary a port lies on (RFC 4301 section 3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// Plaintext.
-    Protected,
-    /// ESP.
-    Unprotected,
-}
+/// Packets that may wait in a turn to be processed like received ones: fragments of a whole batch.
+const MADE_MAX: usize = 4 * BATCH;
 
 /// What the engine must know about a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,39 +77,30 @@ pub struct WorkerConfig {
     pub ports: Vec<PortConfig>,
     /// Slots for SAs, each direction.
     pub slots: usize,
-}
-
-/// What the passes work with: tables, lookups and caches, apart from I/O.
-pub(crate) struct Plane<A: Aead> {
-    pub(crate) id: WorkerId,
-    pub(crate) ports: [Option<PortConfig>; MAX_PORTS],
-    pub(crate) aead: A,
-    pub(crate) inbound: Table<InboundEntry<A::Key>>,
-    pub(crate) outbound: Table<OutboundEntry<A::Key>>,
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) next_hops: Arc<NextHops>,
-    /// Counts the snapshots of next hops seen, so that an SA knows whether its cached one is old.
-    pub(crate) next_hop_generation: u64,
-    pub(crate) outbound_flows: Cache<ip::Addresses, Option<Action>>,
-    pub(crate) inbound_flows: Cache<ip::Addresses, Option<Action>>,
-    pub(crate) hops: Cache<(bool, u128), Resolution>,
-    pub(crate) events: WorkerEnd<A::Key>,
+    /// What the gateway does beyond its SAs.
+    pub options: Options,
 }
 
 /// One worker: its I/O, its SAs and its turn.
 pub struct Worker<A: Aead, Io: PacketIo> {
-    plane: Plane<A>,
-    io: Io,
+    pub(crate) plane: Plane<A>,
+    pub(crate) io: Io,
     inbound_handoff: Handoff,
     outbound_handoff: Handoff,
     hold: Hold,
     /// The next hops that packets on hold were last tried with.
     hold_generation: u64,
-    counters: Counters,
+    reassembly: Reassembly,
+    pub(crate) counters: Counters,
     shared: Arc<SharedCounters>,
     batch: Batch,
     verdicts: ArrayVec<Verdict, BATCH>,
+    /// Packets made here that are still to be processed, and the side they seem to come from.
+    pub(crate) made: ArrayVec<(Side, Packet), MADE_MAX>,
     outbox: [Outbox; MAX_PORTS],
+    pub(crate) icmp: Limiter,
+    /// When the timers are looked at next.
+    pub(crate) tick_at: u64,
 }
 
 /// Packets about to be sent out of one port.
@@ -139,23 +124,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         inbound_handoff: Handoff,
         outbound_handoff: Handoff,
     ) -> Worker<A, Io> {
-        assert!(config.ports.len() <= MAX_PORTS, "at most {MAX_PORTS} ports");
-        let mut ports = [None; MAX_PORTS];
-        ports.iter_mut().zip(&config.ports).for_each(|(port, &config)| *port = Some(config));
-        let plane = Plane {
-            id: config.id,
-            ports,
-            aead,
-            inbound: Table::new(config.slots),
-            outbound: Table::new(config.slots),
-            snapshot: Arc::default(),
-            next_hops: Arc::default(),
-            next_hop_generation: 1,
-            outbound_flows: Cache::new(CACHE_SLOTS),
-            inbound_flows: Cache::new(CACHE_SLOTS),
-            hops: Cache::new(CACHE_SLOTS),
-            events: mailbox,
-        };
+        let plane = Plane::new(config, aead, mailbox);
         Worker {
             plane,
             io,
@@ -163,11 +132,15 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             outbound_handoff,
             hold: Hold::default(),
             hold_generation: 0,
+            reassembly: Reassembly::default(),
             counters: Counters::default(),
             shared: Arc::default(),
             batch: Batch::new(),
             verdicts: ArrayVec::new(),
+            made: ArrayVec::new(),
             outbox: Default::default(),
+            icmp: Limiter::new(config.options.icmp.rate),
+            tick_at: 0,
         }
     }
 
@@ -177,11 +150,13 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
     /// # Panics
     /// When a packet got no fate, or two: our own error.
     pub fn turn(&mut self, now: u64) -> usize {
+        self.plane.now = now;
         self.apply_commands();
         self.io.service();
         self.inbound_handoff.collect(&mut self.io);
         self.outbound_handoff.collect(&mut self.io);
         let mut handled = self.release_held(now);
+        handled += self.tick(now);
         handled += self.take_handed_over(Side::Unprotected, now);
         handled += self.receive(Side::Unprotected, now);
         handled += self.take_handed_over(Side::Protected, now);
@@ -235,6 +210,28 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         self.plane.outbound.at(slot).map(|entry| entry.sa.sequence.last())
     }
 
+    /// The SPI of the SA in a slot of a direction.
+    #[must_use]
+    pub fn spi_at(&self, inbound: bool, slot: u32) -> Option<u32> {
+        let spi = match inbound {
+            true => self.plane.inbound.at(slot)?.sa.spi(),
+            false => self.plane.outbound.at(slot)?.sa.spi(),
+        };
+        Some(spi.value())
+    }
+
+    /// The snapshot in use.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.plane.snapshot
+    }
+
+    /// The next hops in use.
+    #[must_use]
+    pub fn next_hops(&self) -> &NextHops {
+        &self.plane.next_hops
+    }
+
     /// Packets on hold.
     #[must_use]
     pub fn held(&self) -> usize {
@@ -263,7 +260,8 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
     /// the I/O they are as many as at the start, between any two turns.
     #[must_use]
     pub fn frames_outside_io(&self) -> usize {
-        self.hold.len() + self.inbound_handoff.frames_away() + self.outbound_handoff.frames_away()
+        let away = self.inbound_handoff.frames_away() + self.outbound_handoff.frames_away();
+        self.hold.len() + self.reassembly.frames() + away
     }
 
     /// The I/O, for whoever plays the outside world.
@@ -282,17 +280,19 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         let plane = &mut self.plane;
         while let Some(command) = plane.events.command() {
             let answer = match command {
-                Command::Inbound(slot, entry) => {
+                Command::Inbound(slot, mut entry) => {
+                    if let Some(entry) = &mut entry {
+                        entry.start(plane.now);
+                    }
                     Event::Inbound(slot, plane.inbound.replace(slot, entry))
                 }
-                Command::Outbound(slot, entry) => {
+                Command::Outbound(slot, mut entry) => {
+                    if let Some(entry) = &mut entry {
+                        entry.start(plane.now);
+                    }
                     Event::Outbound(slot, plane.outbound.replace(slot, entry))
                 }
-                Command::Snapshot(snapshot) => {
-                    plane.outbound_flows.clear();
-                    plane.inbound_flows.clear();
-                    Event::Snapshot(std::mem::replace(&mut plane.snapshot, snapshot))
-                }
+                Command::Snapshot(snapshot) => Event::Snapshot(plane.replace_snapshot(snapshot)),
                 Command::NextHops(next_hops) => {
                     plane.hops.clear();
                     plane.next_hop_generation += 1;
@@ -304,6 +304,18 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                         entry.lease_asked = false;
                     }
                     Event::Leased(slot)
+                }
+                Command::Retarget { inbound: true, slot, peer } => {
+                    if let Some(entry) = plane.inbound.at_mut(slot) {
+                        entry.peer = Some(peer);
+                    }
+                    Event::Retargeted(slot)
+                }
+                Command::Retarget { inbound: false, slot, peer } => {
+                    if let Some(entry) = plane.outbound.at_mut(slot) {
+                        entry.retarget(peer);
+                    }
+                    Event::Retargeted(slot)
                 }
                 Command::Sample(mut samples) => {
                     let room = samples.capacity() - samples.len();
@@ -323,7 +335,10 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         };
         handoff.take(&mut self.io, &mut self.batch);
         self.counters.taken += self.batch.len() as u64;
-        self.process(side, now)
+        self.plane.handed_over = true;
+        let handled = self.process(side, now);
+        self.plane.handed_over = false;
+        handled
     }
 
     fn receive(&mut self, side: Side, now: u64) -> usize {
@@ -343,12 +358,22 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         handled
     }
 
-    /// Runs the batch through its three passes and gives each packet the fate they decided.
+    /// Runs the batch through its three passes and gives each packet the fate they decided, and
+    /// then the packets that were made of them.
     fn process(&mut self, side: Side, now: u64) -> usize {
-        let handled = self.batch.len();
+        let mut handled = self.batch.len();
         if handled == 0 {
             return 0;
         }
+        self.run_batch(side, now);
+        if !self.made.is_empty() {
+            handled += self.process_made(now);
+        }
+        handled
+    }
+
+    fn run_batch(&mut self, side: Side, now: u64) {
+        let handled = self.batch.len();
         self.verdicts.clear();
         self.batch.iter().for_each(Packet::prefetch_header);
         match side {
@@ -363,11 +388,59 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         let mut batch = std::mem::take(&mut self.batch);
         for (index, packet) in batch.drain(..).enumerate() {
             let verdict = self.verdicts[index];
-            self.verdicts[index].fate = self.dispatch(side, packet, &verdict, now);
+            let extra = self.plane.take_extra(index);
+            let fate = match extra {
+                None => self.dispatch(side, packet, &verdict, now),
+                Some(extra) => self.dispatch_with(side, packet, &verdict, extra, now),
+            };
+            self.verdicts[index].fate = fate;
         }
         self.batch = batch;
         self.flush();
+    }
+
+    /// Processes packets made here, until no more come of them. The verdicts of the batch they came
+    /// of stay.
+    #[cold]
+    pub(crate) fn process_made(&mut self, now: u64) -> usize {
+        let verdicts = std::mem::take(&mut self.verdicts);
+        let mut handled = 0;
+        while let Some(&(side, _)) = self.made.first() {
+            let of_side = self.made.iter().take_while(|(other, _)| *other == side).count();
+            let count = of_side.min(BATCH);
+            self.batch.extend(self.made.drain(..count).map(|(_, packet)| packet));
+            self.counters.made += count as u64;
+            handled += count;
+            self.run_batch(side, now);
+        }
+        self.verdicts = verdicts;
         handled
+    }
+
+    /// Like [`dispatch`](Self::dispatch), for a packet that something else is to be done about.
+    #[cold]
+    fn dispatch_with(
+        &mut self,
+        side: Side,
+        packet: Packet,
+        verdict: &Verdict,
+        extra: Extra,
+        now: u64,
+    ) -> Fate {
+        match extra {
+            Extra::Answer(answer) => {
+                originate::answer(self, &packet, answer);
+                self.dispatch(side, packet, verdict, now)
+            }
+            Extra::SplitInner { at, mtu } => {
+                let fate = originate::split_inner(self, &packet, at, mtu);
+                self.dispatch(side, packet, &Verdict { fate, ..*verdict }, now)
+            }
+            Extra::SplitOuter { hop, mtu, fate } => {
+                let fate = originate::split_outer(self, &packet, (&hop, mtu), fate);
+                self.dispatch(side, packet, &Verdict { fate, ..*verdict }, now)
+            }
+        }
     }
 
     /// Moves a packet to where its fate says, and returns the fate it really met.
@@ -375,11 +448,8 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
     fn dispatch(&mut self, side: Side, packet: Packet, verdict: &Verdict, now: u64) -> Fate {
         let fate = verdict.fate;
         let (fate, rest) = match fate {
-            Fate::Forward(port) | Fate::Bypass(port) => {
-                // Counted when the port has accepted it.
-                let outbox = &mut self.outbox[usize::from(port.0)];
-                outbox.packets.push(packet);
-                outbox.fates.push(fate);
+            Fate::Forward(_) | Fate::Bypass(_) | Fate::Answer(_) => {
+                self.send(packet, fate);
                 return fate;
             }
             Fate::Handoff(owner) => {
@@ -394,13 +464,75 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             }
             // Only a packet that policy bypasses is held without ever having had an SA.
             Fate::Held => self.put_on_hold((side, verdict.spi.is_none()), packet, now),
-            Fate::Punt | Fate::Drop(_) => (fate, Some(packet)),
+            Fate::Reassembling => self.put_aside(packet, now),
+            Fate::Punt | Fate::Split | Fate::Drop(_) => (fate, Some(packet)),
         };
         if let Some(packet) = rest {
             self.io.recycle(packet.into_free());
         }
         self.counters.record(fate);
         fate
+    }
+
+    /// Puts a packet into the outbox of the port its fate names. It is counted when the port has
+    /// accepted it.
+    #[inline(always)]
+    pub(crate) fn send(&mut self, packet: Packet, fate: Fate) {
+        let (Fate::Forward(port) | Fate::Bypass(port) | Fate::Answer(port)) = fate else {
+            unreachable!("only these fates have a port");
+        };
+        if self.outbox[usize::from(port.0)].packets.is_full() {
+            self.flush();
+        }
+        let outbox = &mut self.outbox[usize::from(port.0)];
+        outbox.packets.push(packet);
+        outbox.fates.push(fate);
+    }
+
+    /// Puts a fragment aside until the others come; the whole packet is processed like a received
+    /// one.
+    #[cold]
+    fn put_aside(&mut self, packet: Packet, now: u64) -> (Fate, Option<Packet>) {
+        let Ok(Unprotected::Fragment(fragment)) = esp::classify(packet.data()) else {
+            return (Fate::Drop(DropReason::Malformed), Some(packet));
+        };
+        let outcome = match self.reassembly.push(packet, fragment, now) {
+            Outcome::Kept => (Fate::Reassembling, None),
+            Outcome::Dropped(packet, reason) => (Fate::Drop(reason), Some(packet)),
+            Outcome::Whole(packet) => match self.made.try_push((Side::Unprotected, packet)) {
+                Ok(()) => (Fate::Reassembling, None),
+                Err(full) => (Fate::Drop(DropReason::NoRoom), Some(full.element().1)),
+            },
+        };
+        self.discard_fragments();
+        outcome
+    }
+
+    /// Counts and recycles fragments that are no longer waited for.
+    fn discard_fragments(&mut self) -> usize {
+        let mut released = 0;
+        while let Some((packet, reason)) = self.reassembly.discarded() {
+            self.io.recycle(packet.into_free());
+            if let Some(reason) = reason {
+                released += 1;
+                self.counters.released += 1;
+                self.counters.record(Fate::Drop(reason));
+            }
+        }
+        released
+    }
+
+    /// Looks at the timers, some times a second: lifetimes, keepalives, dummies, what has aged.
+    fn tick(&mut self, now: u64) -> usize {
+        if now < self.tick_at {
+            return 0;
+        }
+        self.tick_at = now.saturating_add(originate::TICK_NS);
+        self.reassembly.age(now);
+        let mut handled = self.discard_fragments();
+        handled += originate::tick(self, now);
+        self.flush();
+        handled
     }
 
     fn put_on_hold(
@@ -470,13 +602,24 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                 {
                     Fate::Drop(DropReason::WrongSide)
                 }
-                Some(Resolution::Reachable(hop)) if held.packet.len() > usize::from(hop.mtu) => {
-                    Fate::Drop(DropReason::TooBig)
+                Some(Resolution::Reachable(hop)) => {
+                    let fate = match held.in_clear {
+                        true => Fate::Bypass(hop.port),
+                        false => Fate::Forward(hop.port),
+                    };
+                    match self.finish_held(&mut held.packet, &hop, fate) {
+                        Ok(fate) => fate,
+                        Err(splits) => {
+                            let mtu = usize::from(hop.mtu);
+                            match splits {
+                                true => {
+                                    originate::split_outer(self, &held.packet, (&hop, mtu), fate)
+                                }
+                                false => Fate::Drop(DropReason::TooBig),
+                            }
+                        }
+                    }
                 }
-                Some(Resolution::Reachable(hop)) => match put_link_header(&mut held.packet, &hop) {
-                    Fate::Forward(port) if held.in_clear => Fate::Bypass(port),
-                    fate => fate,
-                },
                 _ => Fate::Drop(DropReason::NoRoute),
             };
             self.counters.released += 1;
@@ -485,6 +628,18 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         }
         self.flush();
         released
+    }
+
+    /// The fate of a held packet whose next hop is known; an error when it does not fit, with
+    /// whether it may be fragmented.
+    fn finish_held(&self, packet: &mut Packet, hop: &NextHop, fate: Fate) -> Result<Fate, bool> {
+        if packet.len() > usize::from(hop.mtu) {
+            return Err(ip::parse(packet.data()).is_ok_and(|parsed| may_be_fragmented(&parsed)));
+        }
+        match put_link_header(packet, hop) {
+            true => Ok(fate),
+            false => Ok(Fate::Drop(DropReason::NoRoom)),
+        }
     }
 
     /// Sends every outbox; what a port does not accept is dropped.
@@ -505,58 +660,6 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             outbox.fates.clear();
         }
     }
-}
-
-impl<A: Aead> Plane<A> {
-    /// The next hop for a packet, cached.
-    #[inline]
-    pub(crate) fn resolve(&mut self, packet: &ip::Packet) -> Resolution {
-        let next_hops = &self.next_hops;
-        let ip::Addresses { is_v4, destination, .. } = packet.addresses();
-        self.hops.get_or((is_v4, destination), |_| next_hops.resolve(packet.destination()))
-    }
-
-    /// The next hop for a packet that starts at its IP header.
-    fn resolve_packet(&mut self, packet: &Packet) -> Option<Resolution> {
-        let parsed = ip::parse(packet.data()).ok()?;
-        Some(self.next_hops.resolve(parsed.destination()))
-    }
-
-    /// True when a port lies on the protected side.
-    #[inline]
-    pub(crate) fn is_protected(&self, port: Port) -> bool {
-        let config = self.ports.get(usize::from(port.0)).copied().flatten();
-        config.is_some_and(|config| config.side == Side::Protected)
-    }
-
-    /// What stands between a frame and its processing: is it for this station?
-    #[inline]
-    pub(crate) fn is_addressed_to_us(&self, packet: &Packet) -> bool {
-        let Some(config) = self.ports[usize::from(packet.port().0)] else {
-            return false;
-        };
-        let Some(mac) = config.mac else {
-            return true;
-        };
-        // The address may change while the gateway runs, and VLAN devices may have their own.
-        packet.data().first_chunk().is_some_and(|&destination| {
-            destination == mac.0 || self.next_hops.is_station(packet.port(), Mac(destination))
-        })
-    }
-}
-
-/// Puts an Ethernet header in front of a packet that starts at its IP header.
-#[inline]
-pub(crate) fn put_link_header(packet: &mut Packet, hop: &NextHop) -> Fate {
-    let ether_type = match packet.data().first() {
-        Some(first) if first >> 4 == 6 => ethernet::ETHER_TYPE_IPV6,
-        _ => ethernet::ETHER_TYPE_IPV4,
-    };
-    let Some(out) = packet.prepend(ethernet::header_len(hop.vlan)) else {
-        return Fate::Drop(DropReason::NoRoom);
-    };
-    ethernet::emit(out, hop.destination, hop.source, hop.vlan, ether_type);
-    Fate::Forward(hop.port)
 }
 
 impl<A: Aead, Io: PacketIo> std::fmt::Debug for Worker<A, Io> {

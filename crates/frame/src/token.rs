@@ -148,6 +148,15 @@ impl Packet {
         self.port
     }
 
+    /// The packet as if it had come in on another port.
+    #[inline]
+    #[must_use]
+    pub fn moved_to(self, port: Port) -> Packet {
+        let mut packet = self;
+        packet.port = port;
+        packet
+    }
+
     /// Bytes free in front of the contents.
     #[inline]
     #[must_use]

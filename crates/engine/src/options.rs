@@ -1,0 +1,154 @@
+//! How an SA treats packets, beyond cryptography and numbers.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+
+use culvert_esp::ecn::DscpPolicy;
+use culvert_esp::tfc::TfcPadding;
+use culvert_esp::trailer::PaddingCheck;
+use culvert_spd::Group;
+
+/// Which outer addresses take part in finding an inbound SA (RFC 4301 section 4.1): the longest
+/// match wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lookup {
+    /// The SPI alone: the peer's packets are accepted at whatever address they arrive.
+    Spi,
+    /// SPI and destination.
+    #[default]
+    SpiDestination,
+    /// SPI, destination and source: source-specific multicast.
+    SpiDestinationSource,
+}
+
+/// How an inbound SA treats what comes out of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receiving {
+    /// The group of the SA that must have been applied just before: its place in a bundle.
+    pub within: Option<Group>,
+    /// How the padding is looked at (RFC 4303 section 2.4).
+    pub padding: PaddingCheck,
+    /// Where the DSCP of a packet from a tunnel comes from (RFC 4301 section 5.1.2.1).
+    pub dscp: DscpPolicy,
+    /// Whether a packet is dropped that cannot carry its congestion mark (RFC 6040 section 4.2).
+    pub ecn_drop: bool,
+    /// Whether an ICMP error that no policy admits is admitted if the packet it encloses would be
+    /// (RFC 4301 section 6.2).
+    pub enclosed_errors: bool,
+    /// In transport mode through NAT: the source and destination addresses the sender computed
+    /// checksums with (RFC 3948 section 3.1.2).
+    pub original: Option<(IpAddr, IpAddr)>,
+}
+
+impl Default for Receiving {
+    fn default() -> Receiving {
+        Receiving {
+            within: None,
+            padding: PaddingCheck::Strict,
+            dscp: DscpPolicy::default(),
+            ecn_drop: true,
+            enclosed_errors: false,
+            original: None,
+        }
+    }
+}
+
+/// How an outbound SA treats what goes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sending {
+    /// Traffic flow confidentiality padding (RFC 4303 section 2.7); tunnel mode only.
+    pub tfc: TfcPadding,
+    /// Nanoseconds between dummy packets (RFC 4303 section 2.6).
+    pub dummy_interval: Option<u64>,
+    /// Nanoseconds without a packet after which a NAT keepalive is sent (RFC 3948 section 4).
+    pub keepalive: Option<u64>,
+    /// Which packets are fragmented when they do not fit.
+    pub fragmentation: Fragmentation,
+    /// Whether the MSS of TCP connections is lowered to what fits.
+    pub mss: Mss,
+    /// Whether an ICMP error that looks right lowers the path MTU (RFC 4301 section 8.2.1).
+    pub trusts_icmp: bool,
+}
+
+impl Default for Sending {
+    fn default() -> Sending {
+        Sending {
+            tfc: TfcPadding::Off,
+            dummy_interval: None,
+            keepalive: None,
+            fragmentation: Fragmentation::Before,
+            mss: Mss::Off,
+            trusts_icmp: true,
+        }
+    }
+}
+
+/// What is fragmented when a packet does not fit the path (RFC 4303 section 3.3.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fragmentation {
+    /// The inner packet, if it is IPv4 without DF. The receiver has nothing to reassemble.
+    #[default]
+    Before,
+    /// The outer packet, if its DF is clear or it is IPv6.
+    After,
+}
+
+/// Clamping of the TCP maximum segment size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mss {
+    /// Not touched.
+    #[default]
+    Off,
+    /// To what fits the path with all headers of the SA.
+    Auto,
+    /// To a number of octets.
+    To(u16),
+}
+
+/// What the gateway does beyond its SAs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Workers of the gateway: they share the IPv4 identifications among themselves.
+    pub workers: u8,
+    /// ICMP errors.
+    pub icmp: IcmpOptions,
+    /// Audit records each worker writes in a second at most.
+    pub audit_rate: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { workers: 1, icmp: IcmpOptions::default(), audit_rate: crate::audit::RATE }
+    }
+}
+
+/// Which ICMP errors the gateway sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpOptions {
+    /// Source address over IPv4. Without one, that of the SA's tunnel, or 192.0.0.8 (RFC 7600).
+    pub source_v4: Option<Ipv4Addr>,
+    /// Source address over IPv6. Without one, that of the SA's tunnel, or no error is sent.
+    pub source_v6: Option<Ipv6Addr>,
+    /// Packet too big (RFC 4301 section 8.2).
+    pub too_big: bool,
+    /// Time exceeded (RFC 1812 section 5.3.1).
+    pub time_exceeded: bool,
+    /// Administratively prohibited, and peer unreachable (RFC 4301 section 5.1.1).
+    pub prohibited: bool,
+    /// Errors each worker sends in a second at most.
+    pub rate: u32,
+}
+
+impl Default for IcmpOptions {
+    fn default() -> IcmpOptions {
+        IcmpOptions {
+            source_v4: None,
+            source_v6: None,
+            too_big: true,
+            time_exceeded: true,
+            prohibited: false,
+            rate: 100,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Packets the gateway makes itself: fragments, ICMP errors, NAT keepalives, dummies.
+//!
+//! Each takes a free frame of the worker's, is counted as made, and gets a fate of its own.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+
+use culvert_aead::Aead;
+use culvert_esp::template::Inherited;
+use culvert_frame::HEADROOM;
+use culvert_frame::Packet;
+use culvert_frame::PacketIo;
+use culvert_frame::Port;
+use culvert_wire::ethernet;
+use culvert_wire::fragment;
+use culvert_wire::icmp;
+use culvert_wire::icmp::ErrorKind;
+use culvert_wire::ip;
+
+use crate::fate::DropReason;
+use crate::fate::Fate;
+use crate::ids::Side;
+use crate::inbound;
+use crate::mailbox::Notice;
+use crate::next_hop::NextHop;
+use crate::next_hop::Resolution;
+use crate::outbound;
+use crate::plane::Answer;
+use crate::plane::put_link_header;
+use crate::worker::Worker;
+
+/// How often timers are looked at, in nanoseconds.
+pub(crate) const TICK_NS: u64 = 100_000_000;
+
+/// Source of ICMP errors of a gateway without an IPv4 address (RFC 7600 section 4.8).
+const DUMMY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
+/// The whole payload of a NAT keepalive (RFC 3948 section 2.3).
+const KEEPALIVE: u8 = 0xff;
+
+const KEEPALIVE_TTL: u8 = 64;
+
+/// An empty packet in a free frame.
+fn empty<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, port: Port) -> Option<Packet> {
+    let frame = worker.io.take_free()?;
+    #[expect(clippy::cast_possible_truncation, reason = "HEADROOM is smaller than a frame")]
+    Some(frame.into_packet(HEADROOM as u16, 0, port))
+}
+
+/// Sends an ICMP error about the packet at `answer.at` of a frame, if that is wanted, due, and there
+/// is a frame for it: back out of the port it came in on, or as policy says.
+pub(crate) fn answer<A: Aead, Io: PacketIo>(
+    worker: &mut Worker<A, Io>,
+    about: &Packet,
+    answer: Answer,
+) {
+    let options = worker.plane.options.icmp;
+    let wanted = match answer.kind {
+        ErrorKind::TooBig { .. } => options.too_big,
+        ErrorKind::TimeExceeded => options.time_exceeded,
+        ErrorKind::Prohibited | ErrorKind::Unreachable => options.prohibited,
+    };
+    let offending = &about.data()[answer.at..];
+    let source: Option<IpAddr> = match ip::parse(offending) {
+        Ok(ip::Packet::V4(_)) => Some(options.source_v4.unwrap_or(DUMMY_ADDRESS).into()),
+        Ok(ip::Packet::V6(_)) => options.source_v6.map(IpAddr::from),
+        Err(_) => None,
+    };
+    let Some(source) = source.filter(|_| wanted) else {
+        return;
+    };
+    let Some(mut packet) = empty(worker, about.port()) else {
+        return;
+    };
+    let room = packet.tailroom();
+    let written =
+        packet.append(room).and_then(|out| icmp::error(out, answer.kind, source, offending));
+    let now = worker.plane.now;
+    let len = written.filter(|_| worker.icmp.take(now).is_some());
+    let Some(len) = len else {
+        return worker.io.recycle(packet.into_free());
+    };
+    let kept = packet.truncate(len);
+    assert!(kept.is_some(), "it was written into this frame");
+    if answer.through_policy {
+        return process_as_plaintext(worker, packet);
+    }
+    match reply_header(&mut packet, about) {
+        true => {
+            worker.counters.made += 1;
+            let port = packet.port();
+            worker.send(packet, Fate::Answer(port));
+        }
+        false => worker.io.recycle(packet.into_free()),
+    }
+}
+
+/// Puts the Ethernet header of `about` in front of `packet`, its addresses exchanged.
+fn reply_header(packet: &mut Packet, about: &Packet) -> bool {
+    let Ok(link) = ethernet::parse(about.data()) else {
+        return false;
+    };
+    let Some(out) = packet.prepend(ethernet::header_len(link.vlan)) else {
+        return false;
+    };
+    ethernet::emit(out, link.source, link.destination, link.vlan, link.ether_type);
+    true
+}
+
+/// Processes an IP packet of our own like one from the protected side.
+fn process_as_plaintext<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, packet: Packet) {
+    let first = worker.plane.first_port(Side::Protected);
+    let Some((port, mac)) = first.filter(|_| !worker.made.is_full()) else {
+        return worker.io.recycle(packet.into_free());
+    };
+    let mut packet = packet.moved_to(port);
+    let len = packet.len();
+    match crate::headers::reframe(&mut packet, 0, len, mac) {
+        true => worker.made.push((Side::Protected, packet)),
+        false => worker.io.recycle(packet.into_free()),
+    }
+}
+
+/// Makes fragments of at most `mtu` octets of the packet at `at` of a frame; each is processed like a
+/// packet of its own from the protected side (RFC 4303 section 3.3.4).
+pub(crate) fn split_inner<A: Aead, Io: PacketIo>(
+    worker: &mut Worker<A, Io>,
+    whole: &Packet,
+    at: usize,
+    mtu: usize,
+) -> Fate {
+    let header = &whole.data()[..at];
+    let Some(parsed) = ip::parse(&whole.data()[at..]).ok() else {
+        return Fate::Drop(DropReason::Malformed);
+    };
+    let bytes = &whole.data()[at..at + parsed.total_len()];
+    let Ok(pieces) = fragment::pieces(bytes, &parsed, mtu, 0) else {
+        return Fate::Drop(DropReason::TooBig);
+    };
+    if worker.made.remaining_capacity() < pieces.clone().count() {
+        return Fate::Drop(DropReason::NoFrame);
+    }
+    let begun = worker.made.len();
+    for piece in pieces {
+        let made = empty(worker, whole.port()).and_then(|mut packet| {
+            let out = packet.append(at + piece.total_len())?;
+            out[..at].copy_from_slice(header);
+            fragment::write_piece(&mut out[at..], bytes, &piece);
+            Some(packet)
+        });
+        match made {
+            Some(packet) => worker.made.push((Side::Protected, packet)),
+            // All fragments or none.
+            None => {
+                while worker.made.len() > begun {
+                    let (_, packet) = worker.made.pop().expect("there is one");
+                    worker.io.recycle(packet.into_free());
+                }
+                return Fate::Drop(DropReason::NoFrame);
+            }
+        }
+    }
+    Fate::Split
+}
+
+/// Sends a packet that starts at its IP header in fragments of at most `mtu` octets, each with the
+/// fate of the whole.
+pub(crate) fn split_outer<A: Aead, Io: PacketIo>(
+    worker: &mut Worker<A, Io>,
+    whole: &Packet,
+    (hop, mtu): (&NextHop, usize),
+    fate: Fate,
+) -> Fate {
+    let bytes = whole.data();
+    let Ok(parsed) = ip::parse(bytes) else {
+        return Fate::Drop(DropReason::Malformed);
+    };
+    let id = worker.plane.fragment_id();
+    let Ok(pieces) = fragment::pieces(bytes, &parsed, mtu, id) else {
+        return Fate::Drop(DropReason::TooBig);
+    };
+    for piece in pieces {
+        let made = empty(worker, hop.port).and_then(|mut packet| {
+            let out = packet.append(piece.total_len())?;
+            fragment::write_piece(out, bytes, &piece);
+            put_link_header(&mut packet, hop).then_some(packet)
+        });
+        match made {
+            Some(packet) => {
+                worker.counters.made += 1;
+                worker.send(packet, fate);
+            }
+            // What was sent is lost to the receiver; it gives the rest up.
+            None => return Fate::Drop(DropReason::NoFrame),
+        }
+    }
+    Fate::Split
+}
+
+/// What is due at the SAs of a worker: the ends of their lifetimes, keepalives, dummies, path MTUs
+/// to be forgotten. Returns the number of packets made.
+pub(crate) fn tick<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, now: u64) -> usize {
+    let mut made = 0;
+    for slot in 0..worker.plane.inbound.slots() {
+        let Some(entry) = worker.plane.inbound.at_mut(slot) else {
+            continue;
+        };
+        let spi = entry.sa.spi().value();
+        if let Some(expiry) = entry.untold {
+            inbound::tell_expiry(&mut worker.plane, slot, spi, expiry);
+        } else if entry.sa.usage().is_late(now)
+            && let Some(expiry) = entry.sa.due(now)
+        {
+            inbound::tell_expiry(&mut worker.plane, slot, spi, expiry);
+        }
+    }
+    for slot in 0..worker.plane.outbound.slots() {
+        made += tick_outbound(worker, slot, now);
+    }
+    made
+}
+
+fn tick_outbound<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, slot: u32, now: u64) -> usize {
+    let Some(entry) = worker.plane.outbound.at_mut(slot) else {
+        return 0;
+    };
+    let spi = entry.sa.spi().value();
+    let (is_late, untold) = (entry.sa.usage().is_late(now), entry.untold);
+    let aged = entry.path_mtu.age(now);
+    let sent_at = entry.sa.usage().last_used_ns().unwrap_or(0).max(entry.sent_at);
+    let idle = |interval: Option<u64>, since: u64| {
+        interval.is_some_and(|interval| now.saturating_sub(since) >= interval)
+    };
+    let wants_keepalive =
+        idle(entry.sending.keepalive, sent_at) && entry.sa.template.encapsulation().is_some();
+    let wants_dummy = idle(entry.sending.dummy_interval, entry.dummy_at);
+    if wants_keepalive {
+        entry.sent_at = now;
+    }
+    if wants_dummy {
+        entry.dummy_at = now;
+    }
+    if let Some(expiry) = untold {
+        outbound::tell_expiry(&mut worker.plane, slot, spi, expiry);
+    } else if is_late {
+        outbound::expire(&mut worker.plane, slot);
+    }
+    if aged {
+        worker.plane.tell(Notice::PathMtu { slot, spi, mtu: None });
+    }
+    let kept = wants_keepalive && keepalive(worker, slot);
+    let padded = wants_dummy && dummy(worker, slot);
+    usize::from(kept) + usize::from(padded)
+}
+
+/// Sends a NAT keepalive on the path of an SA (RFC 3948 section 4), if its next hop is known.
+fn keepalive<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, slot: u32) -> bool {
+    let Some(entry) = worker.plane.outbound.at(slot) else {
+        return false;
+    };
+    let destination = entry.sa.template.destination();
+    let Resolution::Reachable(hop) = worker.plane.next_hops.resolve(destination) else {
+        return false;
+    };
+    let Some(mut packet) = empty(worker, hop.port) else {
+        return false;
+    };
+    let id = worker.plane.identification();
+    let written = worker.plane.outbound.at_mut(slot).is_some_and(|entry| {
+        let template = &mut entry.sa.template;
+        let Some(out) = packet.append(template.len() + 1) else {
+            return false;
+        };
+        out[template.len()] = KEEPALIVE;
+        let inherited = Inherited { tos: 0, dont_fragment: false, ttl: KEEPALIVE_TTL };
+        template.apply(out, inherited, id);
+        true
+    });
+    if !written || !put_link_header(&mut packet, &hop) {
+        worker.io.recycle(packet.into_free());
+        return false;
+    }
+    worker.counters.made += 1;
+    worker.send(packet, Fate::Answer(hop.port));
+    true
+}
+
+/// Sends a dummy packet through an SA (RFC 4303 section 2.6).
+fn dummy<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, slot: u32) -> bool {
+    let Some((port, _)) = worker.plane.first_port(Side::Unprotected) else {
+        return false;
+    };
+    let Some(mut packet) = empty(worker, port) else {
+        return false;
+    };
+    worker.counters.made += 1;
+    match outbound::dummy(&mut worker.plane, &mut packet, slot) {
+        fate @ Fate::Forward(_) => worker.send(packet, fate),
+        fate => {
+            worker.io.recycle(packet.into_free());
+            // A dummy is not worth waiting for a neighbour.
+            let reason = match fate {
+                Fate::Drop(reason) => reason,
+                _ => DropReason::NoRoute,
+            };
+            worker.counters.record(Fate::Drop(reason));
+        }
+    }
+    true
+}

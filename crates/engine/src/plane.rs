@@ -1,0 +1,442 @@
+//! [`Plane`]: what the passes work with, apart from I/O.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use culvert_aead::Aead;
+use culvert_aead::Protocol;
+use culvert_frame::BATCH;
+use culvert_frame::MAX_PORTS;
+use culvert_frame::Packet;
+use culvert_frame::Port;
+use culvert_spd::Flow;
+use culvert_spd::Match;
+use culvert_spd::Upper;
+use culvert_wire::esp;
+use culvert_wire::esp::Unprotected;
+use culvert_wire::ethernet;
+use culvert_wire::ethernet::Mac;
+use culvert_wire::icmp::ErrorKind;
+use culvert_wire::ip;
+
+use crate::audit::AuditRecord;
+use crate::audit::Limiter;
+use crate::cache::Cache;
+use crate::cache::FlowKey;
+use crate::fate::DropReason;
+use crate::fate::Fate;
+use crate::fate::Verdict;
+use crate::ids::Side;
+use crate::ids::WorkerId;
+use crate::mailbox::Event;
+use crate::mailbox::Notice;
+use crate::mailbox::WorkerEnd;
+use crate::next_hop::NextHop;
+use crate::next_hop::NextHops;
+use crate::next_hop::Resolution;
+use crate::options::Options;
+use crate::tables::InboundEntry;
+use crate::tables::OutboundEntry;
+use crate::tables::Snapshot;
+use crate::tables::Table;
+use crate::worker::PortConfig;
+use crate::worker::WorkerConfig;
+
+/// Slots of the flow caches and of the next hop cache.
+const CACHE_SLOTS: usize = 4096;
+
+/// Acquires that a worker asks for in a second at most.
+const ACQUIRE_RATE: u32 = 100;
+
+/// Tables, lookups and caches of a worker.
+pub(crate) struct Plane<A: Aead> {
+    pub(crate) id: WorkerId,
+    pub(crate) ports: [Option<PortConfig>; MAX_PORTS],
+    pub(crate) options: Options,
+    pub(crate) aead: A,
+    pub(crate) inbound: Table<InboundEntry<A::Key>>,
+    pub(crate) outbound: Table<OutboundEntry<A::Key>>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// Some policy of the snapshot looks beyond addresses.
+    looks_at_upper: bool,
+    pub(crate) next_hops: Arc<NextHops>,
+    /// Counts the snapshots of next hops seen, so that an SA knows whether its cached one is old.
+    pub(crate) next_hop_generation: u64,
+    pub(crate) outbound_flows: Cache<FlowKey, Match>,
+    pub(crate) inbound_flows: Cache<FlowKey, Match>,
+    pub(crate) hops: Cache<(bool, u128), Resolution>,
+    pub(crate) events: WorkerEnd<A::Key>,
+    /// Time of this turn, in nanoseconds.
+    pub(crate) now: u64,
+    /// The batch was received by another worker.
+    pub(crate) handed_over: bool,
+    /// What is to be done about packets of the batch besides their fates, by index.
+    pub(crate) extras: ArrayVec<(usize, Extra), BATCH>,
+    audit: Limiter,
+    acquires: Limiter,
+    identification: u16,
+    /// Workers of the gateway, or as many more as make a power of two.
+    stride: u16,
+    fragments: u32,
+}
+
+/// What is to be done about a packet besides its fate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Extra {
+    /// Its source is sent an ICMP error.
+    Answer(Answer),
+    /// It is replaced by fragments, which go through policy like packets of their own. It starts at
+    /// an offset of the frame, and fragments have so many octets at most.
+    SplitInner { at: usize, mtu: usize },
+    /// It is sent in fragments that fit this next hop, with the fate of the whole.
+    SplitOuter { hop: NextHop, mtu: usize, fate: Fate },
+}
+
+/// An ICMP error to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub(crate) kind: ErrorKind,
+    /// Where the packet it is about starts in the frame.
+    pub(crate) at: usize,
+    /// True when it goes back through a tunnel, as policy says; false for back out of the port that
+    /// the packet came in on.
+    pub(crate) through_policy: bool,
+}
+
+impl<A: Aead> Plane<A> {
+    pub(crate) fn new(config: &WorkerConfig, aead: A, mailbox: WorkerEnd<A::Key>) -> Plane<A> {
+        assert!(config.ports.len() <= MAX_PORTS, "at most {MAX_PORTS} ports");
+        let mut ports = [None; MAX_PORTS];
+        ports.iter_mut().zip(&config.ports).for_each(|(port, &config)| *port = Some(config));
+        Plane {
+            id: config.id,
+            ports,
+            options: config.options,
+            aead,
+            inbound: Table::new(config.slots),
+            outbound: Table::new(config.slots),
+            snapshot: Arc::default(),
+            looks_at_upper: false,
+            next_hops: Arc::default(),
+            next_hop_generation: 1,
+            outbound_flows: Cache::new(CACHE_SLOTS),
+            inbound_flows: Cache::new(CACHE_SLOTS),
+            hops: Cache::new(CACHE_SLOTS),
+            events: mailbox,
+            now: 0,
+            handed_over: false,
+            extras: ArrayVec::new(),
+            audit: Limiter::new(config.options.audit_rate),
+            acquires: Limiter::new(ACQUIRE_RATE),
+            identification: u16::from(config.id.0),
+            stride: u16::from(config.options.workers).next_power_of_two(),
+            fragments: u32::from(config.id.0),
+        }
+    }
+
+    /// The next IPv4 identification: no two workers give the same until all were given
+    /// (RFC 6864 section 4.1).
+    #[inline]
+    pub(crate) fn identification(&mut self) -> u16 {
+        let id = self.identification;
+        self.identification = id.wrapping_add(self.stride);
+        id
+    }
+
+    /// The next identification of an IPv6 packet that is sent in fragments.
+    pub(crate) fn fragment_id(&mut self) -> u32 {
+        self.fragments = self.fragments.wrapping_add(u32::from(self.options.workers.max(1)));
+        self.fragments
+    }
+
+    /// The outbound policy for a packet, cached.
+    #[inline]
+    pub(crate) fn outbound_policy(&mut self, packet: &[u8], parsed: &ip::Packet) -> Match {
+        let spd = &self.snapshot.spd;
+        if self.looks_at_upper {
+            let flow = Flow::of(packet, parsed);
+            return self.outbound_flows.get_or(FlowKey::of(&flow), || spd.outbound(&flow));
+        }
+        let addresses = parsed.addresses();
+        let key = FlowKey::of_addresses(&addresses);
+        self.outbound_flows.get_or(key, || spd.outbound(&between(addresses)))
+    }
+
+    /// The inbound policy for a packet, cached.
+    #[inline]
+    pub(crate) fn inbound_policy(&mut self, packet: &[u8], parsed: &ip::Packet) -> Match {
+        let spd = &self.snapshot.spd;
+        if self.looks_at_upper {
+            let flow = Flow::of(packet, parsed);
+            return self.inbound_flows.get_or(FlowKey::of(&flow), || spd.inbound(&flow));
+        }
+        let addresses = parsed.addresses();
+        let key = FlowKey::of_addresses(&addresses);
+        self.inbound_flows.get_or(key, || spd.inbound(&between(addresses)))
+    }
+
+    /// Uses other policies from now on; returns those used before.
+    pub(crate) fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        self.outbound_flows.clear();
+        self.inbound_flows.clear();
+        self.looks_at_upper = !snapshot.spd.is_address_only();
+        std::mem::replace(&mut self.snapshot, snapshot)
+    }
+
+    /// The next hop for a packet, cached.
+    #[inline]
+    pub(crate) fn resolve(&mut self, packet: &ip::Packet) -> Resolution {
+        let next_hops = &self.next_hops;
+        let ip::Addresses { is_v4, destination, .. } = packet.addresses();
+        self.hops.get_or((is_v4, destination), || next_hops.resolve(packet.destination()))
+    }
+
+    /// The next hop for a packet that starts at its IP header.
+    pub(crate) fn resolve_packet(&self, packet: &Packet) -> Option<Resolution> {
+        let parsed = ip::parse(packet.data()).ok()?;
+        Some(self.next_hops.resolve(parsed.destination()))
+    }
+
+    /// True when a port lies on the protected side.
+    #[inline]
+    pub(crate) fn is_protected(&self, port: Port) -> bool {
+        let config = self.ports.get(usize::from(port.0)).copied().flatten();
+        config.is_some_and(|config| config.side == Side::Protected)
+    }
+
+    /// The first port of a side, and its address.
+    pub(crate) fn first_port(&self, side: Side) -> Option<(Port, Option<Mac>)> {
+        let mut ports = (0u8..).zip(&self.ports).filter_map(|(at, port)| Some((at, (*port)?)));
+        ports.find(|(_, config)| config.side == side).map(|(at, config)| (Port(at), config.mac))
+    }
+
+    /// What stands between a frame and its processing: is it for this station?
+    #[inline]
+    pub(crate) fn is_addressed_to_us(&self, packet: &Packet) -> bool {
+        let Some(config) = self.ports[usize::from(packet.port().0)] else {
+            return false;
+        };
+        let Some(mac) = config.mac else {
+            return true;
+        };
+        // The address may change while the gateway runs, and VLAN devices may have their own.
+        packet.data().first_chunk().is_some_and(|&destination| {
+            destination == mac.0 || self.next_hops.is_station(packet.port(), Mac(destination))
+        })
+    }
+
+    /// Notes what is to be done about the packet at `index` besides its fate.
+    pub(crate) fn note(&mut self, index: usize, extra: Extra) {
+        // One for each packet of a batch at most, so there is room.
+        let full = self.extras.try_push((index, extra)).is_err();
+        debug_assert!(!full, "more than one extra for a packet");
+    }
+
+    /// What is to be done about the packet at `index` besides its fate.
+    #[inline]
+    pub(crate) fn take_extra(&mut self, index: usize) -> Option<Extra> {
+        if self.extras.is_empty() {
+            return None;
+        }
+        let at = self.extras.iter().position(|&(noted, _)| noted == index)?;
+        Some(self.extras.swap_remove(at).1)
+    }
+
+    /// Tells control; false when the queue is full.
+    pub(crate) fn tell(&mut self, notice: Notice) -> bool {
+        self.events.tell(Event::Notice(notice))
+    }
+
+    /// Asks control for an SA, within the rate.
+    #[cold]
+    pub(crate) fn acquire(
+        &mut self,
+        packet: &[u8],
+        parsed: &ip::Packet,
+        (policy, group): (u32, culvert_spd::Group),
+        resource: Option<WorkerId>,
+    ) {
+        let Some(suppressed) = self.acquires.take(self.now) else {
+            return;
+        };
+        let flow = Flow::of(packet, parsed);
+        if !self.tell(Notice::Acquire { policy, group, flow, resource }) {
+            self.acquires.give_back(suppressed);
+        }
+    }
+
+    /// Writes the audit record of a dropped packet, whose outer IP header stands at `at`, within
+    /// the rate.
+    #[cold]
+    pub(crate) fn audit(&mut self, verdict: &Verdict, data: &[u8], at: Option<usize>) {
+        let Fate::Drop(reason) = verdict.fate else {
+            return;
+        };
+        let at = at.or_else(|| Some(ethernet::parse(data).ok()?.payload_at));
+        let Some(header) = at.and_then(|at| ip::parse(data.get(at..)?).ok()) else {
+            return;
+        };
+        let Some(suppressed) = self.audit.take(self.now) else {
+            return;
+        };
+        let record = AuditRecord {
+            at: self.now,
+            reason,
+            spi: verdict.spi,
+            seq: verdict.seq,
+            source: header.source(),
+            destination: header.destination(),
+            flow_label: match header {
+                ip::Packet::V4(_) => None,
+                ip::Packet::V6(header) => Some(header.flow_label),
+            },
+            suppressed,
+        };
+        if !self.tell(Notice::Audit(record)) {
+            self.audit.give_back(suppressed);
+        }
+    }
+
+    /// True when the IP packet at `at` may itself be for an inbound SA.
+    #[inline]
+    pub(crate) fn may_be_nested(data: &[u8], at: usize, parsed: &ip::Packet) -> bool {
+        match parsed.protocol() {
+            ip::PROTOCOL_ESP | ip::PROTOCOL_AH => true,
+            ip::PROTOCOL_UDP => {
+                let port = at + parsed.upper_at() + 2;
+                data.get(port..port + 2) == Some(&esp::NAT_TRAVERSAL_PORT.to_be_bytes())
+            }
+            _ => false,
+        }
+    }
+
+    /// The ESP or AH header of the IP packet at `at`, if that has one.
+    #[cold]
+    pub(crate) fn nested(data: &[u8], at: usize) -> Option<(Protocol, esp::Outer)> {
+        match esp::classify_packet(data, at) {
+            Ok(Unprotected::Esp(outer)) => Some((Protocol::Esp, outer)),
+            Ok(Unprotected::Ah(outer)) => Some((Protocol::Ah, outer)),
+            _ => None,
+        }
+    }
+}
+
+/// What policies that look at addresses only see of a packet.
+fn between(addresses: ip::Addresses) -> Flow {
+    Flow { addresses, protocol: 0, upper: Upper::None }
+}
+
+/// Why a packet does not go on.
+pub(crate) enum Stop {
+    Drop(DropReason),
+    /// Dropped, and its source is told why.
+    Tell(DropReason, ErrorKind),
+}
+
+/// Where a forwarded packet goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    /// Its next hop; `None` when that must be resolved first.
+    pub(crate) hop: Option<NextHop>,
+    /// It does not fit, and may be fragmented.
+    pub(crate) splits: bool,
+}
+
+impl<A: Aead> Plane<A> {
+    /// What forwarding asks of an IP packet: another hop in its TTL, a route out of the right side,
+    /// a link that carries it (RFC 1812 section 5.2, RFC 8200 section 5).
+    #[inline]
+    pub(crate) fn way(&mut self, packet: &ip::Packet, decrypted: bool) -> Result<Way, Stop> {
+        if packet.ttl() <= 1 {
+            return Err(Stop::Tell(DropReason::Ttl, ErrorKind::TimeExceeded));
+        }
+        match self.resolve(packet) {
+            Resolution::Reachable(hop) if decrypted && !self.is_protected(hop.port) => {
+                Err(Stop::Drop(DropReason::WrongSide))
+            }
+            Resolution::Reachable(hop) => {
+                let splits = packet.total_len() > usize::from(hop.mtu);
+                if splits && !may_be_fragmented(packet) {
+                    let kind = ErrorKind::TooBig { mtu: u32::from(hop.mtu) };
+                    return Err(Stop::Tell(DropReason::TooBig, kind));
+                }
+                Ok(Way { hop: Some(hop), splits })
+            }
+            Resolution::Unresolved(_) => Ok(Way { hop: None, splits: false }),
+            Resolution::Local => Err(Stop::Drop(DropReason::Local)),
+            Resolution::NoRoute => Err(Stop::Drop(DropReason::NoRoute)),
+        }
+    }
+
+    /// The fate of a stopped packet; its source is told if that is due.
+    pub(crate) fn stop(
+        &mut self,
+        index: usize,
+        stop: Stop,
+        at: usize,
+        through_policy: bool,
+    ) -> DropReason {
+        match stop {
+            Stop::Drop(reason) => reason,
+            Stop::Tell(reason, kind) => {
+                self.note(index, Extra::Answer(Answer { kind, at, through_policy }));
+                reason
+            }
+        }
+    }
+
+    /// The fate of a finished packet that starts at its IP header.
+    #[inline]
+    pub(crate) fn send(&mut self, index: usize, packet: &mut Packet, way: Way, fate: Sent) -> Fate {
+        let Some(hop) = way.hop else {
+            return Fate::Held;
+        };
+        if way.splits {
+            let mtu = usize::from(hop.mtu);
+            self.note(index, Extra::SplitOuter { hop, mtu, fate: fate.out_of(hop.port) });
+            return Fate::Split;
+        }
+        match put_link_header(packet, &hop) {
+            true => fate.out_of(hop.port),
+            false => Fate::Drop(DropReason::NoRoom),
+        }
+    }
+}
+
+/// How a packet leaves.
+#[derive(Clone, Copy)]
+pub(crate) enum Sent {
+    Protected,
+    InClear,
+}
+
+impl Sent {
+    #[inline]
+    pub(crate) fn out_of(self, port: Port) -> Fate {
+        match self {
+            Sent::Protected => Fate::Forward(port),
+            Sent::InClear => Fate::Bypass(port),
+        }
+    }
+}
+
+/// IPv4 without DF: any router may fragment it.
+#[inline]
+pub(crate) fn may_be_fragmented(packet: &ip::Packet) -> bool {
+    matches!(packet, ip::Packet::V4(header) if !header.dont_fragment)
+}
+
+/// Puts an Ethernet header in front of a packet that starts at its IP header; false when there is
+/// no room.
+#[inline]
+pub(crate) fn put_link_header(packet: &mut Packet, hop: &NextHop) -> bool {
+    let ether_type = match packet.data().first() {
+        Some(first) if first >> 4 == 6 => ethernet::ETHER_TYPE_IPV6,
+        _ => ethernet::ETHER_TYPE_IPV4,
+    };
+    let Some(out) = packet.prepend(ethernet::header_len(hop.vlan)) else {
+        return false;
+    };
+    ethernet::emit(out, hop.destination, hop.source, hop.vlan, ether_type);
+    true
+}
