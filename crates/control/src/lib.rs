@@ -15,6 +15,8 @@ pub mod sequence_store;
 
 pub use controller::ControlError;
 pub use controller::Controller;
+pub use controller::News;
+pub use controller::SaId;
 pub use controller::WorkerHandle;
 pub use sa::Direction;
 pub use sa::SaSpec;

@@ -154,7 +154,7 @@ impl SequenceStore {
         write().map_err(|source| StoreError::Io { action: "write", path: path.clone(), source })
     }
 
-    fn path(&self, key: &Fingerprint) -> PathBuf {
+    pub(crate) fn path(&self, key: &Fingerprint) -> PathBuf {
         self.directory.join(format!("{}.sequence", key.0))
     }
 }

@@ -33,6 +33,18 @@ pub struct Attacks {
     pub garbage: u64,
 }
 
+impl Attacks {
+    /// The attacks of two attackers together.
+    #[must_use]
+    pub fn plus(&self, other: &Attacks) -> Attacks {
+        Attacks {
+            replays: self.replays + other.replays,
+            forgeries: self.forgeries + other.forgeries,
+            garbage: self.garbage + other.garbage,
+        }
+    }
+}
+
 /// The attacker.
 pub(crate) struct Attacker<'a> {
     scenario: &'a Scenario,
@@ -80,7 +92,7 @@ impl<'a> Attacker<'a> {
         if self.random.chance(garbage) {
             for _ in 0..self.random.between(1, SALVO_MAX) {
                 self.attacks.garbage += 1;
-                let to = self.random.index(2);
+                let to = self.random.index(self.scenario.gateways());
                 frames.push((to, self.garbage(to)));
             }
         }
@@ -96,8 +108,9 @@ impl<'a> Attacker<'a> {
         };
         let (to, mut frame) = self.recorded[at].clone();
         if self.random.chance(100) {
-            frame[..6].copy_from_slice(&gateway_mac(1 - to, WAN).0);
-            return (1 - to, frame);
+            let other = (to + 1) % self.scenario.gateways();
+            frame[..6].copy_from_slice(&gateway_mac(other, WAN).0);
+            return (other, frame);
         }
         (to, frame)
     }
@@ -105,10 +118,12 @@ impl<'a> Attacker<'a> {
     /// Changes what a receiver might believe without looking at the ICV, or what the ICV does not
     /// cover at all.
     fn forged(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
-        let Ok(Unprotected::Esp(outer)) = esp::classify(&frame) else {
-            return frame;
+        let (outer, spi_at) = match esp::classify(&frame) {
+            Ok(Unprotected::Esp(outer)) => (outer, outer.esp_at),
+            Ok(Unprotected::Ah(outer)) => (outer, outer.esp_at + 4),
+            _ => return frame,
         };
-        let seq_at = outer.esp_at + 4;
+        let seq_at = spi_at + 4;
         match self.random.below(6) {
             // Numbers far ahead, or just beyond the one seen.
             0 => self.random.fill(&mut frame[seq_at..seq_at + 4]),
@@ -117,9 +132,9 @@ impl<'a> Attacker<'a> {
                 let seq = u64::from(outer.seq) + near;
                 frame[seq_at..seq_at + 4].copy_from_slice(&seq.to_be_bytes()[4..]);
             }
-            2 => self.random.fill(&mut frame[outer.esp_at..seq_at]),
+            2 => self.random.fill(&mut frame[spi_at..seq_at]),
             3 => flip_bits(&mut self.random, &mut frame[outer.esp_at..]),
-            4 => self.random.fill(&mut frame[outer.end - 16..outer.end]),
+            4 => self.random.fill(&mut frame[outer.end - 8..outer.end]),
             // Who sent it is not authenticated: this one is genuine still.
             _ => change_source(&mut self.random, &mut frame),
         }
@@ -129,7 +144,7 @@ impl<'a> Attacker<'a> {
     fn garbage(&mut self, to: usize) -> Vec<u8> {
         let random = &mut self.random;
         let mac = gateway_mac(to, WAN);
-        let peer = gateway_mac(1 - to, WAN);
+        let peer = self.scenario.next_station(to);
         let len = match random.below(4) {
             0 => random.index(64),
             1 => random.index(1500),
@@ -147,13 +162,18 @@ impl<'a> Attacker<'a> {
             ip::PROTOCOL_ESP,
             ip::PROTOCOL_UDP,
             ip::PROTOCOL_UDP,
+            ip::PROTOCOL_AH,
             ip::PROTOCOL_TCP,
-            ip::PROTOCOL_FRAGMENT,
         ]);
         let tunnel = &self.scenario.tunnels[random.index(self.scenario.tunnels.len())];
+        let side = tunnel.side_of(to).unwrap_or(0);
         if len >= 4 && random.chance(600) {
-            let spi = tunnel.spi[1 - to].value();
-            let at = if protocol == ip::PROTOCOL_UDP { 8 } else { 0 };
+            let spi = tunnel.spi[1 - side].value();
+            let at = match protocol {
+                ip::PROTOCOL_UDP => 8,
+                ip::PROTOCOL_AH => 4,
+                _ => 0,
+            };
             if let Some(place) = payload.get_mut(at..at + 4) {
                 place.copy_from_slice(&spi.to_be_bytes());
             }
@@ -161,7 +181,7 @@ impl<'a> Attacker<'a> {
         if protocol == ip::PROTOCOL_UDP && len >= udp::HEADER_LEN {
             udp_garbage(random, &mut payload);
         }
-        let packet = ip_packet(tunnel.outer[1 - to], tunnel.outer[to], protocol, &payload);
+        let packet = ip_packet(tunnel.outer[1 - side], tunnel.outer[side], protocol, &payload);
         let ether_type = match tunnel.outer[0].is_ipv4() {
             true => ethernet::ETHER_TYPE_IPV4,
             false => ethernet::ETHER_TYPE_IPV6,

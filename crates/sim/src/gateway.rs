@@ -11,6 +11,7 @@ use culvert_control::WorkerHandle;
 use culvert_engine::Counters;
 use culvert_engine::Handoff;
 use culvert_engine::NextHops;
+use culvert_engine::Options;
 use culvert_engine::PortConfig;
 use culvert_engine::Worker;
 use culvert_engine::WorkerConfig;
@@ -22,16 +23,20 @@ use culvert_frame::FreeFrame;
 use culvert_frame::MemIo;
 use culvert_frame::PacketIo;
 use culvert_frame::Region;
+use culvert_spd::Group;
 use culvert_spd::Spd;
 
-/// Packets a handoff ring holds, unless something else is asked for.
-pub const HANDOFF_CAPACITY: usize = 256;
+/// Packets a ring between workers holds, unless something else is asked for.
+const HANDOFF_CAPACITY: usize = 256;
+
+/// Commands a mailbox holds, unless something else is asked for.
+const MAILBOX_CAPACITY: usize = 256;
 
 /// Turns that settle anything: commands are bounded by the mailbox, which is emptied each turn.
 const SETTLE_TURNS_MAX: usize = 1 << 20;
 
 /// What a gateway is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct GatewayConfig {
     /// Number of workers.
     pub workers: usize,
@@ -39,10 +44,31 @@ pub struct GatewayConfig {
     pub frames: usize,
     /// Ports, the same for all workers.
     pub ports: Vec<PortConfig>,
+    /// SA bundles: a group, and those of its SAs, innermost first.
+    pub bundles: Vec<(Group, Vec<Group>)>,
     /// SAs in the order of installation.
     pub sas: Vec<SaSpec>,
     /// Policies.
     pub spd: Spd,
+    /// What the gateway does beyond its SAs; the number of workers is filled in.
+    pub options: Options,
+}
+
+/// How much room a gateway has for what is on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Packets each ring between workers holds.
+    pub handoff: usize,
+    /// Commands each mailbox holds.
+    pub mailbox: usize,
+    /// Slots for SAs beside those it starts with, each worker and direction.
+    pub spare_slots: usize,
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        Room { handoff: HANDOFF_CAPACITY, mailbox: MAILBOX_CAPACITY, spare_slots: 0 }
+    }
 }
 
 /// A gateway in memory.
@@ -108,11 +134,10 @@ impl<A: Aead + Clone> Gateway<A> {
         next_hops: NextHops,
     ) -> Result<Gateway<A>, ControlError> {
         let mut pool = FramePool::new(config.workers * config.frames);
-        Gateway::in_pool(config, aead, next_hops, &mut pool, HANDOFF_CAPACITY)
+        Gateway::in_pool(config, aead, next_hops, &mut pool, Room::default())
     }
 
-    /// Like [`new`](Self::new), with frames from `pool` and `handoff_capacity` packets in each ring
-    /// between workers.
+    /// Like [`new`](Self::new), with frames from `pool`, and so much room for what is on its way.
     ///
     /// # Errors
     /// When an SA is impossible.
@@ -124,20 +149,22 @@ impl<A: Aead + Clone> Gateway<A> {
         aead: &A,
         next_hops: NextHops,
         pool: &mut FramePool,
-        handoff_capacity: usize,
+        room: Room,
     ) -> Result<Gateway<A>, ControlError> {
-        let slots = config.sas.len().max(1);
+        let slots = config.sas.len().max(1) + room.spare_slots;
         let wakers: Vec<Arc<dyn Wake>> =
             (0..config.workers).map(|_| Arc::new(NobodySleeps) as Arc<dyn Wake>).collect();
-        let inbound = Handoff::mesh(&wakers, handoff_capacity);
-        let outbound = Handoff::mesh(&wakers, handoff_capacity);
+        let inbound = Handoff::mesh(&wakers, room.handoff);
+        let outbound = Handoff::mesh(&wakers, room.handoff);
         let mut workers = Vec::with_capacity(config.workers);
         let mut handles = Vec::with_capacity(config.workers);
         for ((id, inbound), outbound) in (0u8..).zip(inbound).zip(outbound) {
-            let (worker_end, control_end) = mailbox(256);
+            let (worker_end, control_end) = mailbox(room.mailbox);
             let io = MemIo::with_frames(pool.region, pool.take(config.frames));
-            let worker_config =
-                WorkerConfig { id: WorkerId(id), ports: config.ports.clone(), slots };
+            let count = u8::try_from(config.workers).expect("at most 255 workers");
+            let options = Options { workers: count, ..config.options };
+            let ports = config.ports.clone();
+            let worker_config = WorkerConfig { id: WorkerId(id), ports, slots, options };
             let worker =
                 Worker::new(&worker_config, aead.clone(), io, worker_end, inbound, outbound);
             handles.push(WorkerHandle {
@@ -148,10 +175,13 @@ impl<A: Aead + Clone> Gateway<A> {
             workers.push(worker);
         }
         let mut controller = Controller::new(aead.clone(), handles, slots, None);
+        for (bundle, parts) in &config.bundles {
+            controller.set_bundle(*bundle, parts)?;
+        }
         for sa in &config.sas {
             controller.add_sa(sa)?;
         }
-        controller.set_policies(config.spd.clone());
+        controller.set_policies(&config.spd);
         controller.set_next_hops(next_hops);
         let mut gateway = Gateway { controller, workers };
         gateway.settle()?;

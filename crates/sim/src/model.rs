@@ -1,9 +1,13 @@
-//! What must happen: a slow, naive model of both gateways, step by step beside them.
+//! What must happen: a slow, naive model of the gateways, step by step beside them.
 //!
 //! The model sees every frame that is put into a worker's queue, and from the lengths of the rings
 //! between workers it knows in which order an SA's owner meets its packets. For each it says what
 //! must become of it. It never decrypts: it knows which sequence number carries which plaintext,
 //! because it also watched the sender. Its replay window is a set of all numbers ever accepted.
+//!
+//! Which SAs are where is not its business: it reads that from the snapshot that the worker uses,
+//! and other checks see to it that no SA is in two places. What an SA has done is its business,
+//! wherever the SA has been.
 //!
 //! After every turn the gateway's counters and each SA's state must be exactly what the model says.
 //! Three reasons depend on what the model does not follow (room in transmit rings, neighbours);
@@ -17,23 +21,34 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use culvert_aead::Aead;
+use culvert_aead::Algorithm;
+use culvert_aead::Protocol;
 use culvert_engine::Counters;
 use culvert_engine::DropReason;
 use culvert_engine::Side;
+use culvert_engine::Worker;
 use culvert_engine::WorkerId;
+use culvert_engine::mailbox::Peer;
+use culvert_engine::next_hop::Resolution;
 use culvert_engine::tables::SaSample;
+use culvert_esp::Mode;
+use culvert_esp::Spi;
 use culvert_frame::BATCH;
+use culvert_frame::MemIo;
 use culvert_frame::Port;
 use culvert_spd::Action;
 use culvert_spd::Flow;
 use culvert_spd::Group;
 use culvert_spd::Policy;
 use culvert_spd::Spd;
+use culvert_spd::Upper;
+use culvert_wire::checksum;
 use culvert_wire::esp;
 use culvert_wire::esp::Outer;
 use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
 use culvert_wire::ip;
+use culvert_wire::ip::Addresses;
 
 use crate::Gateway;
 use crate::plain::Plain;
@@ -41,10 +56,11 @@ use crate::plain::find_id;
 use crate::plain::link_frame;
 use crate::scenario::LAN;
 use crate::scenario::Scenario;
-use crate::scenario::Tunnel;
 use crate::scenario::WAN;
+use crate::scenario::WAN_MTUS;
 use crate::scenario::gateway_mac;
 use crate::scenario::host_mac;
+use crate::tunnel::Tunnel;
 
 /// A frame in some queue.
 type Frame = Rc<[u8]>;
@@ -66,10 +82,10 @@ pub(crate) struct Rings {
 /// The two sides in the order in which a worker's turn serves them.
 const SIDES: [Side; 2] = [Side::Unprotected, Side::Protected];
 
-/// Both gateways.
+/// All gateways.
 pub(crate) struct Model<'a> {
     scenario: &'a Scenario,
-    ends: [End; 2],
+    ends: Vec<End>,
     plains: BTreeMap<u64, Plain>,
     /// Plaintexts that were sent and neither delivered nor dropped for a reason of their own.
     missing: BTreeSet<u64>,
@@ -81,8 +97,13 @@ struct End {
     /// By side, source and owner.
     rings: [Vec<Vec<VecDeque<Frame>>>; 2],
     spd: Spd,
-    senders: BTreeMap<u8, Sender>,
+    /// By SPI.
+    senders: BTreeMap<u32, Sender>,
+    /// By SPI.
     receivers: BTreeMap<u32, Receiver>,
+    /// Where packets of a group may go: where its peer is said to be, or was seen by an authentic
+    /// packet that was the newest.
+    peers: BTreeMap<u8, BTreeSet<(IpAddr, u16)>>,
     counters: Counters,
     /// Packets that must be sent, now or when the next hop is resolved, if there is room.
     sendable: u64,
@@ -94,8 +115,8 @@ struct End {
 
 /// An outbound SA.
 struct Sender {
-    spi: u32,
-    owner: WorkerId,
+    tunnel: Rc<Tunnel>,
+    side: usize,
     last: u64,
     made: u64,
     dropped: u64,
@@ -103,20 +124,32 @@ struct Sender {
     spent: BTreeMap<u32, Spent>,
 }
 
-/// A number that was spent on a plaintext, and the ESP packet once it was seen.
+/// A number that was spent on a plaintext, and the packet once it was seen.
 struct Spent {
     seq: u64,
     id: u64,
-    esp: Option<Vec<u8>>,
+    sealed: Option<Sealed>,
+}
+
+/// What an ICV covers, seen on the wire.
+#[derive(PartialEq, Eq)]
+struct Sealed {
+    /// From the first octet of ESP or AH to the last one.
+    octets: Vec<u8>,
+    /// With AH: what of the IP header may not change.
+    header: Vec<u8>,
 }
 
 /// An inbound SA.
 struct Receiver {
-    tunnel: u8,
-    owner: WorkerId,
+    tunnel: Rc<Tunnel>,
+    /// The side that sends.
+    sender: usize,
     window: NaiveWindow,
     accepted: u64,
     dropped: u64,
+    /// It was at its end when the batch began.
+    was_expired: bool,
 }
 
 /// The definition of the replay window, without any cleverness.
@@ -125,6 +158,8 @@ struct NaiveWindow {
     top: u64,
     size: u64,
     seen: BTreeSet<u64>,
+    /// The highest number, and those accepted since, when a batch began.
+    batch: (u64, BTreeSet<u64>),
 }
 
 /// What must become of a frame at a worker.
@@ -137,11 +172,29 @@ enum Outcome {
 }
 
 impl NaiveWindow {
+    fn new(start: u64, size: u32) -> NaiveWindow {
+        let (size, seen) = (size.into(), BTreeSet::new());
+        NaiveWindow { start, top: start, size, seen, batch: (start, BTreeSet::new()) }
+    }
+
+    /// A batch begins: its packets are all looked at before the first is accepted.
+    fn begin(&mut self) {
+        self.batch = (self.top, BTreeSet::new());
+    }
+
+    /// What the batch began with has no place for this number.
+    fn refuses(&self, seq: u64) -> bool {
+        let (top, fresh) = &self.batch;
+        let inside = seq > *top || top - seq < self.size;
+        seq <= self.start || !inside || (self.seen.contains(&seq) && !fresh.contains(&seq))
+    }
+
     fn accept(&mut self, seq: u64) -> bool {
         let inside = seq > self.top || self.top - seq < self.size;
         if seq <= self.start || !inside || !self.seen.insert(seq) {
             return false;
         }
+        self.batch.1.insert(seq);
         self.top = self.top.max(seq);
         true
     }
@@ -164,14 +217,31 @@ impl Rings {
 
 impl<'a> Model<'a> {
     /// A model of gateways that have just been made.
-    pub(crate) fn new<A: Aead>(scenario: &'a Scenario, gateways: &[Gateway<A>; 2]) -> Model<'a> {
-        let [one, two] = gateways;
-        Model {
-            scenario,
-            ends: [End::new(scenario, 0, one), End::new(scenario, 1, two)],
-            plains: BTreeMap::new(),
-            missing: BTreeSet::new(),
+    pub(crate) fn new(scenario: &'a Scenario) -> Model<'a> {
+        let ends = (0..scenario.gateways()).map(|end| End::new(scenario, end)).collect();
+        let mut model = Model { scenario, ends, plains: BTreeMap::new(), missing: BTreeSet::new() };
+        scenario.tunnels.iter().for_each(|tunnel| model.add(tunnel));
+        model
+    }
+
+    /// There may be SAs of `tunnel` from now on.
+    pub(crate) fn add(&mut self, tunnel: &Tunnel) {
+        let tunnel = Rc::new(tunnel.clone());
+        for side in 0..2 {
+            let end = &mut self.ends[tunnel.ends[side]];
+            let (spi, peer_spi) = (tunnel.spi[side].value(), tunnel.spi[1 - side].value());
+            end.senders.insert(spi, Sender::new(&tunnel, side));
+            end.receivers.insert(peer_spi, Receiver::new(&tunnel, 1 - side));
+            if let Some(seen_at) = tunnel.seen_at {
+                let Peer { address, port } = seen_at[1 - side];
+                end.peers.entry(tunnel.index).or_default().insert((address, port));
+            }
         }
+    }
+
+    /// An inbound SA has accepted something.
+    pub(crate) fn has_received(&self, end: usize, spi: Spi) -> bool {
+        self.ends[end].receivers.get(&spi.value()).is_some_and(|receiver| receiver.accepted > 0)
     }
 
     /// A host sends `plain`.
@@ -185,11 +255,23 @@ impl<'a> Model<'a> {
         self.missing.range(first..)
     }
 
+    /// Packets sealed by algorithms whose nonces are written down.
+    pub(crate) fn sealed(&self) -> u64 {
+        let senders = self.ends.iter().flat_map(|end| end.senders.values());
+        senders.filter(|sender| has_nonce(sender.tunnel.algorithm)).map(|sender| sender.made).sum()
+    }
+
     /// Receivers that went across the boundary at 2^32.
     pub(crate) fn crossings(&self) -> usize {
         let receivers = self.ends.iter().flat_map(|end| end.receivers.values());
         let crossed = |w: &NaiveWindow| w.start < 1 << 32 && w.top >= 1 << 32;
         receivers.filter(|receiver| crossed(&receiver.window)).count()
+    }
+
+    /// Receivers whose peer was seen elsewhere than before.
+    pub(crate) fn moved_peers(&self) -> usize {
+        let ends = self.ends.iter().flat_map(|end| end.peers.values());
+        ends.map(|peers| peers.len() - 1).sum()
     }
 
     /// A frame was put into a worker's queue.
@@ -199,43 +281,65 @@ impl<'a> Model<'a> {
     }
 
     /// A worker of gateway `end` turned; `before` and `after` are its rings around that.
-    pub(crate) fn turned(
+    pub(crate) fn turned<A: Aead>(
         &mut self,
         end: usize,
+        worker: &Worker<A, MemIo>,
         id: WorkerId,
-        before: &Rings,
-        after: &Rings,
+        (before, after): (&Rings, &Rings),
     ) -> Checked<()> {
-        let worker = usize::from(id.0);
+        let index = usize::from(id.0);
         for (side, from) in SIDES.into_iter().enumerate() {
-            let mut frames = Vec::new();
-            let sources = self.ends[end].queues.len();
-            let first = usize::from(before.first[side].0);
-            for source in (first..sources).chain(0..first) {
-                let taken = before.waiting[side][source] - after.waiting[side][source];
-                let ring = &mut self.ends[end].rings[side][source][worker];
-                frames.extend(ring.drain(..taken));
-            }
-            self.ends[end].counters.taken += frames.len() as u64;
-            let queue = &mut self.ends[end].queues[worker][side];
-            let received = queue.len().min(BATCH);
-            frames.extend(queue.drain(..received));
-            self.ends[end].counters.received += received as u64;
-            for frame in frames {
-                let outcome = match from {
-                    Side::Unprotected => self.inbound(end, id, &frame)?,
-                    Side::Protected => self.outbound(end, id, &frame)?,
-                };
-                self.settle(end, id, side, frame, &outcome, after)?;
+            let batches = self.batches(end, index, side, (before, after));
+            for (handed_over, frames) in [true, false].into_iter().zip(batches) {
+                self.begin(end);
+                for frame in frames {
+                    let outcome = match from {
+                        Side::Unprotected => self.inbound(end, (worker, id), &frame)?,
+                        Side::Protected => self.outbound(end, (worker, id, handed_over), &frame)?,
+                    };
+                    self.settle(end, id, side, frame, &outcome, after)?;
+                }
             }
             for (owner, &given) in after.given[side].iter().enumerate() {
-                let modelled = self.ends[end].rings[side][worker][owner].len();
+                let modelled = self.ends[end].rings[side][index][owner].len();
                 if modelled != given {
                     return Err(format!("ring to {owner}: {given} packets, not {modelled}"));
                 }
             }
         }
         Ok(())
+    }
+
+    /// What a worker took of one side: from other workers, then from its port.
+    fn batches(
+        &mut self,
+        end: usize,
+        worker: usize,
+        side: usize,
+        (before, after): (&Rings, &Rings),
+    ) -> [Vec<Frame>; 2] {
+        let end = &mut self.ends[end];
+        let mut given = Vec::new();
+        let sources = end.queues.len();
+        let first = usize::from(before.first[side].0);
+        for source in (first..sources).chain(0..first) {
+            let taken = before.waiting[side][source] - after.waiting[side][source];
+            given.extend(end.rings[side][source][worker].drain(..taken));
+        }
+        end.counters.taken += given.len() as u64;
+        let queue = &mut end.queues[worker][side];
+        let received: Vec<Frame> = queue.drain(..queue.len().min(BATCH)).collect();
+        end.counters.received += received.len() as u64;
+        [given, received]
+    }
+
+    /// A batch begins.
+    fn begin(&mut self, end: usize) {
+        for receiver in self.ends[end].receivers.values_mut() {
+            receiver.was_expired = receiver.is_expired();
+            receiver.window.begin();
+        }
     }
 
     /// Counts what became of a frame.
@@ -258,7 +362,7 @@ impl<'a> Model<'a> {
                 if ring.len() < after.given[side][owner] {
                     ring.push_back(frame);
                     counters.handed_off += 1;
-                } else if ring.len() < self.scenario.handoff_capacity {
+                } else if ring.len() < self.scenario.room.handoff {
                     return Err(format!("no handoff to {owner}, though its ring has room"));
                 } else {
                     counters.dropped[DropReason::HandoffFull as usize] += 1;
@@ -266,7 +370,11 @@ impl<'a> Model<'a> {
             }
             Outcome::Drop(reason) => {
                 counters.dropped[reason as usize] += 1;
-                if let Some(id) = find_id(&frame) {
+                // A lost packet without SA is lost, not refused.
+                if SIDES[side] == Side::Protected
+                    && reason != DropReason::NoOutboundSa
+                    && let Some(id) = find_id(&frame)
+                {
                     self.missing.remove(&id);
                 }
             }
@@ -277,27 +385,46 @@ impl<'a> Model<'a> {
     }
 
     /// What must become of a frame from the wire.
-    fn inbound(&mut self, end: usize, id: WorkerId, frame: &[u8]) -> Checked<Outcome> {
+    fn inbound<A: Aead>(
+        &mut self,
+        end: usize,
+        (worker, id): (&Worker<A, MemIo>, WorkerId),
+        frame: &[u8],
+    ) -> Checked<Outcome> {
         if self.is_for_another(end, WAN, frame) {
             return Ok(Outcome::Drop(DropReason::OtherHost));
         }
-        let outer = match esp::classify(frame) {
-            Ok(Unprotected::Esp(outer)) => outer,
+        let (protocol, outer) = match esp::classify(frame) {
+            Ok(Unprotected::Esp(outer)) => (Protocol::Esp, outer),
+            Ok(Unprotected::Ah(outer)) => (Protocol::Ah, outer),
             Ok(Unprotected::Runt) => return Ok(Outcome::Drop(DropReason::Runt)),
+            Ok(Unprotected::Keepalive) => return Ok(Outcome::Drop(DropReason::Keepalive)),
+            Ok(Unprotected::Plain(packet)) => {
+                let flow = flow(packet.source(), packet.destination());
+                return Ok(Outcome::Drop(match first_match(&self.ends[end].spd.inbound, &flow) {
+                    Some(Action::Protect(_)) => DropReason::Plaintext,
+                    Some(_) => return Err("an inbound policy that protects nothing".into()),
+                    None => DropReason::NoPolicy,
+                }));
+            }
+            Ok(Unprotected::Fragment(_) | Unprotected::IcmpError(_)) => {
+                return Err("a fragment or an ICMP error that nobody sent".into());
+            }
             Ok(_) => return Ok(Outcome::Punt),
             Err(_) => return Ok(Outcome::Drop(DropReason::Malformed)),
         };
-        let Some(receiver) = self.ends[end].receivers.get(&outer.spi) else {
+        let directory = &worker.snapshot().directory;
+        let found = directory.find(protocol, outer.spi, outer.source, outer.destination);
+        let Some(location) = found else {
             return Ok(Outcome::Drop(DropReason::NoSa));
         };
-        if receiver.owner != id {
-            return Ok(Outcome::Handoff(receiver.owner));
+        if location.worker != id {
+            return Ok(Outcome::Handoff(location.worker));
         }
-        let tunnel = tunnel(self.scenario, receiver.tunnel);
-        if tunnel.outer[end] != outer.destination {
+        if worker.spi_at(true, location.slot) != Some(outer.spi) {
             return Ok(Outcome::Drop(DropReason::NoSa));
         }
-        let outcome = self.received(end, tunnel, &outer, frame)?;
+        let outcome = self.received(end, (protocol, &outer), frame)?;
         if let (Outcome::Drop(_), Some(receiver)) =
             (&outcome, self.ends[end].receivers.get_mut(&outer.spi))
         {
@@ -306,61 +433,106 @@ impl<'a> Model<'a> {
         Ok(outcome)
     }
 
-    /// What must become of an ESP packet at the owner of its SA.
+    /// What must become of an ESP or AH packet at the owner of its SA.
     fn received(
         &mut self,
         end: usize,
-        tunnel: &Tunnel,
-        outer: &Outer,
+        (protocol, outer): (Protocol, &Outer),
         frame: &[u8],
     ) -> Checked<Outcome> {
-        let esp = &frame[outer.esp_at..outer.end];
-        // SPI, number, IV, at least 4 octets of text, ICV; text ends on 4 octets.
-        if esp.len() < 36 || !esp.len().is_multiple_of(4) {
+        let receiver = self.ends[end].receivers.get(&outer.spi).ok_or("no receiver")?;
+        let (tunnel, sending) = (Rc::clone(&receiver.tunnel), receiver.sender);
+        if tunnel.protocol() != protocol || tunnel.outer[1 - sending] != outer.destination {
+            return Err(format!("a packet to {} found an SA that is not its", outer.destination));
+        }
+        if receiver.was_expired {
+            return Ok(Outcome::Drop(DropReason::Expired));
+        }
+        if !is_whole(tunnel.algorithm, outer.end - outer.esp_at) {
             return Ok(Outcome::Drop(DropReason::Truncated));
         }
-        let [here, there] = match &mut self.ends {
-            [one, two] if end == 0 => [one, two],
-            [one, two] => [two, one],
-        };
-        let sender = there.senders.get(&tunnel.index).ok_or("no such sender")?;
-        let genuine = sender.spent.get(&outer.seq).filter(|spent| {
-            let made = spent.esp.as_deref();
-            made == Some(esp)
-        });
-        let Some(spent) = genuine else {
+        let sender = self.ends[tunnel.ends[sending]].senders.get(&outer.spi);
+        let spent = sender.ok_or("no such sender")?.spent.get(&outer.seq);
+        let arrived = Sealed::of(protocol, outer, frame);
+        let Some(spent) = spent.filter(|spent| spent.sealed.as_ref() == Some(&arrived)) else {
             return Ok(Outcome::Drop(DropReason::Icv));
         };
+        let (seq, id) = (spent.seq, spent.id);
+        let here = &mut self.ends[end];
         let receiver = here.receivers.get_mut(&outer.spi).ok_or("no receiver")?;
-        if !receiver.window.accept(spent.seq) {
+        let is_newest = seq > receiver.window.top;
+        if receiver.window.refuses(seq) {
+            return Ok(Outcome::Drop(DropReason::Replay));
+        }
+        if receiver.is_expired() {
+            return Ok(Outcome::Drop(DropReason::Expired));
+        }
+        if !receiver.window.accept(seq) {
             return Ok(Outcome::Drop(DropReason::Replay));
         }
         receiver.accepted += 1;
-        let plain = self.plains.get(&spent.id).ok_or("no such plaintext")?;
-        let flow = flow(plain.source, plain.destination);
-        if first_match(&here.spd.inbound, &flow)
-            != Some(Action::Protect(Group(tunnel.index.into())))
-        {
-            self.missing.remove(&plain.id);
-            return Ok(Outcome::Drop(DropReason::Selector));
+        // U10, U11: nothing else than this moves a peer.
+        if outer.encapsulated && is_newest && tunnel.seen_at.is_some() {
+            let from = (outer.source, outer.source_port);
+            here.peers.entry(tunnel.index).or_default().insert(from);
         }
-        let Some(ecn) = merge_ecn(plain.tos & 3, outer.tos & 3) else {
-            self.missing.remove(&plain.id);
-            return Ok(Outcome::Drop(DropReason::Ecn));
-        };
+        self.unpacked(end, &tunnel, id, outer, frame)
+    }
+
+    /// What must become of plaintext that came out of an SA.
+    fn unpacked(
+        &mut self,
+        end: usize,
+        tunnel: &Tunnel,
+        id: u64,
+        outer: &Outer,
+        frame: &[u8],
+    ) -> Checked<Outcome> {
+        let plain = *self.plains.get(&id).ok_or("no such plaintext")?;
+        let mut packet = plain.packet();
+        let mut header = ip::parse(&packet).map_err(|_| "no plaintext")?;
         // The sender has decremented it once.
-        if plain.ttl <= 2 {
-            self.missing.remove(&plain.id);
-            return Ok(Outcome::Drop(DropReason::Ttl));
+        let mut ttl = plain.ttl - 1;
+        let mut tos = plain.tos;
+        let is_tunnel = tunnel.mode == Mode::Tunnel;
+        if !is_tunnel {
+            // The header is that of the packet itself, and has come as it is.
+            header = ip::parse(&frame[outer.ip_at..]).map_err(|_| "no header")?;
+            (ttl, tos) = (header.ttl(), header.tos());
+            adopt(&mut packet, &frame[outer.ip_at..]);
         }
-        let delivered = Plain { ttl: plain.ttl - 2, tos: plain.tos & !3 | ecn, ..*plain };
-        let frame = on_link(self.scenario, end, LAN, &delivered);
-        here.deliveries.insert(plain.id, frame.into());
+        let flow = flow(header.source(), header.destination());
+        let expected = Action::Protect(Group(tunnel.index.into()));
+        let drop = |reason| Ok(Outcome::Drop(reason));
+        let here = &mut self.ends[end];
+        if first_match(&here.spd.inbound, &flow) != Some(expected) {
+            self.missing.remove(&id);
+            return drop(DropReason::Selector);
+        }
+        if is_tunnel {
+            let Some(ecn) = merge_ecn(tos & 3, outer.tos & 3) else {
+                self.missing.remove(&id);
+                return drop(DropReason::Ecn);
+            };
+            tos = tos & !3 | ecn;
+        }
+        if ttl <= 1 {
+            self.missing.remove(&id);
+            return drop(DropReason::Ttl);
+        }
+        finish_header(&mut packet, tos, ttl - 1);
+        let frame = on_link(self.scenario, end, LAN, &packet);
+        here.deliveries.insert(id, frame.into());
         Ok(Outcome::Sent)
     }
 
     /// What must become of a frame from the hosts.
-    fn outbound(&mut self, end: usize, id: WorkerId, frame: &[u8]) -> Checked<Outcome> {
+    fn outbound<A: Aead>(
+        &mut self,
+        end: usize,
+        (worker, id, handed_over): (&Worker<A, MemIo>, WorkerId, bool),
+        frame: &[u8],
+    ) -> Checked<Outcome> {
         if self.is_for_another(end, LAN, frame) {
             return Ok(Outcome::Drop(DropReason::OtherHost));
         }
@@ -377,36 +549,51 @@ impl<'a> Model<'a> {
         let flow = flow(packet.source(), packet.destination());
         let group = match first_match(&this.spd.outbound, &flow) {
             Some(Action::Protect(group)) => group,
-            Some(Action::Bypass) => return self.bypass(end, frame, &packet),
+            Some(Action::Bypass) => {
+                let mtu = mtu(worker, packet.destination());
+                return self.bypass((end, mtu), frame, &packet);
+            }
             Some(Action::Discard) => return Ok(Outcome::Drop(DropReason::Discard)),
             None => return Ok(Outcome::Drop(DropReason::NoPolicy)),
         };
-        let index = u8::try_from(group.0).map_err(|_| "a group beyond the tunnels")?;
-        let Some(sender) = this.senders.get_mut(&index) else {
+        let members = worker.snapshot().groups.get(&group);
+        let Some(bundle) = members.and_then(|members| members.of(id, handed_over).0) else {
             return Ok(Outcome::Drop(DropReason::NoOutboundSa));
         };
-        if sender.owner != id {
-            return Ok(Outcome::Handoff(sender.owner));
+        if bundle.worker != id {
+            return Ok(Outcome::Handoff(bundle.worker));
+        }
+        let Some(spi) = worker.spi_at(false, bundle.slots()[0]) else {
+            return Ok(Outcome::Drop(DropReason::NoOutboundSa));
+        };
+        let sender = this.senders.get_mut(&spi).ok_or("an SA of nobody")?;
+        if Group(sender.tunnel.index.into()) != group {
+            return Err(format!("SA {spi:#x} is not of {group:?}"));
         }
         let id = find_id(frame).ok_or("a packet without number")?;
-        let tunnel = tunnel(self.scenario, index);
-        let outcome = sender.send(tunnel, self.scenario.wan_mtu, id, &packet);
+        let mtu = mtu(worker, sender.tunnel.outer[1 - sender.side]);
+        let outcome = sender.send(mtu, id, &packet);
         if matches!(outcome, Outcome::Drop(_)) {
             sender.dropped += 1;
         }
         Ok(outcome)
     }
 
-    fn bypass(&mut self, end: usize, frame: &[u8], packet: &ip::Packet) -> Checked<Outcome> {
+    fn bypass(
+        &mut self,
+        (end, mtu): (usize, usize),
+        frame: &[u8],
+        packet: &ip::Packet,
+    ) -> Checked<Outcome> {
         if packet.ttl() <= 1 {
             return Ok(Outcome::Drop(DropReason::Ttl));
         }
-        if packet.total_len() > usize::from(self.scenario.wan_mtu) {
+        if packet.total_len() > mtu {
             return Ok(Outcome::Drop(DropReason::TooBig));
         }
         let id = find_id(frame).ok_or("a packet without number")?;
         let plain = self.plains.get(&id).ok_or("no such plaintext")?;
-        let sent = Plain { ttl: plain.ttl - 1, ..*plain };
+        let sent = Plain { ttl: plain.ttl - 1, ..*plain }.packet();
         let frame = on_link(self.scenario, end, WAN, &sent);
         self.ends[end].bypasses.insert(id, frame.into());
         Ok(Outcome::Sent)
@@ -427,40 +614,66 @@ impl<'a> Model<'a> {
 
     /// A frame came out of a gateway's WAN port.
     pub(crate) fn emitted(&mut self, end: usize, frame: &[u8]) -> Checked<()> {
-        if let Some(id) = find_id(frame) {
-            let expected = self.ends[end].bypasses.remove(&id);
-            self.missing.remove(&id);
-            return match expected {
-                Some(expected) if expected[..] == *frame => Ok(()),
-                _ => Err(format!("packet {id} was sent in clear")),
-            };
-        }
-        let Ok(Unprotected::Esp(outer)) = esp::classify(frame) else {
-            return Err("something that is not ESP was sent".into());
+        let (protocol, outer) = match esp::classify(frame) {
+            Ok(Unprotected::Esp(outer)) => (Protocol::Esp, outer),
+            Ok(Unprotected::Ah(outer)) => (Protocol::Ah, outer),
+            Ok(_) => return self.emitted_in_clear(end, frame),
+            // An encapsulated packet to where a NAT has the peer looks like any datagram.
+            Err(_) => return Err("something malformed was sent".into()),
         };
-        let is_owner = |tunnel: &&Tunnel| tunnel.spi[end].value() == outer.spi;
-        let tunnel = self.scenario.tunnels.iter().find(is_owner);
-        let tunnel = tunnel.ok_or("ESP with an SPI of nobody was sent")?;
+        self.emitted_sealed(end, protocol, &outer, frame)
+    }
+
+    fn emitted_in_clear(&mut self, end: usize, frame: &[u8]) -> Checked<()> {
+        let id = find_id(frame);
+        let expected = id.and_then(|id| self.ends[end].bypasses.remove(&id));
+        match (id, expected, encapsulated_elsewhere(frame)) {
+            (Some(id), Some(expected), _) if expected[..] == *frame => {
+                self.missing.remove(&id);
+                Ok(())
+            }
+            (_, None, Some(outer)) => self.emitted_sealed(end, Protocol::Esp, &outer, frame),
+            _ => Err(format!("packet {id:?} was sent in clear")),
+        }
+    }
+
+    fn emitted_sealed(
+        &mut self,
+        end: usize,
+        protocol: Protocol,
+        outer: &Outer,
+        frame: &[u8],
+    ) -> Checked<()> {
+        let this = &mut self.ends[end];
+        let sender = this.senders.get_mut(&outer.spi).ok_or("an SPI of nobody was sent")?;
+        let tunnel = Rc::clone(&sender.tunnel);
         let link = ethernet::parse(frame).map_err(|_| "no Ethernet header")?;
-        let peer = gateway_mac(1 - end, WAN);
-        if (link.destination, link.vlan) != (peer, self.scenario.wan_vlan) {
+        let station = self.scenario.next_station(end);
+        if (link.destination, link.vlan) != (station, self.scenario.wan_vlan) {
             return Err("ESP was sent to somebody else".into());
         }
-        let ports = tunnel.encapsulation[end].map_or(0, |ports| ports.source_port);
-        let endpoints = (tunnel.outer[end], tunnel.outer[1 - end], ports);
-        if (outer.source, outer.destination, outer.source_port) != endpoints {
-            return Err("ESP was sent between the wrong endpoints".into());
+        let is_right = outer.source == tunnel.outer[sender.side] && protocol == tunnel.protocol();
+        if !is_right || outer.encapsulated != tunnel.seen_at.is_some() {
+            return Err("ESP was sent in a wrong shape".into());
         }
-        if frame.len() - link.payload_at > usize::from(self.scenario.wan_mtu) {
+        // U10, U11: only where the peer is, or has proved to be.
+        let to = (outer.destination, destination_port(outer, frame));
+        let is_known = match tunnel.seen_at {
+            None => outer.destination == tunnel.outer[1 - sender.side],
+            Some(_) => this.peers.get(&tunnel.index).is_some_and(|peers| peers.contains(&to)),
+        };
+        if !is_known {
+            return Err(format!("ESP was sent to {to:?}, where the peer never was"));
+        }
+        if frame.len() - link.payload_at > usize::from(WAN_MTUS[0]) {
             return Err("ESP larger than the MTU was sent".into());
         }
-        let sender = self.ends[end].senders.get_mut(&tunnel.index);
-        let spent = sender.and_then(|sender| sender.spent.get_mut(&outer.seq));
+        let spent = sender.spent.get_mut(&outer.seq);
         let spent = spent.ok_or("ESP with a number that was not spent")?;
-        if spent.esp.is_some() {
+        if spent.sealed.is_some() {
             return Err(format!("number {} was sent twice", spent.seq));
         }
-        spent.esp = Some(frame[outer.esp_at..outer.end].to_vec());
+        spent.sealed = Some(Sealed::of(protocol, outer, frame));
         Ok(())
     }
 
@@ -493,7 +706,7 @@ impl<'a> Model<'a> {
     /// When a gateway is at rest, what the model still waits for is what had no room.
     pub(crate) fn at_rest<A: Aead>(&self, end: usize, gateway: &Gateway<A>) -> Checked<()> {
         let this = &self.ends[end];
-        let unseen = |sender: &Sender| sender.spent.values().filter(|s| s.esp.is_none()).count();
+        let unseen = |sender: &Sender| sender.spent.values().filter(|s| s.sealed.is_none()).count();
         let unsent: usize = this.senders.values().map(unseen).sum();
         let waiting = (this.deliveries.len() + this.bypasses.len() + unsent) as u64;
         let lost = lost_to_room(&gateway.counters());
@@ -509,40 +722,15 @@ impl<'a> Model<'a> {
 }
 
 impl End {
-    fn new<A: Aead>(scenario: &Scenario, side: usize, gateway: &Gateway<A>) -> End {
-        let workers = gateway.workers.len();
-        let owner = |spi: u32, inbound: bool| {
-            let has = |sample: SaSample| sample.spi == spi && sample.inbound == inbound;
-            let owner = (0u8..).zip(&gateway.workers).find(|(_, worker)| worker.samples().any(has));
-            WorkerId(owner.expect("every SA has an owner").0)
-        };
-        let sender = |tunnel: &Tunnel| Sender {
-            spi: tunnel.spi[side].value(),
-            owner: owner(tunnel.spi[side].value(), false),
-            last: tunnel.start[side],
-            made: 0,
-            dropped: 0,
-            spent: BTreeMap::new(),
-        };
-        let receiver = |tunnel: &Tunnel| Receiver {
-            tunnel: tunnel.index,
-            owner: owner(tunnel.spi[1 - side].value(), true),
-            window: NaiveWindow {
-                start: tunnel.start[1 - side],
-                top: tunnel.start[1 - side],
-                size: tunnel.window[1 - side].into(),
-                seen: BTreeSet::new(),
-            },
-            accepted: 0,
-            dropped: 0,
-        };
-        let tunnels = || scenario.tunnels.iter();
+    fn new(scenario: &Scenario, end: usize) -> End {
+        let workers = scenario.workers[end];
         End {
             queues: vec![Default::default(); workers],
             rings: [(); 2].map(|()| vec![vec![VecDeque::new(); workers]; workers]),
-            spd: scenario.policies(side),
-            senders: tunnels().map(|t| (t.index, sender(t))).collect(),
-            receivers: tunnels().map(|t| (t.spi[1 - side].value(), receiver(t))).collect(),
+            spd: scenario.policies(end),
+            senders: BTreeMap::new(),
+            receivers: BTreeMap::new(),
+            peers: BTreeMap::new(),
             counters: Counters::default(),
             sendable: 0,
             deliveries: BTreeMap::new(),
@@ -555,8 +743,7 @@ impl End {
             let receiver = self.receivers.get(&sample.spi).ok_or("no receiver")?;
             (receiver.accepted, receiver.window.top, receiver.dropped)
         } else {
-            let sender = self.senders.values().find(|s| s.spi == sample.spi);
-            let sender = sender.ok_or("no sender")?;
+            let sender = self.senders.get(&sample.spi).ok_or("no sender")?;
             (sender.made, sender.last, sender.dropped)
         };
         let actual = (sample.packets, sample.sequence, sample.dropped.iter().sum::<u64>());
@@ -572,16 +759,27 @@ impl End {
 }
 
 impl Sender {
+    fn new(tunnel: &Rc<Tunnel>, side: usize) -> Sender {
+        Sender {
+            tunnel: Rc::clone(tunnel),
+            side,
+            last: tunnel.start[side],
+            made: 0,
+            dropped: 0,
+            spent: BTreeMap::new(),
+        }
+    }
+
     /// What must become of a packet at the owner of the SA it needs.
-    fn send(&mut self, tunnel: &Tunnel, mtu: u16, id: u64, packet: &ip::Packet) -> Outcome {
+    fn send(&mut self, mtu: usize, id: u64, packet: &ip::Packet) -> Outcome {
+        let tunnel = &self.tunnel;
+        if tunnel.packets_max.is_some_and(|max| self.made >= max) {
+            return Outcome::Drop(DropReason::Expired);
+        }
         if packet.ttl() <= 1 {
             return Outcome::Drop(DropReason::Ttl);
         }
-        let ip = if tunnel.outer[0].is_ipv4() { 20 } else { 40 };
-        let udp = if tunnel.encapsulation[0].is_some() { 8 } else { 0 };
-        // Payload, pad length and next header end on 4 octets; SPI, number, IV and ICV around.
-        let esp = 16 + (packet.total_len() + 2).next_multiple_of(4) + 16;
-        if ip + udp + esp > usize::from(mtu) {
+        if sealed_len(tunnel, packet) > mtu {
             return Outcome::Drop(DropReason::TooBig);
         }
         let end = if tunnel.esn { u64::MAX } else { u64::from(u32::MAX) };
@@ -590,11 +788,132 @@ impl Sender {
         }
         self.last += 1;
         self.made += 1;
-        let spent = Spent { seq: self.last, id, esp: None };
+        let spent = Spent { seq: self.last, id, sealed: None };
         #[expect(clippy::cast_possible_truncation, reason = "the half on the wire")]
         let before = self.spent.insert(self.last as u32, spent);
         assert!(before.is_none(), "a run is shorter than 2^32 packets");
         Outcome::Sent
+    }
+}
+
+impl Receiver {
+    fn new(tunnel: &Rc<Tunnel>, sender: usize) -> Receiver {
+        Receiver {
+            tunnel: Rc::clone(tunnel),
+            sender,
+            window: NaiveWindow::new(tunnel.start[sender], tunnel.window[sender]),
+            accepted: 0,
+            dropped: 0,
+            was_expired: false,
+        }
+    }
+}
+
+impl Receiver {
+    /// It has accepted as many packets as it may.
+    fn is_expired(&self) -> bool {
+        self.tunnel.packets_max.is_some_and(|max| self.accepted >= max)
+    }
+}
+
+impl Sealed {
+    fn of(protocol: Protocol, outer: &Outer, frame: &[u8]) -> Sealed {
+        let octets = frame[outer.esp_at..outer.end].to_vec();
+        let header = match protocol {
+            Protocol::Esp => Vec::new(),
+            Protocol::Ah => immutable(&frame[outer.ip_at..outer.esp_at]),
+        };
+        Sealed { octets, header }
+    }
+}
+
+/// RFC 4302 sections 3.3.3.1.1 and 3.3.3.1.2, for headers without options: what is not mutable.
+fn immutable(header: &[u8]) -> Vec<u8> {
+    let mut kept = header.to_vec();
+    if header[0] >> 4 == 4 {
+        // TOS, flags and offset, TTL, checksum.
+        for at in [1, 6, 7, 8, 10, 11] {
+            kept[at] = 0;
+        }
+    } else {
+        // Traffic class and flow label, hop limit.
+        kept[..4].copy_from_slice(&[0x60, 0, 0, 0]);
+        kept[7] = 0;
+    }
+    kept
+}
+
+/// Octets of ESP or AH that make at least an empty packet and whole blocks.
+fn is_whole(algorithm: Algorithm, len: usize) -> bool {
+    if algorithm.protocol() == Protocol::Ah {
+        return len >= 12 + algorithm.ah_icv_field_len();
+    }
+    let around = 8 + algorithm.iv_len() + algorithm.icv_len();
+    let text = len.saturating_sub(around);
+    text >= algorithm.block_len() && text.is_multiple_of(algorithm.block_len())
+}
+
+/// Octets of the IP packet that carries a packet through an SA.
+fn sealed_len(tunnel: &Tunnel, packet: &ip::Packet) -> usize {
+    let algorithm = tunnel.algorithm;
+    let header_len = |is_v4: bool| if is_v4 { 20 } else { 40 };
+    let is_v4 = tunnel.outer[0].is_ipv4();
+    // What is protected: the whole packet, or what follows its header.
+    let payload = match tunnel.mode {
+        Mode::Tunnel => packet.total_len(),
+        Mode::Transport => packet.total_len() - header_len(is_v4),
+    };
+    let udp = if tunnel.seen_at.is_some() { 8 } else { 0 };
+    let sealed = match algorithm.protocol() {
+        Protocol::Ah => {
+            let unit = if is_v4 { 4 } else { 8 };
+            payload + (12 + algorithm.ah_icv_field_len()).next_multiple_of(unit)
+        }
+        // Payload, pad length and next header end on a block; SPI, number, IV and ICV around.
+        Protocol::Esp => {
+            let text = (payload + 2).next_multiple_of(algorithm.block_len());
+            8 + algorithm.iv_len() + text + algorithm.icv_len()
+        }
+    };
+    header_len(is_v4) + udp + sealed
+}
+
+/// True for algorithms that must not see a nonce or an IV twice: all but HMAC alone.
+fn has_nonce(algorithm: Algorithm) -> bool {
+    let is_hmac =
+        algorithm.keyword().starts_with("null-") || algorithm.keyword().starts_with("sha");
+    !is_hmac
+}
+
+/// The UDP destination port of an encapsulated packet; 0 for none.
+fn destination_port(outer: &Outer, frame: &[u8]) -> u16 {
+    if !outer.encapsulated {
+        return 0;
+    }
+    u16::from_be_bytes([frame[outer.esp_at - 6], frame[outer.esp_at - 5]])
+}
+
+/// ESP in a datagram to a port that is not 4500: to a peer behind a NAT.
+fn encapsulated_elsewhere(frame: &[u8]) -> Option<Outer> {
+    let at = ethernet::parse(frame).ok()?.payload_at;
+    let packet = ip::parse(&frame[at..]).ok()?;
+    if packet.protocol() != ip::PROTOCOL_UDP {
+        return None;
+    }
+    let port_at = at + packet.upper_at() + 2;
+    let mut frame = frame.to_vec();
+    frame[port_at..port_at + 2].copy_from_slice(&esp::NAT_TRAVERSAL_PORT.to_be_bytes());
+    match esp::classify(&frame) {
+        Ok(Unprotected::Esp(outer)) => Some(outer),
+        _ => None,
+    }
+}
+
+/// Octets of a packet that the link to a destination carries; no limit before it is resolved.
+fn mtu<A: Aead>(worker: &Worker<A, MemIo>, destination: IpAddr) -> usize {
+    match worker.next_hops().resolve(destination) {
+        Resolution::Reachable(hop) => hop.mtu.into(),
+        _ => usize::MAX,
     }
 }
 
@@ -635,26 +954,53 @@ fn merge_ecn(inner: u8, outer: u8) -> Option<u8> {
     ][usize::from(inner)][usize::from(outer)]
 }
 
+/// What policies that name addresses only look at.
 fn flow(source: IpAddr, destination: IpAddr) -> Flow {
-    Flow { source, destination }
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let addresses =
+        Addresses { is_v4: source.is_ipv4(), source: bits(source), destination: bits(destination) };
+    Flow { addresses, protocol: 0, upper: Upper::None }
 }
 
-fn tunnel(scenario: &Scenario, index: u8) -> &Tunnel {
-    let tunnel = scenario.tunnels.iter().find(|tunnel| tunnel.index == index);
-    tunnel.expect("senders and receivers are made of tunnels")
+/// Gives a packet the fields of another header of its family that routers may change, and its
+/// addresses.
+fn adopt(packet: &mut [u8], header: &[u8]) {
+    if packet[0] >> 4 == 4 {
+        packet[12..20].copy_from_slice(&header[12..20]);
+    } else {
+        packet[..4].copy_from_slice(&header[..4]);
+        packet[8..40].copy_from_slice(&header[8..40]);
+    }
+}
+
+/// Puts TOS and TTL into a packet.
+fn finish_header(packet: &mut [u8], tos: u8, ttl: u8) {
+    if packet[0] >> 4 == 4 {
+        (packet[1], packet[8]) = (tos, ttl);
+        packet[10..12].fill(0);
+        let sum = checksum::internet(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        packet[0] = 0x60 | tos >> 4;
+        packet[1] = packet[1] & 0x0f | tos << 4;
+        packet[7] = ttl;
+    }
 }
 
 /// The frame in which gateway `end` sends a packet out of a port, without padding.
-fn on_link(scenario: &Scenario, end: usize, port: Port, plain: &Plain) -> Vec<u8> {
+fn on_link(scenario: &Scenario, end: usize, port: Port, packet: &[u8]) -> Vec<u8> {
     let (to, vlan) = match port {
         LAN => (host_mac(end), scenario.lan_vlan),
-        _ => (gateway_mac(1 - end, WAN), scenario.wan_vlan),
+        _ => (scenario.next_station(end), scenario.wan_vlan),
     };
-    let ether_type = match plain.source {
-        IpAddr::V4(_) => ethernet::ETHER_TYPE_IPV4,
-        IpAddr::V6(_) => ethernet::ETHER_TYPE_IPV6,
+    let ether_type = match packet[0] >> 4 {
+        4 => ethernet::ETHER_TYPE_IPV4,
+        _ => ethernet::ETHER_TYPE_IPV6,
     };
-    link_frame(to, gateway_mac(end, port), vlan, ether_type, &plain.packet())
+    link_frame(to, gateway_mac(end, port), vlan, ether_type, packet)
 }
 
 #[cfg(test)]
@@ -664,18 +1010,20 @@ mod tests {
     /// The naive window does what RFC 4303 section 3.4.3 says, at its edges.
     #[test]
     fn naive_window() {
-        let seen = BTreeSet::new();
-        let mut window = NaiveWindow { start: 10, top: 10, size: 64, seen };
+        let mut window = NaiveWindow::new(10, 64);
         assert!(!window.accept(0) && !window.accept(10) && window.accept(11));
         assert!(window.accept(100) && !window.accept(100));
         assert!(!window.accept(36) && window.accept(37));
+        assert!(window.refuses(10) && !window.refuses(37) && !window.refuses(36));
+        window.begin();
+        assert!(window.refuses(37) && window.refuses(36) && !window.refuses(38));
     }
 
     /// The table of this model is the one the engine uses, written down a second time.
     #[test]
     fn ecn_table() {
         for (inner, outer) in (0..4).flat_map(|inner| (0..4).map(move |outer| (inner, outer))) {
-            assert_eq!(merge_ecn(inner, outer), culvert_esp::ecn::decapsulate(inner, outer));
+            assert_eq!(merge_ecn(inner, outer), culvert_esp::ecn::decapsulate(inner, outer).ecn);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The wire: the network between the gateways, which loses, doubles, delays and damages.
+//! The wire: the network between the gateways, which routes, translates, loses, doubles, delays and
+//! damages.
 
 use std::cmp::Ordering;
 use std::cmp::Reverse;
@@ -7,8 +8,10 @@ use std::collections::BinaryHeap;
 use culvert_wire::ethernet;
 use culvert_wire::ip;
 
+use crate::nat::Router;
 use crate::random::Random;
 use crate::scenario::Faults;
+use crate::scenario::Scenario;
 
 /// Time every frame is on its way.
 const DELAY_NS: u64 = 20_000;
@@ -28,12 +31,31 @@ pub struct Damage {
     pub truncated: u64,
     /// Frames marked with congestion.
     pub marked: u64,
+    /// Frames to an address that nobody has, or no longer.
+    pub strayed: u64,
 }
 
-/// The wire, both ways.
+impl Damage {
+    /// The damage of two wires together.
+    #[must_use]
+    pub fn plus(&self, other: &Damage) -> Damage {
+        Damage {
+            lost: self.lost + other.lost,
+            duplicated: self.duplicated + other.duplicated,
+            delayed: self.delayed + other.delayed,
+            flipped: self.flipped + other.flipped,
+            truncated: self.truncated + other.truncated,
+            marked: self.marked + other.marked,
+            strayed: self.strayed + other.strayed,
+        }
+    }
+}
+
+/// The wire, all ways.
 pub(crate) struct Wire {
     random: Random,
     faults: Faults,
+    pub(crate) router: Router,
     in_flight: BinaryHeap<Reverse<Flight>>,
     carried: u64,
     pub(crate) damage: Damage,
@@ -48,10 +70,11 @@ struct Flight {
 }
 
 impl Wire {
-    pub(crate) fn new(random: Random, faults: &Faults) -> Wire {
+    pub(crate) fn new(random: Random, scenario: &Scenario) -> Wire {
         Wire {
             random,
-            faults: faults.clone(),
+            faults: scenario.faults.clone(),
+            router: Router::new(scenario),
             in_flight: BinaryHeap::new(),
             carried: 0,
             damage: Damage::default(),
@@ -63,8 +86,24 @@ impl Wire {
         self.faults = Faults::default();
     }
 
-    /// Takes a frame for gateway `to`.
-    pub(crate) fn carry(&mut self, now: u64, to: usize, mut frame: Vec<u8>) {
+    /// Takes a frame of gateway `from`. Returns the gateway it is for, and the frame as whoever
+    /// listens on the wire sees it; `None` when it goes nowhere.
+    pub(crate) fn carry(
+        &mut self,
+        now: u64,
+        from: usize,
+        mut frame: Vec<u8>,
+    ) -> Option<(usize, Vec<u8>)> {
+        let Some(to) = self.router.route(from, &mut frame) else {
+            self.damage.strayed += 1;
+            return None;
+        };
+        self.convey(now, to, frame.clone());
+        Some((to, frame))
+    }
+
+    /// Carries a frame to gateway `to`, or not.
+    fn convey(&mut self, now: u64, to: usize, mut frame: Vec<u8>) {
         if self.random.chance(self.faults.loss) {
             self.damage.lost += 1;
             return;
@@ -169,11 +208,15 @@ impl Ord for Flight {
 mod tests {
     use super::*;
 
+    fn scenario(faults: Faults) -> Scenario {
+        Scenario { faults, ..Scenario::quiet(Vec::new()) }
+    }
+
     /// Without faults everything arrives unchanged, in order, not before its time.
     #[test]
     fn calm_wire_keeps_order() {
-        let mut wire = Wire::new(Random::new(1), &Faults::default());
-        (0..9).for_each(|octet| wire.carry(0, 1, vec![octet; 60]));
+        let mut wire = Wire::new(Random::new(1), &scenario(Faults::default()));
+        (0..9).for_each(|octet| wire.convey(0, 1, vec![octet; 60]));
         assert!(wire.arrived(DELAY_NS - 1).is_none());
         for octet in 0..9 {
             assert_eq!(wire.arrived(DELAY_NS), Some((1, vec![octet; 60])));
@@ -194,8 +237,8 @@ mod tests {
             delay_ns_max: 1000,
             ..Faults::default()
         };
-        let mut wire = Wire::new(Random::new(1), &half);
-        (0..2000).for_each(|_| wire.carry(0, 0, vec![0; 100]));
+        let mut wire = Wire::new(Random::new(1), &scenario(half));
+        (0..2000).for_each(|_| wire.convey(0, 0, vec![0; 100]));
         let Damage { lost, duplicated, delayed, flipped, truncated, .. } = wire.damage;
         assert!((900..1100).contains(&lost), "{lost} lost");
         for count in [duplicated, delayed, flipped, truncated] {

@@ -125,6 +125,11 @@ impl Links {
         self.records.values().any(|record| record.name == name && record.mac.is_some())
     }
 
+    /// The name of an interface.
+    pub(super) fn name(&self, index: u32) -> Option<&str> {
+        self.records.get(&index).map(|record| record.name.as_str())
+    }
+
     /// The port that packets leave by, and the tag they need there: those of a VLAN device leave by
     /// the interface below it, unless the device itself is a port.
     fn attachment(&self, record: &Record) -> Option<(Port, Option<u16>)> {

@@ -53,6 +53,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -211,6 +212,19 @@ impl Follower {
     #[must_use]
     pub fn snapshot(&self) -> NextHops {
         self.table.snapshot()
+    }
+
+    /// The addresses of this machine, each once.
+    #[must_use]
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> = self.table.addresses(None).collect();
+        addresses.dedup();
+        addresses
+    }
+
+    /// The addresses that an interface has.
+    pub fn addresses_of(&self, interface: &str) -> impl Iterator<Item = IpAddr> {
+        self.table.addresses(Some(interface))
     }
 
     /// Asks the kernel to resolve a neighbour; the answer comes by [`poll`](Follower::poll).

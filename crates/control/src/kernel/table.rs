@@ -105,6 +105,12 @@ impl Table {
         self.links.has(name)
     }
 
+    /// Our addresses on the interface of that name, or on all.
+    pub(super) fn addresses(&self, name: Option<&str>) -> impl Iterator<Item = IpAddr> {
+        let on = move |index: u32| name.is_none_or(|name| self.links.name(index) == Some(name));
+        self.addresses.iter().filter_map(move |&(address, index)| on(index).then_some(address))
+    }
+
     /// True when `target` would be on a link of ours that is up.
     pub(super) fn is_link(&self, target: &Target) -> bool {
         self.links.link(target.interface).is_some()

@@ -11,7 +11,10 @@ use culvert_engine::Counters;
 use culvert_engine::DropReason;
 use culvert_engine::Event;
 use culvert_engine::Handoff;
+use culvert_engine::Location;
+use culvert_engine::Members;
 use culvert_engine::NextHops;
+use culvert_engine::Options;
 use culvert_engine::OutboundEntry;
 use culvert_engine::Worker;
 use culvert_engine::WorkerConfig;
@@ -20,12 +23,21 @@ use culvert_engine::hold::HELD_NS_MAX;
 use culvert_engine::hold::HELD_PER_TARGET_MAX;
 use culvert_engine::mailbox::mailbox;
 use culvert_engine::next_hop::Route;
+use culvert_engine::reassembly;
+use culvert_engine::reassembly::DATAGRAMS_MAX;
+use culvert_esp::Layout;
+use culvert_esp::Lifetime;
+use culvert_esp::Mode;
 use culvert_esp::OutboundSa;
 use culvert_esp::Template;
+use culvert_esp::lifetime::Limits;
+use culvert_esp::lifetime::Usage;
 use culvert_frame::FRAME_SIZE;
 use culvert_frame::HEADROOM;
 use culvert_frame::MemIo;
+use culvert_sim::gateway::Room;
 use culvert_sim::plain::Plain;
+use culvert_sim::plain::ip_packet;
 use culvert_sim::plain::link_frame;
 use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
@@ -33,14 +45,19 @@ use culvert_sim::scenario::Tunnel;
 use culvert_sim::scenario::WAN;
 use culvert_sim::scenario::gateway_mac;
 use culvert_sim::scenario::host_mac;
+use culvert_spd::Action;
 use culvert_spd::Group;
+use culvert_spd::Policy;
+use culvert_spd::Selector;
 use culvert_wire::ip;
 use culvert_wire::ipv4;
 
 use crate::support::A;
 use crate::support::B;
 use crate::support::KNOWN;
+use crate::support::TestGateway;
 use crate::support::assert_dropped_only;
+use crate::support::assert_frames_conserved;
 use crate::support::encapsulate;
 use crate::support::from_host;
 use crate::support::from_wire;
@@ -82,10 +99,14 @@ reasons! {
     other_host => OtherHost, 2;
     /// U07: a datagram to port 4500 too short for ESP that is no keepalive.
     runt => Runt, 1;
+    /// U05: a NAT keepalive.
+    keepalive => Keepalive, 1;
     /// I03: an SPI nobody has, and one of ours at another address.
     no_sa => NoSa, 2;
     /// ESP too short for IV and ICV, or not a multiple of 4 octets.
     truncated => Truncated, 2;
+    /// E17: a fragment for a transport mode SA.
+    fragment => Fragment, 1;
     /// I05, I10: a number seen before, one left of the window, and zero.
     replay => Replay, 3;
     /// I06, I12: one flipped bit in header, IV, text and ICV each.
@@ -102,6 +123,12 @@ reasons! {
     inner_malformed => InnerMalformed, 2;
     /// P09: an authentic packet whose source is not one of the SA's.
     selector => Selector, 1;
+    /// P28: the inner SA of a bundle, without the outer one.
+    bundle => Bundle, 1;
+    /// P28: a tunnel in a tunnel in a tunnel, and so on.
+    nesting => Nesting, 1;
+    /// P11: in clear what policy protects.
+    plaintext => Plaintext, 1;
     /// C04: congestion marked outside on a packet that cannot carry it.
     ecn => Ecn, 1;
     /// P19: TTLs of 0 and 1 outbound, and of 1 inbound.
@@ -112,6 +139,8 @@ reasons! {
     discard => Discard, 1;
     /// The policy names a group without an SA.
     no_outbound_sa => NoOutboundSa, 1;
+    /// P15, P17: the hard limit is reached, in packets.
+    expired => Expired, 2;
     /// E03: the last number is used.
     sequence_exhausted => SequenceExhausted, 1;
     /// The lease is used up, and control knew in time.
@@ -120,6 +149,18 @@ reasons! {
     too_big => TooBig, 1;
     /// The frame has no room for the trailer.
     no_room => NoRoom, 1;
+    /// No frame for fragments.
+    no_frame => NoFrame, 1;
+    /// I02: fragments that overlap: both the new one and the one before it.
+    reassembly => Reassembly, 2;
+    /// I02: more packets in fragments than the table holds.
+    reassembly_full => ReassemblyFull, 1;
+    /// I01: a fragment alone is never decrypted.
+    reassembly_timeout => ReassemblyTimeout, 1;
+    /// P23: the path to the peer carries less.
+    path_mtu => PathMtu, 1;
+    /// P24: an error about a packet that was never sent, and one about nothing known.
+    icmp_error => IcmpError, 2;
     /// No route to the tunnel endpoint, or to the host.
     no_route => NoRoute, 2;
     /// A decrypted packet would leave in clear.
@@ -335,6 +376,220 @@ fn no_outbound_sa() -> Counters {
     a.counters()
 }
 
+fn keepalive() -> Counters {
+    let datagram = [&[0x11, 0x94, 0x11, 0x94, 0, 9, 0, 0][..], &[0xff]].concat();
+    let keepalive = from_wire(&ordinary(), A, ip::PROTOCOL_UDP, &datagram);
+    one_forwarded(received(&ordinary(), &[keepalive, good_esp(1)]))
+}
+
+/// A scenario whose tunnel endpoints are hosts behind the gateways, and its SA in transport mode.
+fn transport(side: usize) -> TestGateway {
+    let scenario = between_hosts();
+    gateway_with(&scenario, side, scenario.next_hops(side, KNOWN), |config| {
+        config.sas.iter_mut().for_each(|sa| sa.mode = Mode::Transport);
+    })
+}
+
+fn between_hosts() -> Scenario {
+    let outer = [A, B].map(|side| Scenario::host(side, 0, false, 5));
+    Scenario::quiet(vec![Tunnel { outer, ..Tunnel::ordinary(0) }])
+}
+
+fn fragment() -> Counters {
+    let mut fragment = good(1);
+    fragment[14 + 6] |= 0x20;
+    right_checksum(&mut fragment[14..34]);
+    let mut a = transport(A);
+    assert_eq!(turn(&mut a, 0, LAN, &[&fragment, &good(2)]).len(), 1);
+    a.counters()
+}
+
+fn right_checksum(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let sum = culvert_wire::checksum::internet(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn bundle() -> Counters {
+    let scenario = Scenario::quiet((0..2).map(Tunnel::ordinary).collect());
+    let next_hops = scenario.next_hops(B, KNOWN);
+    let mut b = gateway_with(&scenario, B, next_hops, |config| {
+        config.sas.iter_mut().for_each(|sa| sa.receiving.within = Some(Group(7)));
+    });
+    let esp = sealed(&scenario, A, 1, &text(&inner(1), 4));
+    assert!(turn(&mut b, 0, WAN, &[&esp]).is_empty());
+    b.counters()
+}
+
+fn nesting() -> Counters {
+    let scenario = ordinary();
+    let mut b = gateway_with(&scenario, B, scenario.next_hops(B, KNOWN), |config| {
+        // Whatever is between the tunnel endpoints may come out of the tunnel.
+        let group = Action::Protect(Group(0));
+        let all = Selector::between("0.0.0.0/0".parse().unwrap(), "0.0.0.0/0".parse().unwrap());
+        config.spd.inbound.insert(0, Policy::new(all.unwrap(), group));
+    });
+    let mut frame = sealed(&scenario, A, 1, &text(&inner(1), 4));
+    for seq in 2..8 {
+        frame = sealed(&scenario, A, seq, &text(&frame[14..], 4));
+    }
+    assert!(turn(&mut b, 0, WAN, &[&frame]).is_empty());
+    // Three are no problem.
+    let three = (9..11).fold(sealed(&scenario, A, 8, &text(&inner(1), 4)), |frame, seq| {
+        sealed(&scenario, A, seq, &text(&frame[14..], 4))
+    });
+    assert_eq!(turn(&mut b, 0, WAN, &[&three]).len(), 1);
+    b.counters()
+}
+
+fn plaintext() -> Counters {
+    let in_clear = on_wire(A, &inner(1));
+    one_forwarded(received(&ordinary(), &[in_clear, good_esp(1)]))
+}
+
+fn good_esp(seq: u64) -> Vec<u8> {
+    sealed(&ordinary(), A, seq, &text(&inner(seq), 4))
+}
+
+fn expired() -> Counters {
+    let limits = |packets| Limits { packets: Some(packets), ..Limits::default() };
+    let lifetime = Lifetime::new(limits(1), limits(2)).unwrap();
+    let scenario = ordinary();
+    let with = |side| {
+        gateway_with(&scenario, side, scenario.next_hops(side, KNOWN), |config| {
+            config.sas.iter_mut().for_each(|sa| sa.lifetime = lifetime);
+        })
+    };
+    let mut a = with(A);
+    for (id, sent) in [(1, 1), (2, 1), (3, 0)] {
+        assert_eq!(turn(&mut a, 0, LAN, &[&good(id)]).len(), sent, "packet {id}");
+    }
+    let mut b = with(B);
+    let forged = {
+        let mut esp = good_esp(9);
+        *esp.last_mut().unwrap() ^= 1;
+        esp
+    };
+    // What is forged wears nothing out.
+    for frame in [&forged, &forged, &forged] {
+        assert!(turn(&mut b, 0, WAN, &[frame]).is_empty());
+    }
+    for (seq, delivered) in [(1, 1), (2, 1), (3, 0)] {
+        assert_eq!(turn(&mut b, 0, WAN, &[&good_esp(seq)]).len(), delivered, "packet {seq}");
+    }
+    let mut counters = a.counters().plus(&b.counters());
+    counters.dropped[DropReason::Icv as usize] -= 3;
+    counters
+}
+
+fn large(id: u64) -> Vec<u8> {
+    from_host(A, &Plain { payload_len: 1472, dont_fragment: false, ..plain(A, false, id) })
+}
+
+fn no_frame() -> Counters {
+    let scenario = Scenario { frames: 2, ..ordinary() };
+    let mut a = gateway(&scenario, A);
+    // The packet has one of the two frames, and its two fragments need as many.
+    assert!(turn(&mut a, 0, LAN, &[&large(1)]).is_empty());
+    assert_eq!(a.counters().split, 0);
+    a.counters()
+}
+
+/// The fragments of an ESP packet with number `seq`, cut after 600 octets of payload.
+fn fragments(seq: u64) -> [Vec<u8>; 2] {
+    let payload_len = 1000;
+    let packet = Plain { payload_len, ..plain(A, false, seq) }.packet();
+    let whole = sealed(&ordinary(), A, seq, &text(&packet, 4));
+    let piece = |range: std::ops::Range<usize>, more: bool| {
+        let mut piece = whole[..34].to_vec();
+        piece.extend(&whole[34 + range.start..34 + range.end]);
+        let total = u16::try_from(piece.len() - 14).unwrap();
+        piece[16..18].copy_from_slice(&total.to_be_bytes());
+        piece[18..20].copy_from_slice(&u16::try_from(seq).unwrap().to_be_bytes());
+        let offset = u16::try_from(range.start / 8).unwrap() | if more { 0x2000 } else { 0 };
+        piece[20..22].copy_from_slice(&offset.to_be_bytes());
+        right_checksum(&mut piece[14..34]);
+        piece
+    };
+    [piece(0..600, true), piece(600..whole.len() - 34, false)]
+}
+
+fn reassembly() -> Counters {
+    let mut b = gateway(&ordinary(), B);
+    let [first, _] = fragments(1);
+    let mut overlapping = first.clone();
+    overlapping[20..22].copy_from_slice(&0x2001u16.to_be_bytes());
+    right_checksum(&mut overlapping[14..34]);
+    assert!(turn(&mut b, 0, WAN, &[&first, &overlapping]).is_empty());
+    let [first, last] = fragments(2);
+    assert_eq!(turn(&mut b, 0, WAN, &[&last, &first]).len(), 1, "in any order");
+    b.counters()
+}
+
+fn reassembly_full() -> Counters {
+    let mut b = gateway(&ordinary(), B);
+    for seq in 1..=DATAGRAMS_MAX as u64 + 1 {
+        assert!(turn(&mut b, 0, WAN, &[&fragments(seq)[0]]).is_empty());
+    }
+    // All but the first are still waited for.
+    for seq in 2..=DATAGRAMS_MAX as u64 + 1 {
+        assert_eq!(turn(&mut b, 0, WAN, &[&fragments(seq)[1]]).len(), 1, "packet {seq}");
+    }
+    b.counters()
+}
+
+fn reassembly_timeout() -> Counters {
+    let scenario = ordinary();
+    let mut b = gateway(&scenario, B);
+    assert!(turn(&mut b, 0, WAN, &[&fragments(1)[0]]).is_empty());
+    assert_eq!(b.counters().reassembling, 1);
+    turn_all(&mut b, reassembly::AGE_NS - 1);
+    assert_eq!(b.counters().dropped_total(), 0);
+    turn_all(&mut b, 2 * reassembly::AGE_NS);
+    assert_frames_conserved(&mut b, &scenario);
+    b.counters()
+}
+
+/// An ICMP error, fragmentation needed, about the packet of tunnel 0 with this number.
+fn needs_fragmentation(a: &mut TestGateway, mtu: u16, seq: u32) -> Vec<Vec<u8>> {
+    let scenario = ordinary();
+    let outer = scenario.tunnels[0].outer;
+    let mut esp = scenario.tunnels[0].spi[A].value().to_be_bytes().to_vec();
+    esp.extend(seq.to_be_bytes());
+    let about = ip_packet(outer[A], outer[B], ip::PROTOCOL_ESP, &[&esp[..], &[0; 100]].concat());
+    let mut icmp = vec![3, 4, 0, 0, 0, 0];
+    icmp.extend(mtu.to_be_bytes());
+    icmp.extend(&about[..28]);
+    let sum = culvert_wire::checksum::internet(&icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let error = ip_packet([192, 0, 2, 254].into(), outer[A], ip::PROTOCOL_ICMP, &icmp);
+    let (to, from) = (gateway_mac(A, WAN), gateway_mac(B, WAN));
+    turn(a, 0, WAN, &[&link_frame(to, from, None, 0x0800, &error)])
+}
+
+fn path_mtu() -> Counters {
+    let mut a = gateway(&ordinary(), A);
+    let packet = Plain { payload_len: 1300, dont_fragment: false, ..plain(A, false, 1) };
+    let frame = from_host(A, &packet);
+    assert_eq!(turn(&mut a, 0, LAN, &[&frame]).len(), 1);
+    assert!(needs_fragmentation(&mut a, 1000, 1).is_empty());
+    let sent = turn(&mut a, 0, LAN, &[&frame]);
+    assert_eq!(sent.len(), 2, "it is fragmented before ESP now");
+    assert!(sent.iter().all(|frame| frame.len() <= 14 + 1000));
+    a.counters()
+}
+
+fn icmp_error() -> Counters {
+    let mut a = gateway(&ordinary(), A);
+    let packet = Plain { payload_len: 1300, dont_fragment: false, ..plain(A, false, 1) };
+    let frame = from_host(A, &packet);
+    assert_eq!(turn(&mut a, 0, LAN, &[&frame]).len(), 1);
+    needs_fragmentation(&mut a, 1000, 2);
+    needs_fragmentation(&mut a, 1000, 0);
+    assert_eq!(turn(&mut a, 0, LAN, &[&frame]).len(), 1, "it is not believed");
+    a.counters()
+}
+
 fn sequence_exhausted() -> Counters {
     let mut scenario = ordinary();
     scenario.tunnels[0].start[A] = u64::from(u32::MAX) - 1;
@@ -349,17 +604,24 @@ fn sequence_lease() -> Counters {
     let aead = Audit::new(RustCrypto);
     let key = aead.key(sa.algorithm, &sa.keymat).unwrap();
     let template = Template::new(sa.source, sa.destination, None).unwrap();
-    let mut sa = OutboundSa::new(sa.spi, false, 0, key, template);
+    let layout = Layout::of(sa.algorithm);
+    let usage = Usage::new(sa.lifetime, 0);
+    let mut sa = OutboundSa::new(sa.spi, false, 0, layout, key, template, usage);
     sa.sequence.set_ceiling(2);
     let snapshot = culvert_engine::Snapshot {
-        spd: config.spd.compile(),
-        groups: [(Group(0), culvert_engine::Location { worker: WorkerId(0), slot: 0 })]
+        spd: config.spd.compile().into(),
+        groups: [(Group(0), Members::shared(Location { worker: WorkerId(0), slot: 0 }))]
             .into_iter()
             .collect(),
         ..Default::default()
     };
     let (worker_end, control) = mailbox(16);
-    let config = WorkerConfig { id: WorkerId(0), ports: config.ports, slots: 1 };
+    let config = WorkerConfig {
+        id: WorkerId(0),
+        ports: config.ports,
+        slots: 1,
+        options: Options::default(),
+    };
     let handoffs = [Handoff::none(), Handoff::none()];
     let [inbound, outbound] = handoffs;
     let mut worker = Worker::new(&config, aead, MemIo::new(8), worker_end, inbound, outbound);
@@ -455,7 +717,11 @@ fn hold_timeout() -> Counters {
 }
 
 fn handoff_full() -> Counters {
-    let scenario = Scenario { workers: [2; 2], handoff_capacity: 1, ..ordinary() };
+    let scenario = Scenario {
+        workers: vec![2; 2],
+        room: Room { handoff: 1, ..Room::default() },
+        ..ordinary()
+    };
     let mut a = gateway(&scenario, A);
     // Placement begins with worker 0, so worker 1 owns nothing.
     assert_eq!(a.workers[1].samples().count(), 0);
@@ -508,5 +774,6 @@ fn drops_are_counted_for_their_sa() {
         assert_eq!(sample.dropped[DropReason::Icv as usize], expected);
         assert_eq!(sample.dropped.iter().sum::<u64>(), expected);
     }
-    assert_eq!(b.counters().punted, 1, "a plaintext packet on the wire is not ours");
+    let plaintext = b.counters().dropped(DropReason::Plaintext);
+    assert_eq!(plaintext, 1, "what came in clear concerns no SA");
 }

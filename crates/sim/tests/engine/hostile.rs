@@ -106,7 +106,9 @@ fn not_esp(scenario: &Scenario) -> Vec<Hostile> {
         |len, payload: &[u8]| from_wire(scenario, A, ip::PROTOCOL_UDP, &datagram(len, payload));
     let esp = |octets: &[u8]| from_wire(scenario, A, ip::PROTOCOL_ESP, octets);
     let fragment = |offset: [u8; 2]| {
-        let mut frame = with(with(good(scenario, 100), 14 + 6, &offset), 14 + 10, &[0, 0]);
+        // 132 octets of payload: no multiple of 8.
+        let whole = esp(&[7; 132]);
+        let mut frame = with(with(whole, 14 + 6, &offset), 14 + 10, &[0, 0]);
         let sum = culvert_wire::checksum::internet(&frame[14..34]).to_be_bytes();
         frame[24..26].copy_from_slice(&sum);
         frame
@@ -130,13 +132,16 @@ fn not_esp(scenario: &Scenario) -> Vec<Hostile> {
         ("a runt of one octet", WAN, udp(9, &[0xfe]), dropped(DropReason::Runt)),
         ("a runt of seven octets", WAN, udp(15, &[0xff; 7]), dropped(DropReason::Runt)),
         ("an empty datagram", WAN, udp(8, &[]), dropped(DropReason::Runt)),
-        ("a keepalive", WAN, udp(9, &[0xff]), Fate::Punt), // U05
-        ("IKE", WAN, udp(48, &[0; 40]), Fate::Punt),       // U04
-        ("the first fragment", WAN, fragment([0x20, 0]), Fate::Punt), // I01
-        ("a later fragment", WAN, fragment([0, 9]), Fate::Punt),
-        ("an IPv6 fragment", WAN, six(ip::PROTOCOL_FRAGMENT, &[50; 60]), Fate::Punt),
+        ("a keepalive", WAN, udp(9, &[0xff]), dropped(DropReason::Keepalive)), // U05
+        ("IKE", WAN, udp(48, &[0; 40]), Fate::Punt),                           // U04
+        ("a first fragment whose end is not on 8 octets", WAN, fragment([0x20, 0]), malformed),
         ("half an IPv6 fragment header", WAN, six(ip::PROTOCOL_FRAGMENT, &[50; 4]), malformed),
-        ("TCP", WAN, from_wire(scenario, A, ip::PROTOCOL_TCP, &[1; 40]), Fate::Punt),
+        (
+            "TCP to nobody's network",
+            WAN,
+            from_wire(scenario, A, ip::PROTOCOL_TCP, &[1; 40]),
+            dropped(DropReason::NoPolicy),
+        ),
         ("ARP", WAN, arp, Fate::Punt),
         ("SPI 0 in raw ESP", WAN, esp(&[0; 60]), dropped(DropReason::NoSa)),
         (

@@ -74,12 +74,10 @@ fn discard_and_no_policy() {
 fn first_match_wins() {
     let scenario = ordinary();
     let excepted: IpAddr = [10, 2, 0, 66].into();
-    let discard = |destination: &str| Policy {
-        selector: Selector {
-            source: "10.1.0.0/16".parse().unwrap(),
-            destination: destination.parse().unwrap(),
-        },
-        action: Action::Discard,
+    let discard = |destination: &str| {
+        let source = "10.1.0.0/16".parse().unwrap();
+        let selector = Selector::between(source, destination.parse().unwrap()).unwrap();
+        Policy::new(selector, Action::Discard)
     };
     let next_hops = || scenario.next_hops(A, KNOWN);
     let mut before = gateway_with(&scenario, A, next_hops(), |config| {
@@ -105,7 +103,7 @@ fn new_policies_replace_cached_ones() {
     assert_eq!(turn(&mut a, 0, LAN, &[&frame]).len(), 1);
     let mut spd = scenario.policies(A);
     spd.outbound.clear();
-    a.controller.set_policies(spd);
+    a.controller.set_policies(&spd);
     a.settle().unwrap();
     assert!(turn(&mut a, 0, LAN, &[&frame]).is_empty());
     assert_dropped_only(&a.counters(), DropReason::NoPolicy, 1);

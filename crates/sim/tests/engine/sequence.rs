@@ -1,6 +1,10 @@
 //! The last sequence numbers of an SA, and the boundary at 2^32 with extended ones.
 
+use culvert_aead::Algorithm;
 use culvert_engine::DropReason;
+use culvert_engine::Fate;
+use culvert_esp::replay::RESYNC_AFTER;
+use culvert_esp::replay::RESYNC_EVERY;
 use culvert_sim::plain::find_id;
 use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
@@ -10,10 +14,17 @@ use culvert_sim::scenario::WAN;
 use crate::support::A;
 use crate::support::B;
 use crate::support::assert_dropped_only;
+use crate::support::changed;
 use crate::support::from_host;
 use crate::support::gateway;
+use crate::support::none;
+use crate::support::one;
+use crate::support::ordinary;
 use crate::support::plain;
+use crate::support::sample;
+use crate::support::through;
 use crate::support::turn;
+use crate::support::turn_all;
 
 fn starting_at(start: u64, esn: bool) -> Scenario {
     let tunnel = Tunnel { start: [start; 2], esn, window: [64; 2], ..Tunnel::ordinary(0) };
@@ -84,4 +95,107 @@ fn first_number() {
     for esn in [false, true] {
         assert_eq!(spend(&starting_at(0, esn), 2).1, [Some(1), Some(2)]);
     }
+}
+
+/// A packet of A's with any whole number, as IP.
+fn numbered(scenario: &Scenario, seq: u64) -> Vec<u8> {
+    let mut tunnel = scenario.tunnels[0].clone();
+    tunnel.start = [seq - 1; 2];
+    let mut a = gateway(&Scenario { frames: 2, ..Scenario::quiet(vec![tunnel]) }, A);
+    one(&mut a, (A, LAN), &plain(A, false, seq).packet())
+}
+
+/// I19, I18: after a loss of more than 2^32 packets all that comes looks forged; one in 16 is tried
+/// further up, and when one fits, the SA goes on from there. Until then nothing but verification
+/// is spent: nothing forged is delivered, and no number is taken. For every kind of algorithm.
+#[test]
+fn resynchronisation_after_a_long_loss() {
+    for algorithm in [
+        Algorithm::Aes128Gcm16,
+        Algorithm::ChaCha20Poly1305,
+        Algorithm::Aes128Gcm16Iiv,
+        Algorithm::ChaCha20Poly1305Iiv,
+        Algorithm::Aes128CbcSha256,
+        Algorithm::Aes128Gmac,
+        Algorithm::NullSha256,
+        Algorithm::AhSha256,
+        Algorithm::AhAes128Gmac,
+    ] {
+        for subspaces in 1..=3u64 {
+            let tunnel = Tunnel { esn: true, ..Tunnel::ordinary(0) };
+            let scenario = Scenario::quiet(vec![tunnel.with_algorithm(algorithm)]);
+            let mut b = gateway(&scenario, B);
+            one(&mut b, (B, WAN), &numbered(&scenario, 1000));
+            let first = (subspaces << 32) + 2000;
+            let mut tries = 0;
+            let accepted = (first..first + 500).find(|&seq| {
+                tries += 1;
+                !through(&mut b, (B, WAN), &[&numbered(&scenario, seq)]).is_empty()
+            });
+            let most = RESYNC_AFTER + 4 * RESYNC_EVERY;
+            assert!((RESYNC_AFTER..=most).contains(&tries), "{algorithm}: {tries} tries");
+            let accepted = accepted.unwrap();
+            assert_eq!(sample(&b, true).sequence, accepted);
+            assert_eq!(b.counters().dropped(DropReason::Icv), tries - 1);
+            one(&mut b, (B, WAN), &numbered(&scenario, accepted + 1));
+            let replay = Fate::Drop(DropReason::Replay);
+            assert_eq!(none(&mut b, (B, WAN), &numbered(&scenario, accepted)), replay);
+        }
+    }
+}
+
+/// I22, M06: a receiver takes jumps of any size to the right, as leases, restarts and counters made
+/// of time cause: by 2^31 - 1 and up to the last number; with ESN across a boundary of 2^32.
+#[test]
+fn jumps_to_the_right() {
+    let run = |esn: bool, numbers: &[u64]| {
+        let scenario = starting_at(0, esn);
+        let mut b = gateway(&scenario, B);
+        for &seq in numbers {
+            one(&mut b, (B, WAN), &numbered(&scenario, seq));
+            assert_eq!(sample(&b, true).sequence, seq);
+        }
+    };
+    run(false, &[1, 1 << 31, u32::MAX.into()]);
+    run(true, &[1, 1 << 31, (1 << 32) - 1, (1 << 32) + (1 << 31), (1 << 33) - 1]);
+}
+
+/// I21, M06: without anti-replay there is no window: what was seen comes again, also 0 and what is
+/// far left; what is forged does not.
+#[test]
+fn without_a_window() {
+    let scenario = ordinary();
+    let mut b = changed(&scenario, B, |config| {
+        config.sas.iter_mut().for_each(|sa| sa.replay_window = 0);
+    });
+    for seq in [5, 5, 1, 100_000, 1, 5] {
+        one(&mut b, (B, WAN), &numbered(&scenario, seq));
+    }
+    let mut forged = numbered(&scenario, 7);
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(none(&mut b, (B, WAN), &forged), Fate::Drop(DropReason::Icv));
+    assert_eq!(sample(&b, true).packets, 6);
+}
+
+/// E02, E21: packets that come in at three workers leave on one SA with numbers 1, 2, 3, .., each
+/// once and without a gap.
+#[test]
+fn numbers_of_several_workers() {
+    let scenario = Scenario { workers: vec![3, 1], ..ordinary() };
+    let mut a = gateway(&scenario, A);
+    let mut numbers = Vec::new();
+    let seq = |frame: &Vec<u8>| u32::from_be_bytes(*frame[14 + 20 + 4..].first_chunk().unwrap());
+    for id in 0..300u64 {
+        for worker in 0..3 {
+            for copy in 0..id % 4 {
+                let frame = from_host(A, &plain(A, false, 100 * id + 10 * worker + copy));
+                let worker = usize::try_from(worker).unwrap();
+                assert!(a.workers[worker].io_mut().inject(LAN, &frame));
+            }
+        }
+        numbers.extend(turn_all(&mut a, 0).iter().map(seq));
+    }
+    numbers.extend(turn_all(&mut a, 0).iter().map(seq));
+    let count = 3 * 75 * (1 + 2 + 3);
+    assert_eq!(numbers, (1..=count).collect::<Vec<u32>>());
 }

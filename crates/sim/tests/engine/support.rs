@@ -10,6 +10,8 @@ use culvert_engine::Counters;
 use culvert_engine::DropReason;
 use culvert_engine::Fate;
 use culvert_engine::NextHops;
+use culvert_engine::Notice;
+use culvert_engine::tables::SaSample;
 use culvert_frame::PacketIo;
 use culvert_frame::Port;
 use culvert_sim::FramePool;
@@ -27,6 +29,9 @@ use culvert_sim::scenario::host_mac;
 use culvert_wire::esp;
 use culvert_wire::ethernet;
 use culvert_wire::ip;
+
+/// Octets of an untagged Ethernet header.
+pub(crate) const LINK: usize = 14;
 
 /// Side 0 and side 1 of a tunnel.
 pub(crate) const A: usize = 0;
@@ -54,8 +59,8 @@ pub(crate) fn gateway_with(
     change(&mut config);
     let mut pool = FramePool::new(config.workers * config.frames);
     let aead = Audit::new(RustCrypto);
-    let capacity = scenario.handoff_capacity;
-    Gateway::in_pool(&config, &aead, next_hops, &mut pool, capacity).unwrap()
+    let room = scenario.room;
+    Gateway::in_pool(&config, &aead, next_hops, &mut pool, room).unwrap()
 }
 
 /// A scenario with one ordinary tunnel.
@@ -191,4 +196,80 @@ pub(crate) fn assert_frames_conserved(gateway: &mut TestGateway, scenario: &Scen
 /// Gives the frame of a packet taken from a gateway back.
 pub(crate) fn recycle(gateway: &mut TestGateway, packet: culvert_frame::Packet) {
     gateway.workers[0].io_mut().recycle(packet.into_free());
+}
+
+/// One gateway of a scenario with something changed; all neighbours are known.
+pub(crate) fn changed(
+    scenario: &Scenario,
+    side: usize,
+    change: impl FnOnce(&mut GatewayConfig),
+) -> TestGateway {
+    gateway_with(scenario, side, scenario.next_hops(side, KNOWN), change)
+}
+
+/// The frame in which a gateway of `side` gets an IP packet from a host, or from the wire.
+pub(crate) fn arriving(side: usize, port: Port, packet: &[u8]) -> Vec<u8> {
+    match port {
+        LAN => {
+            let (to, from) = (gateway_mac(side, LAN), host_mac(side));
+            link_frame(to, from, None, ether_type(packet), packet)
+        }
+        _ => on_wire(1 - side, packet),
+    }
+}
+
+/// Lets worker 0 take IP packets from a port at time `now`; the IP packets that all send then, in
+/// order and without their Ethernet headers.
+pub(crate) fn through_at(
+    gateway: &mut TestGateway,
+    (side, port): (usize, Port),
+    packets: &[&[u8]],
+    now: u64,
+) -> Vec<Vec<u8>> {
+    for packet in packets {
+        let frame = arriving(side, port, packet);
+        assert!(gateway.workers[0].io_mut().inject(port, &frame), "room for a frame");
+    }
+    turn_all(gateway, now).into_iter().map(|frame| frame[LINK..].to_vec()).collect()
+}
+
+/// The same at time 0.
+pub(crate) fn through(
+    gateway: &mut TestGateway,
+    from: (usize, Port),
+    packets: &[&[u8]],
+) -> Vec<Vec<u8>> {
+    through_at(gateway, from, packets, 0)
+}
+
+/// The one packet that comes of one packet.
+#[track_caller]
+pub(crate) fn one(gateway: &mut TestGateway, from: (usize, Port), packet: &[u8]) -> Vec<u8> {
+    let mut sent = through(gateway, from, &[packet]);
+    assert_eq!(sent.len(), 1, "one in, one out: {:?}", fates(gateway));
+    sent.remove(0)
+}
+
+/// What became of one packet of which nothing came.
+#[track_caller]
+pub(crate) fn none(gateway: &mut TestGateway, from: (usize, Port), packet: &[u8]) -> Fate {
+    let sent = through(gateway, from, &[packet]);
+    assert_eq!(sent, [[0; 0]; 0], "nothing comes of it");
+    fates(gateway)[0]
+}
+
+/// What workers told control since the last time.
+pub(crate) fn notices(gateway: &mut TestGateway) -> Vec<Notice> {
+    gateway.controller.poll().unwrap();
+    let (news, lost) = gateway.controller.take_news();
+    assert_eq!(lost, 0);
+    news.into_iter().map(|news| news.notice).collect()
+}
+
+/// The sample of the only SA of a direction.
+pub(crate) fn sample(gateway: &TestGateway, inbound: bool) -> SaSample {
+    let mut samples = gateway.samples().filter(|sample| sample.inbound == inbound);
+    let sample = samples.next().unwrap();
+    assert!(samples.next().is_none(), "one SA");
+    sample
 }

@@ -3,6 +3,7 @@
 use culvert_engine::DropReason;
 use culvert_engine::Side;
 use culvert_engine::WorkerId;
+use culvert_sim::gateway::Room;
 use culvert_sim::plain::find_id;
 use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
@@ -24,7 +25,7 @@ use crate::support::turn;
 use crate::support::turn_all;
 
 fn two_workers() -> Scenario {
-    Scenario { workers: [2; 2], ..ordinary() }
+    Scenario { workers: vec![2; 2], ..ordinary() }
 }
 
 /// The worker that owns the only SA of a direction, and the other one.
@@ -129,12 +130,13 @@ fn alternate_queues() {
 /// directions; what fits is not harmed.
 #[test]
 fn full_ring() {
-    let scenario = Scenario { handoff_capacity: 8, ..two_workers() };
+    let scenario = Scenario { room: Room { handoff: 8, ..Room::default() }, ..two_workers() };
     let mut a = gateway(&scenario, A);
     let mut b = gateway(&scenario, B);
     for (gateway, port, inbound) in [(&mut a, LAN, false), (&mut b, WAN, true)] {
         let (owner, other) = owner(gateway, inbound);
-        let mut sender = crate::support::gateway(&Scenario { workers: [1; 2], ..ordinary() }, A);
+        let mut sender =
+            crate::support::gateway(&Scenario { workers: vec![1; 2], ..ordinary() }, A);
         for id in 1..=20 {
             let frame = match inbound {
                 true => encapsulate(&mut sender, A, &plain(A, false, id)),
@@ -190,7 +192,7 @@ fn owner_without_frames() {
 #[test]
 fn many_tunnels_many_workers() {
     let tunnels = (0..6).map(Tunnel::ordinary).collect();
-    let scenario = Scenario { workers: [3; 2], ..Scenario::quiet(tunnels) };
+    let scenario = Scenario { workers: vec![3; 2], ..Scenario::quiet(tunnels) };
     let mut a = gateway(&scenario, A);
     let mut b = gateway(&scenario, B);
     assert!(a.workers.iter().all(|worker| worker.samples().count() == 4));

@@ -1,0 +1,83 @@
+//! From the description of an SA to what a worker owns.
+
+use culvert_aead::Aead;
+use culvert_engine::InboundEntry;
+use culvert_engine::OutboundEntry;
+use culvert_engine::mailbox::Peer;
+use culvert_esp::InboundSa;
+use culvert_esp::Layout;
+use culvert_esp::Lifetime;
+use culvert_esp::OutboundSa;
+use culvert_esp::Template;
+use culvert_esp::Usage;
+use culvert_esp::Window;
+
+use super::ControlError;
+use super::Controller;
+use super::SaId;
+use super::leases::LEASE_LOW;
+use super::record::Entry;
+use crate::sa::Direction;
+use crate::sa::SaSpec;
+
+impl<A: Aead> Controller<A> {
+    /// The entry of a new SA. An outbound one has its first lease when this returns.
+    pub(super) fn entry(&mut self, id: SaId, spec: &SaSpec) -> Result<Entry<A::Key>, ControlError> {
+        let key = self.aead.key(spec.algorithm, &spec.keymat)?;
+        match spec.direction {
+            Direction::Inbound => inbound(spec, key),
+            Direction::Outbound => self.outbound(id, spec, key),
+        }
+    }
+
+    fn outbound(
+        &mut self,
+        id: SaId,
+        spec: &SaSpec,
+        key: A::Key,
+    ) -> Result<Entry<A::Key>, ControlError> {
+        let template = Template::with_options(
+            spec.source,
+            spec.destination,
+            spec.algorithm.protocol(),
+            spec.encapsulation,
+            spec.header.clone(),
+        )?;
+        let grant = self.leases.grant(id, spec)?;
+        let layout = Layout::of(spec.algorithm);
+        // The worker starts the lifetime when it gets the SA: only it has the clock.
+        let usage = Usage::new(Lifetime::UNLIMITED, 0);
+        let mut sa = OutboundSa::new(spec.spi, spec.esn, grant.last, layout, key, template, usage);
+        let mut lease_low = 0;
+        if let Some(ceiling) = grant.ceiling {
+            sa.sequence.set_ceiling(ceiling);
+            lease_low = LEASE_LOW;
+        }
+        let mut entry = OutboundEntry::new(sa, lease_low);
+        entry.protocol = spec.algorithm.protocol();
+        entry.mode = spec.mode;
+        entry.sending = spec.sending;
+        entry.lifetime = spec.lifetime;
+        Ok(Entry::Outbound(Box::new(entry)))
+    }
+}
+
+fn inbound<K>(spec: &SaSpec, key: K) -> Result<Entry<K>, ControlError> {
+    let window = match spec.replay_window {
+        0 if spec.esn => return Err(ControlError::EsnWithoutWindow),
+        0 => Window::off(),
+        size => Window::new(size, spec.esn, spec.sequence)?,
+    };
+    let layout = Layout::of(spec.algorithm);
+    let usage = Usage::new(Lifetime::UNLIMITED, 0);
+    let sa = InboundSa::new(spec.spi, spec.destination, layout, key, window, usage);
+    let mut entry = InboundEntry::new(sa, spec.group);
+    entry.protocol = spec.algorithm.protocol();
+    entry.mode = spec.mode;
+    entry.receiving = spec.receiving.clone();
+    entry.selectors.clone_from(&spec.selectors);
+    entry.lifetime = spec.lifetime;
+    entry.peer =
+        spec.encapsulation.map(|ports| Peer { address: spec.source, port: ports.source_port });
+    Ok(Entry::Inbound(Box::new(entry)))
+}

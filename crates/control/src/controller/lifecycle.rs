@@ -1,0 +1,541 @@
+//! How SAs come, change and go.
+
+use culvert_aead::Aead;
+use culvert_aead::Protocol;
+use culvert_engine::Command;
+use culvert_engine::Event;
+use culvert_engine::Location;
+use culvert_engine::WorkerId;
+use culvert_engine::mailbox::Notice;
+use culvert_engine::mailbox::Peer;
+use culvert_esp::template::FamilyMismatch;
+use culvert_spd::Group;
+
+use super::ControlError;
+use super::Controller;
+use super::NEWS_MAX;
+use super::News;
+use super::SaId;
+use super::record::Entry;
+use super::record::Record;
+use super::record::Stage;
+use super::slots::Slots;
+use crate::sa::Direction;
+use crate::sa::SaSpec;
+
+impl<A: Aead> Controller<A> {
+    /// Installs an SA, on the worker that owns the fewest of its direction unless it is bound to
+    /// one, and publishes it once that worker has confirmed. An outbound SA takes over from those
+    /// its group has already.
+    ///
+    /// # Errors
+    /// When the SA is impossible; nothing is installed then.
+    pub fn add_sa(&mut self, spec: &SaSpec) -> Result<SaId, ControlError> {
+        if let (Direction::Inbound, Some(outer)) = (spec.direction, spec.receiving.within) {
+            self.bundles.join(spec.group, outer)?;
+        }
+        let id = SaId(self.next_id);
+        let location = self.place(id, spec)?;
+        let entry = match self.claim(spec, location).and_then(|()| self.entry(id, spec)) {
+            Ok(entry) => entry,
+            Err(error) => {
+                self.disclaim(
+                    spec.direction,
+                    (spec.algorithm.protocol(), spec.spi.value()),
+                    location,
+                );
+                self.slots_at(location, spec.direction).leave(location.slot, None);
+                return Err(error);
+            }
+        };
+        self.next_id += 1;
+        self.orders += 1;
+        if spec.resource.is_none() {
+            self.bundles.settle(spec.group, location.worker);
+        }
+        self.command(location.worker, entry.put(location.slot));
+        self.records.insert(id, Record::new(spec, location, self.orders));
+        self.busy.insert(id);
+        self.publication.ask();
+        Ok(id)
+    }
+
+    /// Installs an outbound SA that takes no packets until it is [activated](Self::activate): the
+    /// responder of a rekeying does not know yet whether its peer is ready (RFC 7296 section 2.8).
+    ///
+    /// # Errors
+    /// As [`add_sa`](Self::add_sa), and when the SA is inbound.
+    pub fn add_standby(&mut self, spec: &SaSpec) -> Result<SaId, ControlError> {
+        if spec.direction == Direction::Inbound {
+            return Err(ControlError::Inbound(SaId(self.next_id)));
+        }
+        let id = self.add_sa(spec)?;
+        self.records.get_mut(&id).expect("it was just added").is_standby = true;
+        Ok(id)
+    }
+
+    /// Gives packets of its group to an outbound SA from now on. The SA `old` that it replaces, if
+    /// any, goes once all workers know that.
+    ///
+    /// # Errors
+    /// When there is no such outbound SA.
+    pub fn activate(&mut self, id: SaId, old: Option<SaId>) -> Result<(), ControlError> {
+        self.outbound_mut(id)?;
+        if let Some(old) = old {
+            self.outbound_mut(old)?.until = Some(id);
+            self.busy.insert(old);
+        }
+        self.orders += 1;
+        let order = self.orders;
+        let record = self.outbound_mut(id)?;
+        (record.is_standby, record.order) = (false, order);
+        self.busy.insert(id);
+        self.publication.ask();
+        Ok(())
+    }
+
+    /// Replaces the outbound SA `old` and adds its new inbound twin, make before break: the new
+    /// outbound SA takes packets once all workers know the inbound one, and `old` goes once they
+    /// know the new outbound one. The old inbound SA stays until it is [removed](Self::remove_sa):
+    /// the peer may still send with it (RFC 7296 section 2.8). Returns the new inbound and the new
+    /// outbound SA.
+    ///
+    /// # Errors
+    /// When one of them is impossible; nothing is installed then.
+    pub fn rekey(
+        &mut self,
+        old: SaId,
+        inbound: &SaSpec,
+        outbound: &SaSpec,
+    ) -> Result<(SaId, SaId), ControlError> {
+        self.outbound_mut(old)?;
+        let inbound = self.add_sa(inbound)?;
+        let added = self.add_sa(outbound);
+        let outbound = match added {
+            Ok(outbound) => outbound,
+            Err(error) => {
+                self.remove_sa(inbound)?;
+                return Err(error);
+            }
+        };
+        self.record_mut(outbound)?.after = Some(inbound);
+        self.record_mut(old)?.until = Some(outbound);
+        self.busy.insert(old);
+        Ok((inbound, outbound))
+    }
+
+    /// Removes an SA: no worker looks for it any more, then its key is wiped, then its place is
+    /// free. Other SAs do not notice.
+    ///
+    /// # Errors
+    /// When there is no such SA.
+    pub fn remove_sa(&mut self, id: SaId) -> Result<(), ControlError> {
+        self.record_mut(id)?;
+        self.doom(id);
+        Ok(())
+    }
+
+    /// Moves an SA to another worker, with its counter or window. While it is on its way, which
+    /// takes a few turns, its packets find no SA; those of an outbound SA take an older one of its
+    /// group if there is one.
+    ///
+    /// # Errors
+    /// When there is no such SA or worker, the worker has no room, or the SA is bound to where it
+    /// is.
+    pub fn migrate_sa(&mut self, id: SaId, worker: WorkerId) -> Result<(), ControlError> {
+        let record = self.records.get(&id).filter(|record| !record.is_doomed);
+        let record = record.ok_or(ControlError::UnknownSa(id))?;
+        if record.stage != Stage::Installed {
+            return Err(ControlError::Moving(id));
+        }
+        if record.resource.is_some() || self.bundles.is_bundled(record.group) {
+            return Err(ControlError::Bound(id));
+        }
+        let (direction, from) = (record.direction, record.location);
+        if from.worker == worker {
+            return Ok(());
+        }
+        let target = self.workers.get_mut(usize::from(worker.0));
+        let target = target.ok_or(ControlError::UnknownWorker(worker))?;
+        let slot = target.slots(direction).take(id).ok_or(ControlError::Full(self.slots))?;
+        self.call_back(id, Some(Location { worker, slot }));
+        Ok(())
+    }
+
+    /// Sends the packets of an outbound SA to another address and, if it is encapsulated, port.
+    ///
+    /// # Errors
+    /// When there is no such outbound SA, or the address is of another family.
+    pub fn retarget(&mut self, id: SaId, peer: Peer) -> Result<(), ControlError> {
+        let record = self.outbound_mut(id)?;
+        let source = record.source;
+        if source.is_ipv4() != peer.address.is_ipv4() {
+            return Err(FamilyMismatch(source, peer.address).into());
+        }
+        self.set_peer(id, peer);
+        Ok(())
+    }
+
+    /// Follows the peer of an inbound SA that reported a new mapping (RFC 7296 section 2.23): all
+    /// encapsulated SAs that share its path, which are those of its group whose peer was at the
+    /// same place as its own, now or at first. Outbound ones send to the new place. Inbound ones
+    /// take the peer to be there, too, and report what comes from elsewhere: so a peer that one SA
+    /// was wrong about, because somebody else was quicker with an authentic packet, is put right by
+    /// the next packet of any of them. Returns how many outbound SAs there are.
+    ///
+    /// # Errors
+    /// When there is no such inbound SA.
+    pub fn follow_mapping(
+        &mut self,
+        inbound: SaId,
+        old: Peer,
+        new: Peer,
+    ) -> Result<usize, ControlError> {
+        let Record { group, origin, .. } = *self.record_mut(inbound)?;
+        self.record_mut(inbound)?.peer = Some(new);
+        let shares_path = |id: SaId, record: &Record| {
+            id != inbound
+                && record.group == group
+                && record.origin.is_some()
+                && (record.peer == Some(old) || record.origin == origin)
+                && !record.is_doomed
+        };
+        let followers: Vec<(SaId, Direction)> = self
+            .records
+            .iter()
+            .filter(|&(&id, record)| shares_path(id, record))
+            .map(|(&id, record)| (id, record.direction))
+            .collect();
+        followers.iter().for_each(|&(id, _)| self.set_peer(id, new));
+        let outbound = |&&(_, direction): &&(SaId, Direction)| direction == Direction::Outbound;
+        Ok(followers.iter().filter(outbound).count())
+    }
+
+    /// Makes a group mean an SA bundle: the SAs of `parts`, innermost first, all on one worker.
+    /// Call it before SAs of these groups are added.
+    ///
+    /// # Errors
+    /// When that is no bundle, or SAs of its parts already live on different workers.
+    pub fn set_bundle(&mut self, bundle: Group, parts: &[Group]) -> Result<(), ControlError> {
+        self.bundles.define(bundle, parts)?;
+        self.publication.ask();
+        Ok(())
+    }
+
+    /// What a worker said.
+    pub(super) fn handle(
+        &mut self,
+        index: usize,
+        event: Event<A::Key>,
+    ) -> Result<(), ControlError> {
+        match event {
+            Event::Inbound(slot, entry) => {
+                self.answered(index, Direction::Inbound, slot, entry.map(Entry::Inbound))?;
+            }
+            Event::Outbound(slot, entry) => {
+                self.answered(index, Direction::Outbound, slot, entry.map(Entry::Outbound))?;
+            }
+            // What is replaced is dropped here, on the control thread.
+            Event::Snapshot(_) => {
+                if self.publication.taken_once() {
+                    self.forget();
+                }
+            }
+            Event::NextHops(_) => self.untaken_next_hops -= 1,
+            Event::Leased(_) | Event::Retargeted(_) => {}
+            Event::Sample(samples) => {
+                self.samples.extend(samples);
+                self.samples_due -= 1;
+            }
+            Event::Resolve(target) => self.resolve.push(target),
+            Event::Notice(notice) => self.note(index, notice),
+            Event::LeaseLow { slot, last } => {
+                if let Some(id) = self.workers[index].outbound.owner(slot) {
+                    self.leases.ask(id, last);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what has waited for a step one step further.
+    pub(super) fn advance(&mut self) {
+        let taken = self.publication.taken();
+        let busy: Vec<SaId> = self.busy.iter().copied().collect();
+        for id in busy {
+            self.relieve(id, taken);
+            if self.advance_one(id, taken) {
+                self.busy.remove(&id);
+            }
+        }
+    }
+
+    /// Writes the leases that are due and tells the workers.
+    pub(super) fn extend_leases(&mut self) -> Result<(), ControlError> {
+        let (extended, result) = self.leases.extend();
+        for (id, ceiling) in extended {
+            let Some(record) = self.records.get(&id) else { continue };
+            // On its way, it gets the new ceiling when it is back here.
+            if !matches!(record.stage, Stage::Leaving(_)) {
+                let Location { worker, slot } = record.location;
+                self.command(worker, Command::Lease { slot, ceiling });
+            }
+        }
+        result
+    }
+
+    /// True when there is nothing left to wait for.
+    fn advance_one(&mut self, id: SaId, taken: u64) -> bool {
+        let Some(record) = self.records.get(&id) else {
+            return true;
+        };
+        if record.stage != Stage::Installed {
+            return false;
+        }
+        if record.is_doomed {
+            if record.is_forgotten(taken) {
+                self.call_back(id, None);
+            }
+            return false;
+        }
+        let is_relieved = record.until.is_none();
+        if record.direction == Direction::Inbound || record.is_ready || record.is_standby {
+            return is_relieved;
+        }
+        let twin = record.after.and_then(|after| self.records.get(&after));
+        if twin.is_some_and(|twin| !twin.is_known(taken)) {
+            return false;
+        }
+        self.records.get_mut(&id).expect("it was just there").is_ready = true;
+        self.publication.ask();
+        is_relieved
+    }
+
+    /// Dooms an SA whose successor is known.
+    fn relieve(&mut self, id: SaId, taken: u64) {
+        let Some(until) = self.records.get(&id).and_then(|record| record.until) else {
+            return;
+        };
+        let successor = self.records.get(&until);
+        let is_gone = successor.is_none();
+        let has_taken_over = successor.is_some_and(|successor| successor.has_taken_over(taken));
+        if has_taken_over {
+            self.doom(id);
+        }
+        // A successor that went away before it took over leaves the old SA where it is.
+        if has_taken_over || is_gone {
+            self.records.get_mut(&id).expect("it was just there").until = None;
+        }
+    }
+
+    /// The SA is to go away.
+    fn doom(&mut self, id: SaId) {
+        let record = self.records.get_mut(&id).expect("only SAs of record are doomed");
+        record.is_doomed = true;
+        let (sa, location) = ((record.protocol, record.spi), record.location);
+        let direction = record.direction;
+        self.disclaim(direction, sa, location);
+        self.busy.insert(id);
+        self.publication.ask();
+    }
+
+    /// Asks the worker for the entry of an SA.
+    fn call_back(&mut self, id: SaId, next: Option<Location>) {
+        let record = self.records.get_mut(&id).expect("only SAs of record are called back");
+        record.stage = Stage::Leaving(next);
+        let Location { worker, slot } = record.location;
+        let command = match record.direction {
+            Direction::Inbound => Command::Inbound(slot, None),
+            Direction::Outbound => Command::Outbound(slot, None),
+        };
+        self.command(worker, command);
+        self.busy.insert(id);
+    }
+
+    /// A worker has put an SA into its slot, or has given up what was there.
+    fn answered(
+        &mut self,
+        index: usize,
+        direction: Direction,
+        slot: u32,
+        entry: Option<Entry<A::Key>>,
+    ) -> Result<(), ControlError> {
+        let owner = self.workers[index].slots(direction).owner(slot);
+        let id = owner.expect("answers are about slots that SAs have");
+        let record = self.records.get_mut(&id).expect("slots belong to SAs of record");
+        match (record.stage, entry) {
+            (Stage::Installing, None) => {
+                record.stage = Stage::Installed;
+                self.publication.ask();
+                Ok(())
+            }
+            (Stage::Leaving(next), Some(entry)) => self.came_back(id, entry, next),
+            (stage, entry) => {
+                panic!("slot {slot} answered with an entry: {}, in {stage:?}", entry.is_some())
+            }
+        }
+    }
+
+    /// An SA has left its slot: it goes to the next one, or for good.
+    fn came_back(
+        &mut self,
+        id: SaId,
+        entry: Entry<A::Key>,
+        next: Option<Location>,
+    ) -> Result<(), ControlError> {
+        let record = self.records.get_mut(&id).expect("slots belong to SAs of record");
+        let (direction, from) = (record.direction, record.location);
+        // Packets on their way to the old slot must find it empty.
+        let named = record.named.take().map(|(_, last)| last);
+        let is_doomed = record.is_doomed;
+        let named = named.filter(|&last| last >= self.publication.taken());
+        self.slots_at(from, direction).leave(from.slot, named);
+        if named.is_some() {
+            self.publication.ask();
+        }
+        match next {
+            Some(to) if !is_doomed => {
+                self.send_on(id, entry, to);
+                Ok(())
+            }
+            next => {
+                if let Some(to) = next {
+                    self.slots_at(to, direction).leave(to.slot, None);
+                }
+                self.records.remove(&id);
+                self.busy.remove(&id);
+                match entry {
+                    Entry::Inbound(_) => Ok(()),
+                    Entry::Outbound(entry) => self.leases.end(id, entry.sa.sequence.last()),
+                }
+            }
+        }
+    }
+
+    /// Moves the entry of an SA to another slot, with what has changed since it left.
+    fn send_on(&mut self, id: SaId, entry: Entry<A::Key>, to: Location) {
+        let record = self.records.get_mut(&id).expect("it has just come back");
+        let from = std::mem::replace(&mut record.location, to);
+        record.stage = Stage::Installing;
+        let (direction, peer) = (record.direction, record.peer);
+        if direction == Direction::Inbound {
+            self.claims.relocate(record.protocol, record.spi, from, to);
+        }
+        let Location { worker, slot } = to;
+        self.command(worker, entry.put(slot));
+        // What was said while it was on its way.
+        let inbound = direction == Direction::Inbound;
+        if let Some(peer) = peer {
+            self.command(worker, Command::Retarget { inbound, slot, peer });
+        }
+        if !inbound && let Some(ceiling) = self.leases.ceiling(id) {
+            self.command(worker, Command::Lease { slot, ceiling });
+        }
+    }
+
+    /// The peer of an SA is somewhere else.
+    fn set_peer(&mut self, id: SaId, peer: Peer) {
+        let record = self.records.get_mut(&id).expect("only SAs of record have peers");
+        record.peer = Some(peer);
+        let inbound = record.direction == Direction::Inbound;
+        if !inbound {
+            record.destination = peer.address;
+            self.publication.ask();
+        }
+        // On its way, it gets its new peer when it is back here.
+        if !matches!(record.stage, Stage::Leaving(_)) {
+            let Location { worker, slot } = record.location;
+            self.command(worker, Command::Retarget { inbound, slot, peer });
+        }
+    }
+
+    /// All workers have the last snapshot.
+    fn forget(&mut self) {
+        let taken = self.publication.taken();
+        for worker in &mut self.workers {
+            worker.inbound.release(taken);
+            worker.outbound.release(taken);
+        }
+    }
+
+    pub(super) fn note(&mut self, index: usize, notice: Notice) {
+        let state = &self.workers[index];
+        let sa = match notice {
+            Notice::Expire { inbound: false, slot, .. } | Notice::PathMtu { slot, .. } => {
+                state.outbound.owner(slot)
+            }
+            Notice::Expire { slot, .. }
+            | Notice::Mapping { slot, .. }
+            | Notice::UnusualEcn { slot, .. } => state.inbound.owner(slot),
+            Notice::Acquire { .. } | Notice::Audit(_) => None,
+        };
+        if self.news.len() == NEWS_MAX {
+            self.news.pop_front();
+            self.news_lost += 1;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most 256 workers")]
+        self.news.push_back(News { worker: WorkerId(index as u8), sa, notice });
+    }
+
+    /// A slot for a new SA.
+    fn place(&mut self, id: SaId, spec: &SaSpec) -> Result<Location, ControlError> {
+        let bound = spec.resource.or_else(|| self.bundles.home(spec.group));
+        let direction = spec.direction;
+        let mut choice = None;
+        for (index, state) in (0u8..).zip(&mut self.workers) {
+            let worker = WorkerId(index);
+            let slots = state.slots(direction);
+            let used = slots.used();
+            let fits = slots.has_room() && bound.is_none_or(|bound| bound == worker);
+            if fits && choice.is_none_or(|(_, fewest)| used < fewest) {
+                choice = Some((worker, used));
+            }
+        }
+        if let Some(bound) = bound
+            && usize::from(bound.0) >= self.workers.len()
+        {
+            return Err(ControlError::UnknownWorker(bound));
+        }
+        let (worker, _) = choice.ok_or(ControlError::Full(self.slots))?;
+        let slot = self.workers[usize::from(worker.0)].slots(direction).take(id);
+        Ok(Location { worker, slot: slot.expect("a worker with room was chosen") })
+    }
+
+    /// Refuses an inbound SA whose packets would find another one.
+    fn claim(&mut self, spec: &SaSpec, location: Location) -> Result<(), ControlError> {
+        if spec.direction == Direction::Outbound {
+            return Ok(());
+        }
+        let sa = (spec.algorithm.protocol(), spec.spi.value());
+        let addresses = (spec.source, spec.destination);
+        Ok(self.claims.insert(sa, spec.lookup, addresses, location)?)
+    }
+
+    /// Another inbound SA may have the SPI from now on.
+    fn disclaim(&mut self, direction: Direction, (protocol, spi): (Protocol, u32), at: Location) {
+        if direction == Direction::Inbound {
+            self.claims.remove(protocol, spi, at);
+        }
+    }
+
+    fn command(&mut self, worker: WorkerId, command: Command<A::Key>) {
+        self.workers[usize::from(worker.0)].backlog.push_back(command);
+    }
+
+    fn slots_at(&mut self, location: Location, direction: Direction) -> &mut Slots {
+        self.workers[usize::from(location.worker.0)].slots(direction)
+    }
+
+    fn record_mut(&mut self, id: SaId) -> Result<&mut Record, ControlError> {
+        let record = self.records.get_mut(&id).filter(|record| !record.is_doomed);
+        record.ok_or(ControlError::UnknownSa(id))
+    }
+
+    fn outbound_mut(&mut self, id: SaId) -> Result<&mut Record, ControlError> {
+        let record = self.record_mut(id)?;
+        match record.direction {
+            Direction::Outbound => Ok(record),
+            Direction::Inbound => Err(ControlError::Inbound(id)),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What control knows about an installed SA.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use culvert_aead::Protocol;
+use culvert_engine::Command;
+use culvert_engine::InboundEntry;
+use culvert_engine::Location;
+use culvert_engine::OutboundEntry;
+use culvert_engine::WorkerId;
+use culvert_engine::mailbox::Peer;
+use culvert_engine::options::Lookup;
+use culvert_spd::Group;
+
+use crate::sa::Direction;
+use crate::sa::SaSpec;
+
+/// Identity of an SA for as long as its controller lives; never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SaId(pub(crate) u64);
+
+impl fmt::Display for SaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// An SA on its way between control and a worker.
+pub(super) enum Entry<K> {
+    Inbound(Box<InboundEntry<K>>),
+    Outbound(Box<OutboundEntry<K>>),
+}
+
+impl<K> Entry<K> {
+    /// The command that puts it into a slot.
+    pub(super) fn put(self, slot: u32) -> Command<K> {
+        match self {
+            Entry::Inbound(entry) => Command::Inbound(slot, Some(entry)),
+            Entry::Outbound(entry) => Command::Outbound(slot, Some(entry)),
+        }
+    }
+}
+
+/// Where an SA is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Moved to its slot, whose worker has not confirmed it yet.
+    Installing,
+    /// In its slot.
+    Installed,
+    /// Asked back from its slot: to go to another one, or for good.
+    Leaving(Option<Location>),
+}
+
+/// An SA of record.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) direction: Direction,
+    pub(super) protocol: Protocol,
+    pub(super) spi: u32,
+    pub(super) lookup: Lookup,
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    /// Where the peer of an encapsulated SA is.
+    pub(super) peer: Option<Peer>,
+    /// Where the peer of an encapsulated SA was when it was made: SAs for which that is equal share
+    /// a path.
+    pub(super) origin: Option<Peer>,
+    pub(super) group: Group,
+    pub(super) resource: Option<WorkerId>,
+    pub(super) location: Location,
+    pub(super) stage: Stage,
+    /// It is to go away.
+    pub(super) is_doomed: bool,
+    /// Of an outbound SA: takes no packets, though nothing keeps it from that but its owner's will.
+    pub(super) is_standby: bool,
+    /// Of an outbound SA: takes no packets before all workers know this inbound SA.
+    pub(super) after: Option<SaId>,
+    /// Goes away once all workers know this successor.
+    pub(super) until: Option<SaId>,
+    /// Of an outbound SA: the latest of those of a group that are ready takes the packets.
+    pub(super) order: u64,
+    pub(super) is_ready: bool,
+    /// First and last snapshot that name its present location.
+    pub(super) named: Option<(u64, u64)>,
+    /// First snapshot that gives it packets.
+    took_over: Option<u64>,
+}
+
+impl Record {
+    pub(super) fn new(spec: &SaSpec, location: Location, order: u64) -> Record {
+        let origin = spec.encapsulation.map(|ports| match spec.direction {
+            Direction::Inbound => Peer { address: spec.source, port: ports.source_port },
+            Direction::Outbound => Peer { address: spec.destination, port: ports.destination_port },
+        });
+        Record {
+            direction: spec.direction,
+            protocol: spec.algorithm.protocol(),
+            spi: spec.spi.value(),
+            lookup: spec.lookup,
+            source: spec.source,
+            destination: spec.destination,
+            peer: origin,
+            origin,
+            group: spec.group,
+            resource: spec.resource,
+            location,
+            stage: Stage::Installing,
+            is_doomed: false,
+            is_standby: false,
+            after: None,
+            until: None,
+            order,
+            is_ready: false,
+            named: None,
+            took_over: None,
+        }
+    }
+
+    /// True when snapshots made now name it.
+    pub(super) fn is_named_now(&self) -> bool {
+        self.stage == Stage::Installed && !self.is_doomed
+    }
+
+    /// All workers have a snapshot that names it.
+    pub(super) fn is_known(&self, taken: u64) -> bool {
+        self.named.is_some_and(|(first, _)| first <= taken)
+    }
+
+    /// All workers have a snapshot that gives it packets.
+    pub(super) fn has_taken_over(&self, taken: u64) -> bool {
+        self.took_over.is_some_and(|generation| generation <= taken)
+    }
+
+    /// No worker has a snapshot that names its location.
+    pub(super) fn is_forgotten(&self, taken: u64) -> bool {
+        self.named.is_none_or(|(_, last)| last < taken)
+    }
+
+    /// A snapshot that is about to be published names it.
+    pub(super) fn name(&mut self, generation: u64) {
+        let first = self.named.map_or(generation, |(first, _)| first);
+        self.named = Some((first, generation));
+        if self.is_ready && self.took_over.is_none() {
+            self.took_over = Some(generation);
+        }
+    }
+}

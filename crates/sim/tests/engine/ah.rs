@@ -1,0 +1,300 @@
+//! AH: every octet of it in both modes and over both families, what it covers, and what it does
+//! not.
+
+use std::net::IpAddr;
+
+use culvert_aead::Algorithm;
+use culvert_aead::Keymat;
+use culvert_engine::DropReason;
+use culvert_engine::Fate;
+use culvert_esp::Mode;
+use culvert_sim::scenario::LAN;
+use culvert_sim::scenario::Scenario;
+use culvert_sim::scenario::Tunnel;
+use culvert_sim::scenario::WAN;
+
+use crate::packets;
+use crate::packets::hmac_sha256;
+use crate::packets::hop;
+use crate::packets::packet;
+use crate::packets::packet_with;
+use crate::packets::with;
+use crate::support::A;
+use crate::support::B;
+use crate::support::TestGateway;
+use crate::support::changed;
+use crate::support::gateway;
+use crate::support::none;
+use crate::support::one;
+use crate::support::sample;
+use crate::support::through;
+
+/// AH of `sha256` between two hosts behind the gateways, or between the gateways.
+fn tunnel(mode: Mode, six: bool) -> Tunnel {
+    let tunnel = Tunnel::ordinary(0).with_algorithm(Algorithm::AhSha256).with_mode(mode);
+    match mode {
+        Mode::Tunnel => tunnel.with_outer(six),
+        Mode::Transport => {
+            let outer = [A, B].map(|side| Scenario::host(side, 0, six, 5));
+            Tunnel { outer, ..tunnel }
+        }
+    }
+}
+
+fn addresses(tunnel: &Tunnel) -> (IpAddr, IpAddr) {
+    (tunnel.outer[A], tunnel.outer[B])
+}
+
+/// What a header without options looks like to the ICV (RFC 4302 section 3.3.3.1).
+fn covered(header: &[u8]) -> Vec<u8> {
+    let mut header = header.to_vec();
+    match header[0] >> 4 {
+        4 => {
+            header[1] = 0;
+            header[6..9].fill(0);
+            header[10..12].fill(0);
+        }
+        _ => {
+            header[0] = 0x60;
+            header[1..4].fill(0);
+            header[7] = 0;
+        }
+    }
+    header
+}
+
+/// An AH packet: `header` as it is sent, `covered` as the ICV sees it, and what AH protects.
+fn ah_packet(
+    (spi, keymat): (u32, &Keymat),
+    (seq, esn_high): (u32, Option<u32>),
+    (header, covered): (&[u8], &[u8]),
+    (next_header, payload): (u8, &[u8]),
+) -> Vec<u8> {
+    let field = if header[0] >> 4 == 4 { 16 } else { 20 };
+    let words = (12 + field) / 4 - 2;
+    let mut ah = vec![next_header, words, 0, 0];
+    ah.extend(spi.to_be_bytes());
+    ah.extend(seq.to_be_bytes());
+    ah.extend(vec![0; field.into()]);
+    let high = esn_high.map(u32::to_be_bytes);
+    let high = high.as_ref().map_or(&[][..], |high| high);
+    let icv = hmac_sha256(keymat, &[covered, &ah, payload, high]);
+    ah[12..28].copy_from_slice(&icv);
+    [header, &ah, payload].concat()
+}
+
+/// The AH packet around `payload` with the header that it has on the wire.
+fn sent(tunnel: &Tunnel, seq: u64, wire: &[u8], content: (u8, &[u8])) -> Vec<u8> {
+    let header_len = if wire[0] >> 4 == 4 { 20 } else { 40 };
+    let header = &wire[..header_len];
+    let high = tunnel.esn.then_some((seq >> 32) as u32);
+    let sa = (tunnel.spi[A].value(), &tunnel.keymat[A]);
+    let low = u32::try_from(seq & 0xffff_ffff).unwrap();
+    ah_packet(sa, (low, high), (header, &covered(header)), content)
+}
+
+/// A01, A02, A05, A06, A08: octets of AH in transport mode over both families, with ESN and
+/// without: payload length 5 in IPv4 and 6 in IPv6, reserved zero, the ICV over what does not
+/// change.
+#[test]
+fn transport_octets() {
+    for (six, start, esn) in [
+        (false, 0, false),
+        (true, 0, false),
+        (false, u64::from(u32::MAX), true),
+        (true, 7 << 32, true),
+    ] {
+        let tunnel = Tunnel { esn, start: [start; 2], ..tunnel(Mode::Transport, six) };
+        let scenario = Scenario::quiet(vec![tunnel.clone()]);
+        let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
+        for (seq, len) in (start + 1..).zip([0, 1, 2, 3, 500]) {
+            let segment = packets::udp(addresses(&tunnel), len);
+            let plain = packet(addresses(&tunnel), 17, &segment);
+            let room = vec![0; segment.len() + if six { 32 } else { 28 }];
+            let wire = hop(&packet(addresses(&tunnel), 51, &room));
+            let expected = sent(&tunnel, seq, &wire, (17, &segment));
+            let made = one(&mut a, (A, LAN), &plain);
+            assert_eq!(made, expected, "{len} octets, IPv6 {six}");
+            assert_eq!(one(&mut b, (B, WAN), &made), hop(&hop(&plain)), "{len} octets");
+        }
+    }
+}
+
+/// A01, A03, A04, A05: octets of AH in tunnel mode, in all four pairs of families.
+#[test]
+fn tunnel_octets() {
+    for (six, inner_six) in [(false, false), (false, true), (true, false), (true, true)] {
+        let tunnel = tunnel(Mode::Tunnel, six);
+        let scenario = Scenario::quiet(vec![tunnel.clone()]);
+        let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
+        let hosts = (Scenario::host(A, 0, inner_six, 5), Scenario::host(B, 0, inner_six, 5));
+        let plain = packet(hosts, 17, &packets::udp(hosts, 77));
+        let inner = hop(&plain);
+        let room = vec![0; inner.len() + if six { 32 } else { 28 }];
+        let mut wire = packet(addresses(&tunnel), 51, &room);
+        let made = one(&mut a, (A, LAN), &plain);
+        if !six {
+            // DF as the inner packet has it, or set; identification as the worker numbers them.
+            let flags = if inner_six { 0x40 } else { 0 };
+            wire = with(&wire, 4, &[made[4], made[5], flags]);
+        }
+        let next = if inner_six { 41 } else { 4 };
+        assert_eq!(made, sent(&tunnel, 1, &wire, (next, &inner)), "{inner_six} in {six}");
+        assert_eq!(one(&mut b, (B, WAN), &made), hop(&inner));
+    }
+}
+
+/// A receiver without a window, so that one packet can come often; and a packet for it.
+fn receiver(six: bool) -> (TestGateway, Vec<u8>) {
+    let scenario = Scenario::quiet(vec![tunnel(Mode::Transport, six)]);
+    let b = changed(&scenario, B, |config| {
+        config.sas.iter_mut().for_each(|sa| sa.replay_window = 0);
+    });
+    let addresses = addresses(&scenario.tunnels[0]);
+    let plain = packet(addresses, 17, &packets::udp(addresses, 8));
+    let plain = with(&plain, if six { 7 } else { 8 }, &[0x5a]);
+    let mut a = gateway(&scenario, A);
+    let made = one(&mut a, (A, LAN), &plain);
+    (b, made)
+}
+
+/// A03, A02: of an IPv4 packet, bit by bit: a change of DSCP, ECN, DF, the reserved flag, or TTL is
+/// not noticed; a change of anything else is, reserved field and padding of AH included.
+#[test]
+fn each_bit_over_v4() {
+    let (mut b, packet) = receiver(false);
+    for bit in 0..packet.len() * 8 {
+        let (at, mask) = (bit / 8, 0x80u8 >> (bit % 8));
+        if matches!(at, 10 | 11) {
+            // The header checksum is zero to the ICV, and checked by every router.
+            continue;
+        }
+        let bent = with(&packet, at, &[packet[at] ^ mask]);
+        let frame = crate::support::arriving(B, WAN, &bent);
+        let delivered = crate::support::turn(&mut b, 0, WAN, &[&frame]);
+        let mutable = at == 1 || at == 8 || (at == 6 && mask >= 0x40);
+        assert_eq!(delivered.len(), usize::from(mutable), "octet {at}, bit {mask:#x}");
+    }
+    assert_eq!(through(&mut b, (B, WAN), &[&packet]).len(), 1);
+    let icv = b.counters().dropped(DropReason::Icv);
+    // ID, source, AH without next header's place in the lookup (SPI) and length, payload.
+    assert!(icv >= u64::try_from((packet.len() - 20 - 8) * 8).unwrap(), "{icv}");
+}
+
+/// A04, A02: of an IPv6 packet, bit by bit: a change of traffic class, flow label or hop limit is
+/// not noticed; a change of anything else is.
+#[test]
+fn each_bit_over_v6() {
+    let (mut b, packet) = receiver(true);
+    for bit in 0..packet.len() * 8 {
+        let (at, mask) = (bit / 8, 0x80u8 >> (bit % 8));
+        let mut bent = packet.clone();
+        bent[at] ^= mask;
+        let frame = crate::support::on_wire(A, &bent);
+        let delivered = crate::support::turn(&mut b, 0, WAN, &[&frame]);
+        let mutable = matches!(at, 1..=3 | 7) || (at == 0 && mask < 0x10);
+        assert_eq!(delivered.len(), usize::from(mutable), "octet {at}, bit {mask:#x}");
+    }
+    assert_eq!(through(&mut b, (B, WAN), &[&packet]).len(), 1);
+}
+
+/// A03: options of IPv4 are covered by their own rule: NOP, end, and router alert as they are;
+/// record route, timestamp, and those unknown as zeroes, type and length too.
+#[test]
+fn options_over_v4() {
+    let tunnel = tunnel(Mode::Transport, false);
+    let scenario = Scenario::quiet(vec![tunnel.clone()]);
+    let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
+    let options = [1, 148, 4, 0, 0, 7, 7, 4, 0, 0, 0, 0, 30, 4, 9, 9];
+    let seen = [1, 148, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let segment = packets::udp(addresses(&tunnel), 10);
+    let plain = packet_with(addresses(&tunnel), &options, 17, &segment);
+    let room = vec![0; segment.len() + 28];
+    let wire = hop(&packet_with(addresses(&tunnel), &options, 51, &room));
+    let covered = [&covered(&wire[..20])[..], &seen].concat();
+    let sa = (tunnel.spi[A].value(), &tunnel.keymat[A]);
+    let expected = ah_packet(sa, (1, None), (&wire[..36], &covered), (17, &segment));
+    let made = one(&mut a, (A, LAN), &plain);
+    assert_eq!(made, expected);
+    // A router on the way records itself.
+    let recorded = with(&made, 20 + 5 + 2, &[8, 192, 0, 2, 254]);
+    let expected = hop(&hop(&with(&plain, 20 + 5 + 2, &[8, 192, 0, 2, 254])));
+    assert_eq!(one(&mut b, (B, WAN), &recorded), expected);
+}
+
+/// A04: options of IPv6 whose type says that they may change are covered as zeroes, the others as
+/// they are.
+#[test]
+fn options_over_v6() {
+    let tunnel = tunnel(Mode::Transport, true);
+    let scenario = Scenario::quiet(vec![tunnel.clone()]);
+    let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
+    let segment = packets::udp(addresses(&tunnel), 10);
+    // Types 0x3e, which may change, and 0x1e, which may not.
+    let options = |next| [next, 1, 0x3e, 4, 1, 2, 3, 4, 0x1e, 4, 5, 6, 7, 8, 1, 0];
+    let mut seen = options(51);
+    seen[4..8].fill(0);
+    let plain = packet_with(addresses(&tunnel), &options(17), 0, &segment);
+    let room = vec![0; segment.len() + 32];
+    let wire = hop(&packet_with(addresses(&tunnel), &options(51), 0, &room));
+    let covered = [&covered(&wire[..40])[..], &seen].concat();
+    let sa = (tunnel.spi[A].value(), &tunnel.keymat[A]);
+    let expected = ah_packet(sa, (1, None), (&wire[..56], &covered), (17, &segment));
+    let made = one(&mut a, (A, LAN), &plain);
+    assert_eq!(made, expected);
+    let second = one(&mut a, (A, LAN), &plain);
+    let changed = with(&second, 40 + 8 + 2, &[0xff]);
+    assert_eq!(none(&mut b, (B, WAN), &changed), Fate::Drop(DropReason::Icv));
+    let changed = with(&made, 40 + 4, &[0xff]);
+    let expected = hop(&hop(&with(&plain, 40 + 4, &[0xff])));
+    assert_eq!(one(&mut b, (B, WAN), &changed), expected);
+}
+
+/// A07, I10, I11: the rules for numbers are those of ESP: once each, none left of the window, not
+/// 0.
+#[test]
+fn numbers_as_in_esp() {
+    let mut tunnel = tunnel(Mode::Transport, false);
+    tunnel.window = [64; 2];
+    let scenario = Scenario::quiet(vec![tunnel.clone()]);
+    let mut b = gateway(&scenario, B);
+    let segment = packets::udp(addresses(&tunnel), 0);
+    let wire = packet(addresses(&tunnel), 51, &vec![0; segment.len() + 28]);
+    let with_number = |seq| sent(&tunnel, seq, &wire, (17, &segment));
+    let mut accepted = Vec::new();
+    for seq in [1, 1, 100, 36, 37, 37, 0, 99, 1] {
+        let delivered = through(&mut b, (B, WAN), &[&with_number(seq)]);
+        accepted.extend(delivered.iter().map(|_| seq));
+    }
+    assert_eq!(accepted, [1, 100, 37, 99]);
+    assert_eq!(b.counters().dropped(DropReason::Replay), 5);
+    assert_eq!(sample(&b, true).sequence, 100);
+}
+
+/// A07, E03: the last number of AH is 2^32 - 1 without ESN; there is none after it.
+#[test]
+fn the_last_number_of_ah() {
+    let start = u64::from(u32::MAX) - 1;
+    let tunnel = Tunnel { start: [start; 2], ..tunnel(Mode::Transport, false) };
+    let mut a = gateway(&Scenario::quiet(vec![tunnel.clone()]), A);
+    let plain = packet(addresses(&tunnel), 17, &packets::udp(addresses(&tunnel), 0));
+    assert_eq!(one(&mut a, (A, LAN), &plain)[28..32], [0xff; 4]);
+    assert_eq!(none(&mut a, (A, LAN), &plain), Fate::Drop(DropReason::SequenceExhausted));
+}
+
+/// A07, I02: fragments of AH are put together before anything is verified.
+#[test]
+fn fragments_are_put_together_first() {
+    let tunnel = tunnel(Mode::Transport, false);
+    let scenario = Scenario::quiet(vec![tunnel.clone()]);
+    let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
+    let plain = packet(addresses(&tunnel), 17, &packets::udp(addresses(&tunnel), 100));
+    let whole = one(&mut a, (A, LAN), &plain);
+    let first = with(&whole[..20 + 64], 2, &[0, 84, whole[4], whole[5], 0x20, 0]);
+    let rest = [&whole[..20], &whole[84..]].concat();
+    let len = u16::try_from(rest.len()).unwrap().to_be_bytes();
+    let rest = with(&rest, 2, &[len[0], len[1], whole[4], whole[5], 0, 8]);
+    assert!(through(&mut b, (B, WAN), &[&rest]).is_empty());
+    assert_eq!(sample(&b, true).packets, 0);
+    assert_eq!(through(&mut b, (B, WAN), &[&first]), [hop(&hop(&plain))]);
+}
