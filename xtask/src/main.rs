@@ -1,6 +1,7 @@
 //! Developers' commands of the project: `cargo xtask --help` lists them.
 //!
 //! - [`ebpf`]: rebuilds the checked-in XDP object, or checks that it matches its source.
+//! - [`ledger`]: checks the conformance ledger against the tests.
 //! - [`linker`]: the BPF linker that the rebuild hands to rustc.
 //! - [`tidy`]: rules about the text of the sources that the compiler does not check.
 
@@ -14,6 +15,7 @@ use clap::Parser;
 use clap::Subcommand;
 
 mod ebpf;
+mod ledger;
 mod linker;
 mod tidy;
 
@@ -33,6 +35,21 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Check docs/conformance.md: every statement once, and every test it names
+    Ledger {
+        /// Results of a run of all tests, in which every test that is named must have passed
+        #[arg(long, value_name = "FILE")]
+        junit: Option<PathBuf>,
+        /// Statements that are still open are no failure
+        #[arg(long)]
+        allow_open: bool,
+        /// Print which tests cite which statement, and check nothing
+        #[arg(long, conflicts_with_all = ["junit", "allow_open", "fill"])]
+        scan: bool,
+        /// Write the tests that cite a statement into the rows that are open
+        #[arg(long, conflicts_with_all = ["junit", "allow_open"])]
+        fill: bool,
+    },
     /// Check line and function lengths, unsafe code, and registry hosts
     Tidy,
 }
@@ -47,6 +64,11 @@ fn main() -> ExitCode {
         match Arguments::parse().command {
             Command::Ebpf { check: false } => ebpf::rebuild(&root()),
             Command::Ebpf { check: true } => ebpf::check(&root()),
+            Command::Ledger { scan: true, .. } => ledger::print_citations(&root()),
+            Command::Ledger { fill: true, .. } => ledger::fill(&root()),
+            Command::Ledger { junit, allow_open, .. } => {
+                ledger::check(&root(), junit.as_deref(), allow_open)
+            }
             Command::Tidy => tidy::run(&root()),
         }
     };

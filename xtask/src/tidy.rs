@@ -22,7 +22,7 @@ const LINE_MAX: usize = 100;
 const FUNCTION_MAX: usize = 70;
 
 /// Directories of packages whose Rust files are checked.
-const SOURCES: [&str; 4] = ["benches", "crates", "ebpf", "xtask"];
+const SOURCES: [&str; 5] = ["benches", "crates", "ebpf", "fuzz", "xtask"];
 
 /// Crates that may contain unsafe code.
 const MAY_BE_UNSAFE: [&str; 3] = ["aead", "frame", "xdp"];
@@ -91,14 +91,25 @@ fn list(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// The Rust files whose text is checked.
+pub(crate) fn sources(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    list(root, &mut files)?;
+    files.retain(|path| is_source(path.strip_prefix(root).unwrap_or(path)));
+    Ok(files)
+}
+
+fn is_source(path: &Path) -> bool {
+    SOURCES.iter().any(|directory| path.starts_with(directory))
+        && path.extension().is_some_and(|extension| extension == "rs")
+}
+
 /// A line number and what is wrong there.
 type Finding = (usize, String);
 
 fn check(path: &Path, text: &str) -> Vec<Finding> {
     let mut findings = registries(text);
-    let is_source = SOURCES.iter().any(|directory| path.starts_with(directory))
-        && path.extension().is_some_and(|extension| extension == "rs");
-    if is_source {
+    if is_source(path) {
         findings.extend(long_lines(text));
         findings.extend(long_functions(text));
         findings.extend(unsafe_allowed(path, text));
@@ -142,7 +153,7 @@ fn long_functions(text: &str) -> Vec<Finding> {
 }
 
 /// Name of the function that begins on the line.
-fn function_name(line: &str) -> Option<&str> {
+pub(crate) fn function_name(line: &str) -> Option<&str> {
     let (before, after) = line.trim_start().split_once("fn ")?;
     // A function that a macro names has its body where the macro is used.
     if after.starts_with('$') {
@@ -187,7 +198,7 @@ fn unsafe_allowed(path: &Path, text: &str) -> Option<Finding> {
     let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
     let (package, is_root) = match parts.as_slice() {
         ["crates", package, "src", "lib.rs" | "main.rs"] => (*package, true),
-        [package @ ("xtask" | "benches"), "src", "lib.rs" | "main.rs"] => (*package, true),
+        [package @ ("xtask" | "benches" | "fuzz"), "src", "lib.rs" | "main.rs"] => (*package, true),
         _ => ("", false),
     };
     let forbids = text.lines().any(|line| line == FORBID_UNSAFE);
