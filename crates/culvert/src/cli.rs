@@ -12,6 +12,7 @@ use crate::bench;
 use crate::demo;
 use crate::replay;
 use crate::run;
+use crate::sim;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,9 +45,27 @@ enum Command {
                             --protected-out plain.pcap --report totals.json"
     )]
     Replay(ReplayArgs),
+    /// Run seeded simulations of gateways with faults and attackers; needs no privileges.
+    #[command(after_help = "Examples:\n  culvert sim --seeds 1000\n  \
+                            culvert sim --first-seed 17 --seeds 1")]
+    Sim(SimArgs),
     /// Measure cycles and rates.
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+/// Arguments of `culvert sim`.
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 300)]
+    pub seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    pub first_seed: u64,
+    /// Threads; one for each core when absent.
+    #[arg(long)]
+    pub jobs: Option<usize>,
 }
 
 /// Arguments of `culvert run`.
@@ -98,6 +117,15 @@ pub struct ReplayArgs {
     /// Write one JSON object for each input packet, in order.
     #[arg(long, value_name = "FILE")]
     pub verdicts: Option<PathBuf>,
+    /// Write one JSON object for each record of a refused packet.
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
+    /// Write one JSON object for each event that IKE would be told.
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Most octets of an IP packet on either link.
+    #[arg(long, default_value_t = 1600, value_parser = clap::value_parser!(u16).range(576..=1600))]
+    pub mtu: u16,
     /// Link type of the captures written.
     #[arg(long, value_enum, default_value_t = LinkType::Ethernet)]
     pub link: LinkType,
@@ -158,8 +186,8 @@ pub struct EngineArgs {
     /// Direction of the packets.
     #[arg(long, value_enum)]
     pub direction: BenchDirection,
-    /// Algorithm, by strongSwan's keyword.
-    #[arg(long, default_value = "aes128gcm16")]
+    /// Algorithm, by strongSwan's keyword; one of AH with `ah-` in front.
+    #[arg(long, default_value = "aes128gcm16", value_parser = bench::engine::algorithm)]
     pub algorithm: Algorithm,
     /// AEAD provider, `vaes` or `rustcrypto`; the fastest that runs here when absent.
     #[arg(long)]
@@ -167,9 +195,15 @@ pub struct EngineArgs {
     /// Octets of the inner IP packet.
     #[arg(long, default_value_t = 1420, value_parser = clap::value_parser!(u16).range(28..=1500))]
     pub size: u16,
-    /// Number of SAs; packets go round all of them.
+    /// Number of SAs.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub sas: u32,
+    /// Number of policies, each for one destination; one for each SA when absent.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub policies: Option<u32>,
+    /// Flows that packets go round, each of a policy of its own; all policies when absent.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub flows: Option<u32>,
     /// Seconds to measure.
     #[arg(long, default_value_t = 2.0)]
     pub seconds: f64,
@@ -206,6 +240,7 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::demo(&args),
             Command::Replay(args) => replay::replay(&args),
+            Command::Sim(args) => sim::run(&args),
             Command::Bench(BenchCommand::Engine(args)) => bench::engine::run(&args),
             Command::Bench(BenchCommand::Veth(args)) => bench::veth::run(&args),
         }

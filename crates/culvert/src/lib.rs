@@ -7,6 +7,7 @@
 //! - [`run`]: `culvert run`, the gateway.
 //! - [`replay`]: `culvert replay`, the same engine over capture files.
 //! - [`demo`]: `culvert demo`, the demonstration.
+//! - [`mod@sim`]: `culvert sim`, the simulator.
 //! - [`mod@bench`]: `culvert bench`, cycles and rates.
 //! - [`lab`]: networks of namespaces for the demonstration, benches and live tests.
 
@@ -21,3 +22,4 @@ pub mod lab;
 pub mod replay;
 pub mod report;
 pub mod run;
+pub mod sim;

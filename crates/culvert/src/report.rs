@@ -1,6 +1,8 @@
 //! What commands report in JSON: SAs and drop reasons, in the field's words.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::path::Path;
 
 use anyhow::Context;
@@ -20,14 +22,26 @@ pub struct SaReport {
     pub name: Option<String>,
     /// `inbound` or `outbound`.
     pub direction: String,
+    /// `esp` or `ah`.
+    pub protocol: String,
     /// Its SPI.
     pub spi: u32,
     /// Packets accepted or made.
     pub packets: u64,
-    /// Octets of ESP text of those.
+    /// Octets of ESP text of those; of whole packets with AH.
     pub bytes: u64,
     /// Highest number accepted, or last number used.
     pub sequence: u64,
+    /// When a packet last used it, in nanoseconds of the worker's clock.
+    pub last_used_ns: Option<u64>,
+    /// Inbound: numbers that never came before the window left them behind.
+    pub lost: u64,
+    /// Inbound: how far behind the highest number a packet was at most.
+    pub reorder_depth: u64,
+    /// Inbound: packets accepted with padding that is not 1, 2, 3, ..
+    pub padding_wrong: u64,
+    /// Outbound: the path MTU learned.
+    pub path_mtu: Option<u16>,
     /// Its packets dropped, by reason.
     pub drops: BTreeMap<String, u64>,
 }
@@ -39,8 +53,10 @@ pub struct CounterReport {
     pub received: u64,
     /// Packets taken over from other workers.
     pub taken: u64,
-    /// Held packets that got their final fate.
+    /// Held packets, and fragments put aside, that got their final fate.
     pub released: u64,
+    /// Packets made here: fragments, reassembled packets, ICMP errors, keepalives, dummies.
+    pub made: u64,
     /// Packets sent, sealed or opened.
     pub forwarded: u64,
     /// Packets sent in clear.
@@ -49,6 +65,12 @@ pub struct CounterReport {
     pub handed_off: u64,
     /// Packets put on hold.
     pub held: u64,
+    /// Fragments put aside until the others come.
+    pub reassembling: u64,
+    /// Packets replaced by their fragments.
+    pub split: u64,
+    /// ICMP errors and NAT keepalives sent.
+    pub answered: u64,
     /// Packets that belong to the kernel's stack.
     pub punted: u64,
     /// Packets dropped.
@@ -63,10 +85,14 @@ impl From<&Counters> for CounterReport {
             received: counters.received,
             taken: counters.taken,
             released: counters.released,
+            made: counters.made,
             forwarded: counters.forwarded,
             bypassed: counters.bypassed,
             handed_off: counters.handed_off,
             held: counters.held,
+            reassembling: counters.reassembling,
+            split: counters.split,
+            answered: counters.answered,
             punted: counters.punted,
             dropped: counters.dropped_total(),
             drops: reasons(&counters.dropped),
@@ -74,27 +100,40 @@ impl From<&Counters> for CounterReport {
     }
 }
 
-/// Reports of SAs in the order of the configuration.
+/// Reports of SAs in the order of the configuration. Where SAs have protocol, SPI and destination
+/// in common, their samples are taken in that order, too.
 #[must_use]
 pub fn sa_reports(config: &Config, samples: &[SaSample]) -> Vec<SaReport> {
+    let mut by_key: HashMap<_, VecDeque<&SaSample>> = HashMap::new();
+    for sample in samples {
+        let key = (sample.protocol, sample.spi, sample.inbound, sample.destination);
+        by_key.entry(key).or_default().push_back(sample);
+    }
     let of = |sa: &config::Sa| {
         let inbound = sa.direction == config::Direction::Inbound;
-        let is_of_sa = |sample: &&SaSample| {
-            let key = (sample.spi, sample.inbound, sample.destination);
-            key == (sa.spi, inbound, sa.destination)
-        };
-        let sample = samples.iter().find(is_of_sa)?;
-        Some(SaReport {
-            name: sa.name.clone(),
-            direction: if inbound { "inbound" } else { "outbound" }.to_owned(),
-            spi: sa.spi,
-            packets: sample.packets,
-            bytes: sample.bytes,
-            sequence: sample.sequence,
-            drops: reasons(&sample.dropped),
-        })
+        let key = (sa.algorithm.protocol(), sa.spi, inbound, sa.destination);
+        let sample = by_key.get_mut(&key).and_then(VecDeque::pop_front)?;
+        Some(sa_report(sa, sample))
     };
     config.sas.iter().filter_map(of).collect()
+}
+
+fn sa_report(sa: &config::Sa, sample: &SaSample) -> SaReport {
+    SaReport {
+        name: sa.name.clone(),
+        direction: sa.direction.to_string(),
+        protocol: sa.algorithm.protocol().to_string().to_lowercase(),
+        spi: sa.spi,
+        packets: sample.packets,
+        bytes: sample.bytes,
+        sequence: sample.sequence,
+        last_used_ns: sample.last_used,
+        lost: sample.lost,
+        reorder_depth: sample.reorder_depth,
+        padding_wrong: sample.padding_wrong,
+        path_mtu: sample.path_mtu,
+        drops: reasons(&sample.dropped),
+    }
 }
 
 /// The reasons that occurred, by name.

@@ -9,6 +9,9 @@
 //! them does the XDP program learn which prefixes are protected. Order of a stop: workers end
 //! their turn, programs are detached and offloads restored, the last sequence numbers are recorded.
 
+mod news;
+
+use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -19,6 +22,7 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use anyhow::bail;
@@ -26,6 +30,7 @@ use culvert_aead::Aead;
 use culvert_aead::Provider;
 use culvert_control::Controller;
 use culvert_control::Direction;
+use culvert_control::SaId;
 use culvert_control::SaSpec;
 use culvert_control::SequenceStore;
 use culvert_control::WorkerHandle;
@@ -33,6 +38,7 @@ use culvert_control::kernel::Follower;
 use culvert_engine::Counters;
 use culvert_engine::Handoff;
 use culvert_engine::Location;
+use culvert_engine::Options;
 use culvert_engine::PortConfig;
 use culvert_engine::Side;
 use culvert_engine::Worker;
@@ -44,6 +50,7 @@ use culvert_engine::tables::SaSample;
 use culvert_frame::Port;
 use culvert_wire::ethernet::Mac;
 use culvert_xdp::Interface;
+use culvert_xdp::SidePrefixes;
 use culvert_xdp::Waker;
 use culvert_xdp::XdpIo;
 use nix::poll::PollFd;
@@ -63,6 +70,8 @@ use crate::config::Config;
 use crate::report;
 use crate::report::CounterReport;
 use crate::report::SaReport;
+
+use news::NewsLog;
 
 /// Turns without a packet after which a worker sleeps.
 const IDLE_TURNS: u32 = 64;
@@ -122,37 +131,43 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
     }
     let config = Config::load(&args.config)?;
-    for sa in assembly::mute_sas(&config) {
-        warn!(line = sa.line, spi = sa.spi, "no inbound policy names this SA: nothing comes out");
-    }
+    warn_of(&config);
     let sas = assembly::sas(&config)?;
     let store = open_store(&config, &sas)?;
-    warn_of_forwarding();
     let names = assembly::ports(&config);
     let workers = worker_count(&config, &names)?;
+    let ports: Vec<(String, Port)> =
+        names.iter().map(|name| name.interface.clone()).zip((0..).map(Port)).collect();
+    let mut follower = Follower::open(&ports)?;
+    let options = options(&config, &names, workers, &follower)?;
     let gateway = culvert_xdp::open(&xdp_config(&config, &names, workers))?;
     let mut control = gateway.control;
     let selection = Provider::best();
     let aead = selection.provider;
     info!(provider = aead.name(), reason = selection.reason, "AEAD");
-    let (handles, engine_workers) = make_workers(&control, aead, gateway.workers, sas.len().max(1));
-    let mut controller = Controller::new(aead, handles, sas.len().max(1), store);
-    for sa in &sas {
-        controller.add_sa(sa).with_context(|| format!("SA {}", sa.spi))?;
-    }
+    let slots = sas.len().max(1);
+    let (handles, engine_workers) = make_workers(&control, aead, gateway.workers, slots, options);
+    let mut controller = Controller::new(aead, handles, slots, store);
+    let ids = install(&mut controller, &config, &sas)?;
     let spd = assembly::spd(&config);
-    let prefixes = assembly::protected_prefixes(&spd);
-    controller.set_policies(spd);
-    let ports: Vec<(String, Port)> =
-        names.iter().map(|name| name.interface.clone()).zip((0..).map(Port)).collect();
-    let mut follower = Follower::open(&ports)?;
+    let prefixes = SidePrefixes {
+        protected: assembly::protected_prefixes(&spd),
+        unprotected: assembly::unprotected_prefixes(&spd),
+    };
+    controller.set_policies(&spd);
+    // Opening the interfaces may have changed what there is to know about them.
+    follower.poll()?;
     controller.set_next_hops(follower.snapshot());
 
-    let threads = start(&config, engine_workers, &stop)?;
+    let clock = (Instant::now(), SystemTime::now());
+    let threads = start(&config, engine_workers, &stop, clock.0)?;
     let result = settle(&mut controller, &threads, &stop).and_then(|()| {
-        protect(&mut control, &prefixes)?;
+        control.set_own_addresses(&follower.own_addresses())?;
+        control.set_prefixes(&prefixes)?;
         info!(workers, sas = sas.len(), "gateway ready");
-        serve(&mut controller, &mut follower, &mut control, &threads, &stop)
+        let news = NewsLog::new(ids, clock.1);
+        Serving { controller: &mut controller, follower: &mut follower, control: &mut control }
+            .until(&stop, &threads, &news)
     });
     stop.store(true, Relaxed);
     let report = finish(&config, controller, control, threads);
@@ -167,6 +182,50 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     args.report.as_deref().map_or(Ok(()), |path| report::write(path, &report))
 }
 
+/// Installs bundles and SAs; returns what the configuration calls the SAs.
+fn install(
+    controller: &mut Controller<Provider>,
+    config: &Config,
+    sas: &[SaSpec],
+) -> anyhow::Result<HashMap<SaId, String>> {
+    for (group, parts) in assembly::bundles(config) {
+        controller.set_bundle(group, &parts)?;
+    }
+    let mut names = HashMap::new();
+    for (sa, spec) in config.sas.iter().zip(sas) {
+        let id = controller
+            .add_sa(spec)
+            .with_context(|| format!("SA {} of line {}", spec.spi, sa.line))?;
+        names.extend(sa.name.clone().map(|name| (id, name)));
+    }
+    Ok(names)
+}
+
+/// What the gateway does beyond its SAs. ICMP errors come from the addresses the configuration
+/// names, else from those of the protected interfaces: there the hosts are that get them.
+fn options(
+    config: &Config,
+    names: &[PortName],
+    workers: usize,
+    follower: &Follower,
+) -> anyhow::Result<Options> {
+    let mut options = assembly::options(config);
+    options.workers = u8::try_from(workers).context("workers: expected at most 64")?;
+    let protected = names.iter().filter(|name| name.side == Side::Protected);
+    for address in protected.flat_map(|name| follower.addresses_of(&name.interface)) {
+        match address {
+            IpAddr::V4(address) if !address.is_link_local() => {
+                options.icmp.source_v4.get_or_insert(address);
+            }
+            IpAddr::V6(address) if !address.is_unicast_link_local() => {
+                options.icmp.source_v6.get_or_insert(address);
+            }
+            _ => {}
+        }
+    }
+    Ok(options)
+}
+
 fn init_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -179,8 +238,15 @@ fn init_logging() {
         .try_init();
 }
 
-/// What culvert does not take, before it is ready and after it has stopped, the kernel would route.
-fn warn_of_forwarding() {
+fn warn_of(config: &Config) {
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+    for sa in assembly::mute_sas(config) {
+        warn!(line = sa.line, spi = sa.spi, "no inbound policy names this SA: nothing comes out");
+    }
+    // What culvert does not take, before it is ready and after it has stopped, the kernel would
+    // route.
     for setting in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
         let path = format!("/proc/sys/{}", setting.replace('.', "/"));
         if std::fs::read_to_string(path).is_ok_and(|value| value.trim() != "0") {
@@ -251,6 +317,7 @@ fn make_workers(
     aead: Provider,
     ios: Vec<XdpIo>,
     slots: usize,
+    options: Options,
 ) -> (Vec<WorkerHandle<<Provider as Aead>::Key>>, Vec<CulvertWorker>) {
     let port = |port: &culvert_xdp::PortControl| PortConfig {
         side: match port.side() {
@@ -270,7 +337,7 @@ fn make_workers(
     let parts = ios.into_iter().zip(inbound).zip(outbound).zip(wakers);
     for (id, (((io, inbound), outbound), wake)) in (0u8..).zip(parts) {
         let (worker_end, control_end) = mailbox(MAILBOX_CAPACITY);
-        let config = WorkerConfig { id: WorkerId(id), ports: ports.clone(), slots };
+        let config = WorkerConfig { id: WorkerId(id), ports: ports.clone(), slots, options };
         let worker = Worker::new(&config, aead, io, worker_end, inbound, outbound);
         let counters = worker.shared_counters();
         handles.push(WorkerHandle { mailbox: control_end, wake, counters });
@@ -279,11 +346,12 @@ fn make_workers(
     (handles, workers)
 }
 
-/// Starts the worker threads, each pinned to its core.
+/// Starts the worker threads, each pinned to its core; their clocks began at `clock`.
 fn start(
     config: &Config,
     workers: Vec<CulvertWorker>,
     stop: &Arc<AtomicBool>,
+    clock: Instant,
 ) -> anyhow::Result<Vec<JoinHandle<CulvertWorker>>> {
     let cores = core_affinity::get_core_ids().context("cannot read the cores of this machine")?;
     let mut threads = Vec::with_capacity(workers.len());
@@ -300,10 +368,9 @@ fn start(
             if !core_affinity::set_for_current(core) {
                 warn!(worker = index, core = core.id, "cannot pin the worker to its core");
             }
-            let start = Instant::now();
             let mut idle = 0;
             while !stop.load(Relaxed) {
-                let now = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let now = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 idle = if worker.turn(now) > 0 { 0 } else { idle + 1 };
                 if idle > IDLE_TURNS {
                     worker.wait(SLEEP_MAX);
@@ -335,18 +402,6 @@ fn settle(
     }
 }
 
-/// Tells the XDP programs of the protected side which destinations are the engine's, except the
-/// addresses of this machine.
-fn protect(control: &mut culvert_xdp::Control, prefixes: &[(IpAddr, u8)]) -> anyhow::Result<()> {
-    except_own_addresses(control)?;
-    for port in control.ports_mut() {
-        if port.side() == culvert_xdp::Side::Protected {
-            port.steer_mut().set_prefixes(prefixes)?;
-        }
-    }
-    Ok(())
-}
-
 /// A socket is bound to the interface there was at start; one that is made anew has none.
 fn check_interfaces(control: &culvert_xdp::Control) -> anyhow::Result<()> {
     for port in control.ports() {
@@ -358,78 +413,63 @@ fn check_interfaces(control: &culvert_xdp::Control) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn except_own_addresses(control: &mut culvert_xdp::Control) -> anyhow::Result<()> {
-    let own = own_addresses()?;
-    for port in control.ports_mut() {
-        if port.side() == culvert_xdp::Side::Protected {
-            port.steer_mut().set_exceptions(&own)?;
-        }
-    }
-    Ok(())
+/// What the control thread looks after while the gateway runs.
+struct Serving<'a> {
+    controller: &'a mut Controller<Provider>,
+    follower: &'a mut Follower,
+    control: &'a mut culvert_xdp::Control,
 }
 
-fn own_addresses() -> anyhow::Result<Vec<(IpAddr, u8)>> {
-    let interfaces = nix::ifaddrs::getifaddrs().context("cannot read the own addresses")?;
-    let addresses = interfaces.filter_map(|interface| {
-        let address = interface.address?;
-        if let Some(v4) = address.as_sockaddr_in() {
-            return Some((IpAddr::V4(v4.ip()), 32));
-        }
-        address.as_sockaddr_in6().map(|v6| (IpAddr::V6(v6.ip()), 128))
-    });
-    let mut addresses: Vec<(IpAddr, u8)> = addresses.collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    Ok(addresses)
-}
-
-/// The control loop: until a signal comes.
-fn serve(
-    controller: &mut Controller<Provider>,
-    follower: &mut Follower,
-    control: &mut culvert_xdp::Control,
-    threads: &[JoinHandle<CulvertWorker>],
-    stop: &AtomicBool,
-) -> anyhow::Result<()> {
-    let start = Instant::now();
-    let mut complained = None;
-    let mut exceptions_due = false;
-    while !stop.load(Relaxed) {
-        if threads.iter().any(JoinHandle::is_finished) {
-            bail!("a worker ended by itself");
-        }
-        let mut fds = [PollFd::new(follower.as_fd(), PollFlags::POLLIN)];
-        // An interrupted wait is as good as one that ended.
-        let _ = nix::poll::poll(&mut fds, PollTimeout::from(CONTROL_INTERVAL_MS));
-        match follower.poll() {
-            Ok(true) => {
-                check_interfaces(control)?;
-                controller.set_next_hops(follower.snapshot());
-                exceptions_due = true;
+impl Serving<'_> {
+    /// The control loop: until a signal comes.
+    fn until(
+        &mut self,
+        stop: &AtomicBool,
+        threads: &[JoinHandle<CulvertWorker>],
+        news: &NewsLog,
+    ) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let mut complained = None;
+        let mut addresses_due = false;
+        while !stop.load(Relaxed) {
+            if threads.iter().any(JoinHandle::is_finished) {
+                bail!("a worker ended by itself");
             }
-            Ok(false) => {}
-            Err(error) => warn!(%error, "next hops"),
+            let mut fds = [PollFd::new(self.follower.as_fd(), PollFlags::POLLIN)];
+            // An interrupted wait is as good as one that ended.
+            let _ = nix::poll::poll(&mut fds, PollTimeout::from(CONTROL_INTERVAL_MS));
+            match self.follower.poll() {
+                Ok(true) => {
+                    check_interfaces(self.control)?;
+                    self.controller.set_next_hops(self.follower.snapshot());
+                    addresses_due = true;
+                }
+                Ok(false) => {}
+                Err(error) => warn!(%error, "next hops"),
+            }
+            let now = start.elapsed();
+            let mut result = self.controller.poll().map_err(anyhow::Error::from);
+            if addresses_due {
+                let told = self.control.set_own_addresses(&self.follower.own_addresses());
+                addresses_due = told.is_err();
+                result = result.and(told.map_err(anyhow::Error::from));
+            }
+            // Whatever failed is tried again in a moment; once a second is often enough to say so.
+            if let Err(error) = result
+                && complained.is_none_or(|at| now - at >= Duration::from_secs(1))
+            {
+                complained = Some(now);
+                error!("{error:#}");
+            }
+            let (happened, lost) = self.controller.take_news();
+            news.write(&happened, lost);
+            for target in self.controller.take_unresolved() {
+                self.follower.resolve(target, now);
+            }
+            self.follower.refresh(now);
         }
-        let now = start.elapsed();
-        let mut result = controller.poll().map_err(anyhow::Error::from);
-        if exceptions_due {
-            let excepted = except_own_addresses(control);
-            exceptions_due = excepted.is_err();
-            result = result.and(excepted);
-        }
-        // Whatever failed is tried again in a moment; once a second is often enough to say so.
-        if let Err(error) = result
-            && complained.is_none_or(|at| now - at >= Duration::from_secs(1))
-        {
-            complained = Some(now);
-            error!("{error:#}");
-        }
-        for target in controller.take_unresolved() {
-            follower.resolve(target, now);
-        }
-        follower.refresh(now);
+        Ok(())
     }
-    Ok(())
 }
 
 /// Ends the workers, restores the interfaces, and records the last sequence numbers.

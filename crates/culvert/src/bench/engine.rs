@@ -15,7 +15,9 @@ use anyhow::bail;
 use anyhow::ensure;
 use culvert_aead::Aead;
 use culvert_aead::Algorithm;
+use culvert_aead::AlgorithmError;
 use culvert_aead::Keymat;
+use culvert_aead::Protocol;
 use culvert_aead::Provider;
 use culvert_control::Direction;
 use culvert_control::SaSpec;
@@ -67,6 +69,10 @@ pub struct Cell {
     pub size: u16,
     /// Number of SAs.
     pub sas: u32,
+    /// Number of policies.
+    pub policies: u32,
+    /// Flows that packets go round, each of a policy of its own.
+    pub flows: u32,
     /// Packets in the timed turns.
     pub packets: u64,
     /// Seconds in the timed turns.
@@ -102,11 +108,14 @@ pub fn run(args: &EngineArgs) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(&cell)?);
     } else {
         println!(
-            "{} {} size {} sas {}: {:.0} cycles/packet, {:.2} Mpps, {:.2} Gbit/s ({} on {})",
+            "{} {} size {} sas {} policies {} flows {}: {:.0} cycles/packet, {:.2} Mpps, \
+             {:.2} Gbit/s ({} on {})",
             cell.direction,
             cell.algorithm,
             cell.size,
             cell.sas,
+            cell.policies,
+            cell.flows,
             cell.tsc_cycles_per_packet,
             cell.pps / 1e6,
             cell.gbps,
@@ -151,6 +160,8 @@ pub fn measure(args: &EngineArgs) -> anyhow::Result<Cell> {
         algorithm: args.algorithm.to_string(),
         size: args.size,
         sas: args.sas,
+        policies: bench.policies,
+        flows: bench.flows,
         packets,
         seconds,
         pps: count / seconds,
@@ -162,6 +173,17 @@ pub fn measure(args: &EngineArgs) -> anyhow::Result<Cell> {
         batch: args.batch,
         timed: TIMED,
     })
+}
+
+/// The algorithm of a keyword: of AH with `ah-` in front, else of ESP.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn algorithm(keyword: &str) -> Result<Algorithm, AlgorithmError> {
+    match keyword.strip_prefix("ah-") {
+        Some(keyword) => Algorithm::parse(Protocol::Ah, keyword),
+        None => Algorithm::parse(Protocol::Esp, keyword),
+    }
 }
 
 /// Pins the calling thread to a core.
@@ -200,7 +222,8 @@ struct Bench {
     direction: BenchDirection,
     plain: Vec<u8>,
     batch: usize,
-    sas: u32,
+    policies: u32,
+    flows: u32,
     next: u32,
 }
 
@@ -210,15 +233,20 @@ impl Bench {
             BenchDirection::Outbound => (Direction::Outbound, Direction::Outbound),
             BenchDirection::Inbound => (Direction::Inbound, Direction::Outbound),
         };
+        let policies = args.policies.unwrap_or(args.sas);
+        let flows = args.flows.unwrap_or(policies);
+        ensure!(policies >= args.sas, "--policies: expected at least the {} SAs", args.sas);
+        ensure!(flows <= policies, "--flows: expected at most the {policies} policies");
         let aead = provider(args.provider.as_deref())?;
         Ok(Bench {
             aead,
-            measured: gateway(args, measured, &aead)?,
-            maker: gateway(args, maker, &aead)?,
+            measured: gateway(args, policies, measured, &aead)?,
+            maker: gateway(args, policies, maker, &aead)?,
             direction: args.direction,
             plain: plain_frame(args.size),
             batch: usize::from(args.batch),
-            sas: args.sas,
+            policies,
+            flows,
             next: 0,
         })
     }
@@ -240,8 +268,9 @@ impl Bench {
     /// Fills the receive queue of the measured worker with one batch.
     fn prepare(&mut self) -> usize {
         for _ in 0..self.batch {
-            let destination = destination(self.next);
-            self.next = (self.next + 1) % self.sas;
+            // Few flows are those of the last policies.
+            let destination = destination(self.policies - self.flows + self.next);
+            self.next = (self.next + 1) % self.flows;
             let at = ethernet::HEADER_LEN;
             self.plain[at + 16..at + 20].copy_from_slice(&destination.octets());
             let header = &mut self.plain[at..at + ipv4::HEADER_LEN];
@@ -288,41 +317,34 @@ impl Bench {
     }
 }
 
-fn destination(sa: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + sa)
+fn destination(policy: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + policy)
 }
 
+/// A gateway with SAs of one direction, and policies which name one after the other.
 fn gateway(
     args: &EngineArgs,
+    policies: u32,
     direction: Direction,
     aead: &Provider,
 ) -> anyhow::Result<Gateway<Provider>> {
     let mut spd = Spd::default();
-    let mut sas = Vec::new();
-    for number in 0..args.sas {
-        let group = Group(number);
-        let selector = Selector {
-            source: IpNet::from(IpAddr::from(SOURCE)),
-            destination: IpNet::from(IpAddr::from(destination(number))),
-        };
-        let policy = Policy { selector, action: Action::Protect(group) };
+    let source = IpNet::from(IpAddr::from(SOURCE));
+    for number in 0..policies {
+        let destination = IpNet::from(IpAddr::from(destination(number)));
+        let selector = Selector::between(source, destination)?;
+        let policy = Policy::new(selector, Action::Protect(Group(number % args.sas)));
         match direction {
             Direction::Outbound => spd.outbound.push(policy),
             Direction::Inbound => spd.inbound.push(policy),
         }
-        sas.push(SaSpec {
-            direction,
-            spi: Spi::new(FIRST_SPI + number)?,
-            source: NEAR.into(),
-            destination: FAR.into(),
-            algorithm: args.algorithm,
-            keymat: keymat(args.algorithm, number),
-            esn: args.esn,
-            sequence: 0,
-            replay_window: 1024,
-            encapsulation: None,
-            group,
-        });
+    }
+    let mut sas = Vec::new();
+    for number in 0..args.sas {
+        let spi = Spi::new(FIRST_SPI + number)?;
+        let key = (args.algorithm, keymat(args.algorithm, number));
+        let sa = SaSpec::new(direction, spi, (NEAR.into(), FAR.into()), key, Group(number));
+        sas.push(SaSpec { esn: args.esn, ..sa });
     }
     let port = |side| PortConfig { side, mac: None, completes_checksums: false };
     let config = GatewayConfig {
@@ -331,6 +353,7 @@ fn gateway(
         ports: vec![port(Side::Protected), port(Side::Unprotected)],
         sas,
         spd,
+        ..GatewayConfig::default()
     };
     let hop = |port| NextHop { port, vlan: None, source: MAC, destination: MAC, mtu: 1600 };
     let next_hops = NextHops::fixed([
@@ -370,24 +393,55 @@ pub(super) fn plain_frame(size: u16) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Every packet of a bench comes out, both directions, over several SAs.
+    fn args(direction: BenchDirection) -> EngineArgs {
+        EngineArgs {
+            direction,
+            algorithm: Algorithm::Aes128Gcm16,
+            size: 64,
+            sas: 3,
+            policies: None,
+            flows: None,
+            seconds: 0.001,
+            esn: true,
+            provider: None,
+            batch: 16,
+            core: 0,
+            json: true,
+        }
+    }
+
+    fn assert_measured(args: &EngineArgs) {
+        let cell = measure(args).unwrap();
+        assert!(cell.packets > 0 && cell.tsc_cycles_per_packet > 0.0, "{args:?}");
+    }
+
+    /// Every packet of a bench comes out, both directions, over several SAs, over more policies
+    /// than SAs, and over one of many.
     #[test]
     fn nothing_is_lost() {
         for direction in [BenchDirection::Outbound, BenchDirection::Inbound] {
-            let args = EngineArgs {
-                direction,
-                algorithm: Algorithm::Aes128Gcm16,
-                size: 64,
-                sas: 3,
-                seconds: 0.001,
-                esn: true,
-                provider: None,
-                batch: 16,
-                core: 0,
-                json: true,
-            };
-            let cell = measure(&args).unwrap();
-            assert!(cell.packets > 0 && cell.tsc_cycles_per_packet > 0.0);
+            for (policies, flows) in [(None, None), (Some(1000), None), (Some(1000), Some(1))] {
+                assert_measured(&EngineArgs { policies, flows, ..args(direction) });
+            }
+        }
+    }
+
+    /// Every algorithm of ESP and AH can be measured.
+    #[test]
+    fn every_algorithm() {
+        for algorithm in Algorithm::ALL.into_iter().chain(Algorithm::ALL_AH) {
+            for direction in [BenchDirection::Outbound, BenchDirection::Inbound] {
+                assert_measured(&EngineArgs { algorithm, size: 1500, ..args(direction) });
+            }
+        }
+    }
+
+    /// More flows than policies, and fewer policies than SAs, are refused.
+    #[test]
+    fn impossible_counts() {
+        for (policies, flows) in [(Some(2), None), (Some(9), Some(10))] {
+            let args = EngineArgs { policies, flows, ..args(BenchDirection::Outbound) };
+            assert!(measure(&args).unwrap_err().to_string().contains("expected at"));
         }
     }
 }

@@ -31,6 +31,7 @@ use culvert_control::WorkerHandle;
 use culvert_engine::Handoff;
 use culvert_engine::NextHop;
 use culvert_engine::NextHops;
+use culvert_engine::Options;
 use culvert_engine::PortConfig;
 use culvert_engine::Side;
 use culvert_engine::Worker;
@@ -256,6 +257,7 @@ fn forward_sealed(args: &VethArgs, io: XdpIo, stop: &AtomicBool) -> Result<()> {
         id: WorkerId(0),
         ports: vec![port(Side::Protected), port(Side::Unprotected)],
         slots: 1,
+        options: Options::default(),
     };
     let mut worker = Worker::new(&config, aead, io, worker_end, Handoff::none(), Handoff::none());
     let handle = WorkerHandle {
@@ -265,9 +267,9 @@ fn forward_sealed(args: &VethArgs, io: XdpIo, stop: &AtomicBool) -> Result<()> {
     };
     let mut controller = Controller::new(aead, vec![handle], 1, None);
     controller.add_sa(&sa(args)?)?;
-    let selector = Selector { source: "10.0.0.0/8".parse()?, destination: "10.0.0.0/8".parse()? };
-    let policy = Policy { selector, action: Action::Protect(Group(0)) };
-    controller.set_policies(Spd { outbound: vec![policy], inbound: Vec::new() });
+    let selector = Selector::between("10.0.0.0/8".parse()?, "10.0.0.0/8".parse()?)?;
+    let policy = Policy::new(selector, Action::Protect(Group(0)));
+    controller.set_policies(&Spd { outbound: vec![policy], ..Spd::default() });
     let hop =
         NextHop { port: UNPROTECTED, vlan: None, source: NOBODY, destination: NOBODY, mtu: 1500 };
     controller.set_next_hops(NextHops::fixed([("192.0.2.0/24".parse()?, hop)]));
@@ -282,18 +284,10 @@ fn forward_sealed(args: &VethArgs, io: XdpIo, stop: &AtomicBool) -> Result<()> {
 }
 
 fn sa(args: &VethArgs) -> Result<SaSpec> {
-    Ok(SaSpec {
-        direction: Direction::Outbound,
-        spi: Spi::new(0x1001)?,
-        source: "192.0.2.1".parse()?,
-        destination: "192.0.2.2".parse()?,
-        algorithm: args.algorithm,
-        // Each run starts its numbers anew and sends what it seals: never under one key twice.
-        keymat: Keymat::from_hex(&random_key(args.algorithm.keymat_len())?)?,
-        esn: true,
-        sequence: 0,
-        replay_window: 1024,
-        encapsulation: None,
-        group: Group(0),
-    })
+    // Each run starts its numbers anew and sends what it seals: never under one key twice.
+    let keymat = Keymat::from_hex(&random_key(args.algorithm.keymat_len())?)?;
+    let ends = ("192.0.2.1".parse()?, "192.0.2.2".parse()?);
+    let key = (args.algorithm, keymat);
+    let sa = SaSpec::new(Direction::Outbound, Spi::new(0x1001)?, ends, key, Group(0));
+    Ok(SaSpec { esn: true, ..sa })
 }

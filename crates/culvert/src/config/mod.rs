@@ -1,7 +1,7 @@
 //! The configuration file: TOML text in, a configuration that cannot be wrong in itself out.
 //!
-//! [`Config`] names the interfaces, the workers, and, for labs and tests, SAs with keys and the
-//! policies that use them. Every field is checked, alone and against the others, before anything
+//! [`Config`] names the interfaces, the workers, what holds for the gateway as a whole, and, for
+//! labs and tests, SAs with keys and the policies that use them. Every field is checked, alone and against the others, before anything
 //! is opened or started; the first thing that is wrong becomes one line that names file, line,
 //! field, and what was expected there ([`ConfigError`]).
 //!
@@ -12,10 +12,14 @@
 //! file need not exist, and it keeps no sequence numbers, so [`Sa::sequence`] is what the file says
 //! and not where a restart may go on.
 
+mod address;
+mod bundle;
 mod error;
 mod policy;
 mod reader;
 mod sa;
+mod selector;
+mod settings;
 
 use std::fs::File;
 use std::io;
@@ -23,7 +27,9 @@ use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 
+use culvert_engine::options::IcmpOptions;
 use culvert_frame::MAX_PORTS;
+use culvert_spd::DefaultAction;
 use zeroize::Zeroizing;
 
 pub use self::error::ConfigError;
@@ -32,14 +38,25 @@ pub use self::policy::Policy;
 pub use self::sa::Direction;
 pub use self::sa::Encapsulation;
 pub use self::sa::Sa;
-pub use self::sa::SaMode;
+pub use self::settings::AuditRate;
 
 use self::reader::Field;
 use self::reader::Section;
 use self::reader::Source;
 
 /// Keys of the file, and of each of its sections.
-const KEYS: [&str; 6] = ["state_directory", "interfaces", "workers", "lab", "sa", "policy"];
+const KEYS: [&str; 10] = [
+    "state_directory",
+    "interfaces",
+    "workers",
+    "lab",
+    "spd",
+    "ike",
+    "icmp",
+    "audit",
+    "sa",
+    "policy",
+];
 const INTERFACES_KEYS: [&str; 4] = ["protected", "unprotected", "mode", "zero_copy"];
 const WORKERS_KEYS: [&str; 2] = ["count", "cores"];
 const LAB_KEYS: [&str; 1] = ["static_keys"];
@@ -72,6 +89,12 @@ pub struct Config {
     pub lab: Lab,
     /// `state_directory`: where sequence numbers survive a restart; an absolute path.
     pub state_directory: PathBuf,
+    /// `[spd]`: what happens to a packet that no policy matches.
+    pub default: DefaultAction,
+    /// `[icmp]`
+    pub icmp: IcmpOptions,
+    /// `[audit]`
+    pub audit_rate: AuditRate,
     /// `[[sa]]`, in the order of the file.
     pub sas: Vec<Sa>,
     /// `[[policy]]`, in the order of the file, which is the order in which they are tried.
@@ -162,21 +185,44 @@ impl Config {
             .required("interfaces", "a section [interfaces] that names both sides")?
             .section(&INTERFACES_KEYS)?;
         let interfaces = read_interfaces(&interfaces)?;
-        let workers = match root.optional("workers") {
-            Some(field) => read_workers(&field.section(&WORKERS_KEYS)?)?,
-            None => Workers::default(),
-        };
-        let lab = match root.optional("lab") {
-            Some(field) => read_lab(&field.section(&LAB_KEYS)?)?,
-            None => Lab::default(),
-        };
+        let workers = read_table(&root, "workers", &WORKERS_KEYS, read_workers)?;
+        let lab = read_table(&root, "lab", &LAB_KEYS, read_lab)?;
+        let default = read_table(&root, "spd", &settings::SPD_KEYS, settings::spd)?;
+        read_table(&root, "ike", &settings::IKE_KEYS, settings::ike)?;
+        let icmp = read_table(&root, "icmp", &settings::ICMP_KEYS, settings::icmp)?;
+        let audit_rate = read_table(&root, "audit", &settings::AUDIT_KEYS, settings::audit)?;
         let state_directory = match root.optional("state_directory") {
             Some(field) => read_state_directory(&field)?,
             None => PathBuf::from(STATE_DIRECTORY),
         };
-        let sas = sa::read(&tables(&root, "sa", &sa::KEYS)?, lab)?;
+        let sas = sa::read(&tables(&root, "sa", &sa::KEYS)?, lab, &workers)?;
         let policies = policy::read(&tables(&root, "policy", &policy::KEYS)?, &sas)?;
-        Ok(Config { interfaces, workers, lab, state_directory, sas, policies })
+        Ok(Config {
+            interfaces,
+            workers,
+            lab,
+            state_directory,
+            default,
+            icmp,
+            audit_rate,
+            sas,
+            policies,
+        })
+    }
+
+    /// What an operator should know and may still want, a line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let checked = |sa: &&Sa| sa.direction == Direction::Inbound && sa.replay_window > 0;
+        let warning = |sa: &Sa| {
+            format!(
+                "the inbound SA {} has a key from the file and anti-replay, which RFC \
+                 4303 section 3.4.3 advises against: a peer that counts from 1 again after a \
+                 restart is taken for an attacker; replay_window = 0 turns it off",
+                sa.label(),
+            )
+        };
+        self.sas.iter().filter(checked).map(warning).collect()
     }
 
     /// A file with every key in it, for documentation and help.
@@ -211,6 +257,16 @@ fn tables<'a>(
     keys: &[&str],
 ) -> Result<Vec<Section<'a>>, ConfigError> {
     root.optional(key).map_or(Ok(Vec::new()), |field| field.sections(keys))
+}
+
+/// What a table that may be absent says.
+fn read_table<'a, T: Default>(
+    root: &Section<'a>,
+    key: &str,
+    keys: &[&str],
+    read: impl Fn(&Section<'a>) -> Result<T, ConfigError>,
+) -> Result<T, ConfigError> {
+    root.optional(key).map_or(Ok(T::default()), |field| read(&field.section(keys)?))
 }
 
 fn read_interfaces(section: &Section<'_>) -> Result<Interfaces, ConfigError> {

@@ -1,14 +1,11 @@
 //! `[[policy]]`: what happens to which packets, in the order of the file.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
 
-use ipnet::IpNet;
-use ipnet::Ipv4Net;
-use ipnet::Ipv6Net;
+use culvert_spd::Pfp;
+use culvert_spd::Selector;
 
+use super::bundle::Bundles;
 use super::error::ConfigError;
 use super::error::shown;
 use super::reader::Field;
@@ -16,114 +13,130 @@ use super::reader::Section;
 use super::sa::DIRECTIONS;
 use super::sa::Direction;
 use super::sa::Sa;
+use super::selector;
+use super::selector::Addresses;
 
 /// Keys of `[[policy]]`.
-pub(super) const KEYS: [&str; 5] = ["direction", "source", "destination", "action", "sa"];
+pub(super) const KEYS: [&str; 13] = [
+    "direction",
+    "source",
+    "destination",
+    "protocol",
+    "source_ports",
+    "destination_ports",
+    "icmp",
+    "mobility",
+    "fragments_too",
+    "action",
+    "sa",
+    "acquire",
+    "pfp",
+];
 
-/// All IPv4 addresses, all IPv6 addresses.
-const ALL_V4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
-const ALL_V6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0));
-
-const A_SELECTOR: &str = "a prefix such as 10.1.0.0/16, an address, or \"any\"";
-
-/// One policy. The first whose selectors a packet matches decides (RFC 4301 section 4.4.1).
+/// One policy. The first whose selector a packet matches decides (RFC 4301 section 4.4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Which way the packets go that it is for.
     pub direction: Direction,
-    /// Source addresses of the packet (in a tunnel, of the inner one); no host bits are set.
-    pub source: IpNet,
-    /// Destination addresses, of the same family as `source`; no host bits are set.
-    pub destination: IpNet,
+    /// Which packets; in a tunnel, the inner ones.
+    pub selector: Selector,
     /// What happens to a packet that matches.
     pub action: Action,
+    /// Selectors that an SA made for a packet takes from the packet.
+    pub pfp: Pfp,
     /// Line of its header in the file.
     pub line: usize,
 }
 
 /// What happens to a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Outbound: it is sent through the SA. Inbound: it is let out if it came through the SA.
+    /// Outbound: it is sent through the SAs, one after the other. Inbound: it is let out if it
+    /// came through them.
     Protect {
-        /// Index into [`Config::sas`](super::Config::sas), of an SA of the policy's direction.
-        sa: usize,
+        /// Indices into [`Config::sas`](super::Config::sas), innermost first: one, or those of an
+        /// SA bundle. Of a group it is the first in the file.
+        sas: Vec<usize>,
     },
+    /// Outbound: an SA is asked for, and until there is one the packet is dropped.
+    Acquire,
     /// It is forwarded as it is.
     Bypass,
     /// It is dropped.
     Discard,
 }
 
-/// Reads the policies. Where both selectors are `"any"`, one table makes two policies, the first
-/// for IPv4 and the second for IPv6.
+/// Reads the policies, and what they say about the order of SAs.
 pub(super) fn read(sections: &[Section<'_>], sas: &[Sa]) -> Result<Vec<Policy>, ConfigError> {
-    let names = sas.iter().enumerate().filter_map(|(index, sa)| Some((sa.name.as_deref()?, index)));
-    let names: BTreeMap<&str, usize> = names.collect();
+    let names = Names::new(sas);
+    let mut bundles = Bundles::new(sas);
     let mut policies = Vec::with_capacity(sections.len());
     for section in sections {
         let direction =
             section.required("direction", "\"inbound\" or \"outbound\"")?.word(&DIRECTIONS)?;
-        let pairs = selectors(section)?;
-        let action = action(section, direction, sas, &names)?;
+        let selectors = selector::read(section, Addresses::Required)?;
+        let action = action(section, direction, &names)?;
+        if let Action::Protect { sas } = &action {
+            bundles.check(section, direction, sas)?;
+        }
+        let pfp = pfp(section, &action)?;
         let line = section.line();
-        let pairs = pairs.into_iter().flatten();
-        policies.extend(pairs.map(|(source, destination)| Policy {
+        policies.extend(selectors.into_iter().map(|selector| Policy {
             direction,
-            source,
-            destination,
-            action,
+            selector,
+            action: action.clone(),
+            pfp,
             line,
         }));
     }
     Ok(policies)
 }
 
-type Pair = (IpNet, IpNet);
+/// SAs by the names that policies use: of groups, and of SAs without one.
+struct Names<'a> {
+    sas: &'a [Sa],
+    names: BTreeMap<&'a str, usize>,
+}
 
-/// Source and destination; two pairs if both are `"any"`.
-fn selectors(section: &Section<'_>) -> Result<[Option<Pair>; 2], ConfigError> {
-    let source = selector(&section.required("source", A_SELECTOR)?)?;
-    let field = section.required("destination", A_SELECTOR)?;
-    let destination = selector(&field)?;
-    match (source, destination) {
-        (Some(source), Some(destination)) if is_v4(source) != is_v4(destination) => {
-            let family = if is_v4(source) { "an IPv4" } else { "an IPv6" };
-            Err(field.wrong(format_args!("{family} prefix, as the source is one")))
+impl<'a> Names<'a> {
+    fn new(sas: &'a [Sa]) -> Names<'a> {
+        let mut names = BTreeMap::new();
+        for (index, sa) in sas.iter().enumerate() {
+            if let Some(name) = sa.group.as_deref().or(sa.name.as_deref()) {
+                names.entry(name).or_insert(index);
+            }
         }
-        (Some(source), Some(destination)) => Ok([Some((source, destination)), None]),
-        (Some(source), None) => Ok([Some((source, all_like(source))), None]),
-        (None, Some(destination)) => Ok([Some((all_like(destination), destination)), None]),
-        (None, None) => Ok([Some((ALL_V4, ALL_V4)), Some((ALL_V6, ALL_V6))]),
+        Names { sas, names }
     }
-}
 
-/// One selector; `None` is `"any"`.
-fn selector(field: &Field<'_>) -> Result<Option<IpNet>, ConfigError> {
-    let text = field.text(A_SELECTOR)?;
-    if text == "any" {
-        return Ok(None);
+    fn find(
+        &self,
+        field: &Field<'_>,
+        expected: &str,
+        direction: Direction,
+    ) -> Result<usize, ConfigError> {
+        let name = field.text(expected)?;
+        let Some(&sa) = self.names.get(name) else {
+            let member = self.sas.iter().find(|sa| sa.name.as_deref() == Some(name));
+            let group = member.and_then(|sa| sa.group.as_deref());
+            return Err(field.error(match group {
+                Some(group) => format!(
+                    "expected {expected}, found {}, which is in the group {}",
+                    shown(name),
+                    shown(group),
+                ),
+                None => format!("expected {expected}, found no SA {}", shown(name)),
+            }));
+        };
+        if self.sas[sa].direction != direction {
+            return Err(field.error(format_args!(
+                "expected {expected}, found the {} SA {}",
+                self.sas[sa].direction,
+                self.sas[sa].label(),
+            )));
+        }
+        Ok(sa)
     }
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(Some(IpNet::from(address)));
-    }
-    let net: IpNet = text.parse().map_err(|_| field.wrong(A_SELECTOR))?;
-    if net != net.trunc() {
-        return Err(field.error(format_args!(
-            "expected a prefix without host bits, found {}: did you mean {}?",
-            shown(text),
-            net.trunc(),
-        )));
-    }
-    Ok(Some(net))
-}
-
-fn is_v4(net: IpNet) -> bool {
-    matches!(net, IpNet::V4(_))
-}
-
-fn all_like(net: IpNet) -> IpNet {
-    if is_v4(net) { ALL_V4 } else { ALL_V6 }
 }
 
 /// The word of `action`, before its SA is known.
@@ -137,45 +150,64 @@ enum Verb {
 fn action(
     section: &Section<'_>,
     direction: Direction,
-    sas: &[Sa],
-    names: &BTreeMap<&str, usize>,
+    names: &Names<'_>,
 ) -> Result<Action, ConfigError> {
     const VERBS: [(&str, Verb); 3] =
         [("protect", Verb::Protect), ("bypass", Verb::Bypass), ("discard", Verb::Discard)];
     let verb =
         section.required("action", "\"protect\", \"bypass\" or \"discard\"")?.word(&VERBS)?;
     let unused = match verb {
-        Verb::Protect => {
-            let expected = format!("the name of an {direction} SA for action = \"protect\"");
-            let field = section.required("sa", &expected)?;
-            return protect(&field, &expected, direction, sas, names);
-        }
+        Verb::Protect => return protect(section, direction, names),
         Verb::Bypass => Action::Bypass,
         Verb::Discard => Action::Discard,
     };
-    match section.optional("sa") {
-        Some(field) => Err(field.error("expected no SA but for action = \"protect\"")),
-        None => Ok(unused),
-    }
+    section.refuse(&["sa"], "expected no SA but for action = \"protect\"")?;
+    section.refuse(&["acquire"], "expected with action = \"protect\" only")?;
+    Ok(unused)
 }
 
 fn protect(
-    field: &Field<'_>,
-    expected: &str,
+    section: &Section<'_>,
     direction: Direction,
-    sas: &[Sa],
-    names: &BTreeMap<&str, usize>,
+    names: &Names<'_>,
 ) -> Result<Action, ConfigError> {
-    let name = field.text(expected)?;
-    let Some(&sa) = names.get(name) else {
-        return Err(field.error(format_args!("expected {expected}, found no SA {}", shown(name))));
-    };
-    if sas[sa].direction != direction {
-        return Err(field.error(format_args!(
-            "expected {expected}, found the {} SA {}",
-            sas[sa].direction,
-            sas[sa].label(),
-        )));
+    let acquire = section.optional("acquire");
+    if acquire.map_or(Ok(false), |field| field.flag())? {
+        section.refuse(&["sa"], "expected no SA with acquire = true, which asks for one")?;
+        if direction == Direction::Inbound {
+            return Err(section.error("acquire", "expected in outbound policies only"));
+        }
+        return Ok(Action::Acquire);
     }
-    Ok(Action::Protect { sa })
+    let expected = format!("the name of an {direction} SA for action = \"protect\"");
+    let fields = section.required("sa", &expected)?.one_or_list(&expected)?;
+    let sas = fields.iter().map(|field| names.find(field, &expected, direction));
+    let sas = sas.collect::<Result<Vec<usize>, ConfigError>>()?;
+    Ok(Action::Protect { sas })
+}
+
+/// Selectors from the packet are for SAs that are asked for; those of the file have theirs.
+fn pfp(section: &Section<'_>, action: &Action) -> Result<Pfp, ConfigError> {
+    const WORDS: [(&str, usize); 5] = [
+        ("source", 0),
+        ("destination", 1),
+        ("protocol", 2),
+        ("source_port", 3),
+        ("destination_port", 4),
+    ];
+    let Some(field) = section.optional("pfp") else {
+        return Ok(Pfp::NONE);
+    };
+    if *action != Action::Acquire {
+        return Err(field.error(
+            "expected with acquire = true only: SAs of the file have their selectors already (RFC \
+             4301 section 4.4.1.2)",
+        ));
+    }
+    let mut chosen = [false; WORDS.len()];
+    for field in field.list("a list such as [\"source\", \"destination\"]")? {
+        chosen[field.word(&WORDS)?] = true;
+    }
+    let [source, destination, protocol, source_port, destination_port] = chosen;
+    Ok(Pfp { source, destination, protocol, source_port, destination_port })
 }

@@ -7,6 +7,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -120,10 +121,35 @@ impl<'a> Section<'a> {
         self.source.error(self.line, &self.path_of(key), problem)
     }
 
+    /// The error "expected this" about the table itself.
+    pub(super) fn wrong(&self, expected: impl Display) -> ConfigError {
+        self.source.error(self.line, &self.path, format_args!("expected {expected}"))
+    }
+
     /// The error `problem` about the field `key`, or about the table if it lacks the field.
     pub(super) fn error(&self, key: &str, problem: impl Display) -> ConfigError {
         let line = self.optional(key).map_or(self.line, |field| field.line);
         self.source.error(line, &self.path_of(key), problem)
+    }
+
+    /// The error `problem` about the field `inner` of the table at `key`.
+    pub(super) fn error_within(
+        &self,
+        key: &str,
+        inner: &str,
+        problem: impl Display,
+    ) -> ConfigError {
+        let line = self.optional(key).map_or(self.line, |field| field.line);
+        self.source.error(line, &format!("{}.{inner}", self.path_of(key)), problem)
+    }
+
+    /// Refuses the keys, where the rest of the table leaves them without meaning; `why` says so.
+    pub(super) fn refuse(&self, keys: &[&str], why: impl Display) -> Result<(), ConfigError> {
+        let fields = keys.iter().filter_map(|key| self.optional(key));
+        match fields.min_by_key(|field| field.line) {
+            Some(field) => Err(field.error(why)),
+            None => Ok(()),
+        }
     }
 
     /// Refuses a key that is not among `keys`; the first in the file, if there are more.
@@ -194,11 +220,51 @@ impl<'a> Field<'a> {
             })
     }
 
+    /// A time in seconds, whole or with a fraction, in nanoseconds; `range` is in milliseconds.
+    pub(super) fn nanoseconds(&self, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {
+        let seconds = match self.value {
+            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+            _ => self.as_number().and_then(|seconds| u32::try_from(seconds).ok()).map(f64::from),
+        };
+        let milliseconds = |bound: u64| Duration::from_millis(bound).as_secs_f64();
+        let [least, most] = [*range.start(), *range.end()].map(milliseconds);
+        let seconds = seconds.filter(|seconds| (least..=most).contains(seconds));
+        let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let nanoseconds = time.and_then(|time| u64::try_from(time.as_nanos()).ok());
+        nanoseconds
+            .ok_or_else(|| self.wrong(format_args!("a number of seconds from {least} to {most}")))
+    }
+
+    /// An integer in `range`, or a word for what it stands for.
+    pub(super) fn number_or<T, N>(
+        &self,
+        words: &[(&str, T)],
+        range: RangeInclusive<N>,
+        number: impl Fn(N) -> T,
+    ) -> Result<T, ConfigError>
+    where
+        T: Copy,
+        N: TryFrom<u64> + PartialOrd + Display,
+    {
+        let found = self.as_text();
+        if let Some(&(_, meaning)) = words.iter().find(|(word, _)| Some(*word) == found) {
+            return Ok(meaning);
+        }
+        let found = self.as_number().and_then(|found| N::try_from(found).ok());
+        match found.filter(|found| range.contains(found)) {
+            Some(found) => Ok(number(found)),
+            None => {
+                let integer = format!("an integer from {} to {}", range.start(), range.end());
+                Err(self.wrong(either(quoted(words).chain([integer]))))
+            }
+        }
+    }
+
     /// One of the words, for what it stands for.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, ConfigError> {
         let found = self.as_text();
         let meant = words.iter().find(|(word, _)| Some(*word) == found);
-        meant.map(|&(_, meaning)| meaning).ok_or_else(|| self.wrong(alternatives(words)))
+        meant.map(|&(_, meaning)| meaning).ok_or_else(|| self.wrong(either(quoted(words))))
     }
 
     /// The values of an array that is not empty.
@@ -221,6 +287,28 @@ impl<'a> Field<'a> {
             }
             None => Err(self.wrong("a table")),
         }
+    }
+
+    /// The values of an array, or the one value that stands for an array of one.
+    pub(super) fn one_or_list(self, expected: impl Display) -> Result<Vec<Field<'a>>, ConfigError> {
+        if self.value.is_array() { self.list(expected) } else { Ok(vec![self]) }
+    }
+
+    /// The keys and values of a table, in the order of the file; `None` when it is no table.
+    pub(super) fn entries(&self) -> Option<Vec<(&'a str, Field<'a>)>> {
+        let mut entries: Vec<_> = self.value.as_table()?.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let field = |(key, value): (&'a Spanned<_>, &'a Spanned<DeValue<'a>>)| {
+            let key: &'a std::borrow::Cow<'a, str> = key.get_ref();
+            let field = Field {
+                source: self.source,
+                value: value.get_ref(),
+                path: format!("{}.{key}", self.path),
+                line: self.source.line(value.span().start),
+            };
+            (key.as_ref(), field)
+        };
+        Some(entries.into_iter().map(field).collect())
     }
 
     /// The tables of an array of tables, all of whose keys are among `keys`.
@@ -272,10 +360,15 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The words in quotes: `"a", "b" or "c"`.
-fn alternatives<T>(words: &[(&str, T)]) -> String {
-    let quoted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-    match quoted.split_last() {
+/// The words in quotes.
+fn quoted<T>(words: &[(&str, T)]) -> impl Iterator<Item = String> {
+    words.iter().map(|(word, _)| format!("\"{word}\""))
+}
+
+/// Alternatives: `a, b or c`.
+pub(super) fn either(alternatives: impl Iterator<Item = String>) -> String {
+    let alternatives: Vec<String> = alternatives.collect();
+    match alternatives.split_last() {
         Some((last, [])) => last.clone(),
         Some((last, others)) => format!("{} or {last}", others.join(", ")),
         None => String::new(),

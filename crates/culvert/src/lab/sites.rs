@@ -15,7 +15,6 @@ use std::fmt::Write as _;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
-use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -53,6 +52,11 @@ pub const HOST_B: [&str; 2] = ["10.2.0.2", "fd02::2"];
 pub struct Plan {
     /// Tunnel endpoints are IPv6.
     pub outer_v6: bool,
+    /// Hosts of the two sites in transport mode, an SA for each family, instead of a tunnel between
+    /// the gateways.
+    pub transport: bool,
+    /// AH instead of ESP; the algorithm is then one of AH.
+    pub ah: bool,
     /// UDP encapsulation on port 4500.
     pub encapsulated: bool,
     /// Algorithm keyword and octets of key and salt.
@@ -63,6 +67,8 @@ pub struct Plan {
     pub workers: u32,
     /// Where the XDP program runs: `auto`, `native` or `generic`.
     pub mode: &'static str,
+    /// More lines of the configuration, for outbound and for inbound SAs.
+    pub sa_lines: [&'static str; 2],
     /// Hosts leave checksums and segmentation to their link, as they do by default. In generic mode
     /// their segments reach the gateway uncut, longer than any frame.
     pub offloads: bool,
@@ -72,11 +78,14 @@ impl Default for Plan {
     fn default() -> Plan {
         Plan {
             outer_v6: false,
+            transport: false,
+            ah: false,
             encapsulated: false,
             algorithm: ("aes128gcm16", 20),
             esn: true,
             workers: 1,
             mode: "auto",
+            sa_lines: [""; 2],
             offloads: true,
         }
     }
@@ -127,6 +136,13 @@ impl Sites {
         for (host, v4, v6) in [(&host_a, "10.1.0.1", "fd01::1"), (&host_b, "10.2.0.1", "fd02::1")] {
             host.ip(&format!("route add default via {v4}"))?;
             host.ip(&format!("-6 route add default via {v6}"))?;
+        }
+        if plan.transport {
+            // The gateways are no longer the ends: what is for the other site passes them.
+            for (gateway, theirs, far) in [(&gw_a, 2, 2), (&gw_b, 1, 1)] {
+                gateway.ip(&format!("route add 10.{theirs}.0.0/24 via 192.0.2.{far}"))?;
+                gateway.ip(&format!("route add fd0{theirs}::/64 via 2001:db8::{far}"))?;
+            }
         }
         let directory = tempfile::Builder::new().prefix("culvert-lab-").tempdir()?;
         let configs = write_configs(directory.path(), plan)?;
@@ -262,15 +278,30 @@ pub(crate) fn random_key(octets: usize) -> Result<String> {
     Ok(hex::encode(key))
 }
 
-fn write_configs(directory: &Path, plan: &Plan) -> Result<[PathBuf; 2]> {
-    let (to_b, to_a) = (random_key(plan.algorithm.1)?, random_key(plan.algorithm.1)?);
-    let ends: [IpAddr; 2] = if plan.outer_v6 {
-        ["2001:db8::1".parse()?, "2001:db8::2".parse()?]
-    } else {
-        ["192.0.2.1".parse()?, "192.0.2.2".parse()?]
+/// Ends and keys of an SA in each direction: of site a, of site b; to b, to a.
+struct Pair {
+    ends: [&'static str; 2],
+    keys: [String; 2],
+    /// What policies put into it: the families of these numbers.
+    families: &'static [usize],
+}
+
+fn pairs(plan: &Plan) -> Result<Vec<Pair>> {
+    let pair = |ends, families| -> Result<Pair> {
+        let keys = [random_key(plan.algorithm.1)?, random_key(plan.algorithm.1)?];
+        Ok(Pair { ends, keys, families })
     };
-    let a = config(directory, plan, "a", [ends[0], ends[1]], [(0x1001, &to_b), (0x2001, &to_a)])?;
-    let b = config(directory, plan, "b", [ends[1], ends[0]], [(0x2001, &to_a), (0x1001, &to_b)])?;
+    Ok(match (plan.transport, plan.outer_v6) {
+        (true, _) => {
+            vec![pair([HOST_A[0], HOST_B[0]], &[0])?, pair([HOST_A[1], HOST_B[1]], &[1])?]
+        }
+        (false, true) => vec![pair(["2001:db8::1", "2001:db8::2"], &[0, 1])?],
+        (false, false) => vec![pair(["192.0.2.1", "192.0.2.2"], &[0, 1])?],
+    })
+}
+
+fn write_configs(directory: &Path, plan: &Plan) -> Result<[PathBuf; 2]> {
+    let pairs = pairs(plan)?;
     let write = |name: &str, text: String| -> Result<PathBuf> {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;
@@ -280,51 +311,71 @@ fn write_configs(directory: &Path, plan: &Plan) -> Result<[PathBuf; 2]> {
         file.write_all(text.as_bytes())?;
         Ok(path)
     };
-    Ok([write("gw-a.toml", a)?, write("gw-b.toml", b)?])
+    Ok([
+        write("gw-a.toml", config(directory, plan, 0, &pairs)?)?,
+        write("gw-b.toml", config(directory, plan, 1, &pairs)?)?,
+    ])
 }
 
-/// Configuration of one gateway: `ends` and `sas` are ours, then theirs.
-fn config(
-    directory: &Path,
-    plan: &Plan,
-    site: &str,
-    ends: [IpAddr; 2],
-    sas: [(u32, &String); 2],
-) -> Result<String> {
-    let (ours, theirs) = if site == "a" { (1, 2) } else { (2, 1) };
+/// Configuration of the gateway of site 0 or 1.
+fn config(directory: &Path, plan: &Plan, site: usize, pairs: &[Pair]) -> Result<String> {
     let mut text = format!(
         "state_directory = \"{}\"\n\
          [interfaces]\nprotected = [\"lan0\"]\nunprotected = [\"wan0\"]\nmode = \"{}\"\n\
          [workers]\ncount = {}\n\
          [lab]\nstatic_keys = true\n",
-        directory.join(format!("state-{site}")).display(),
+        directory.join(format!("state-{}", ["a", "b"][site])).display(),
         plan.mode,
         plan.workers,
     );
-    for (index, (direction, name)) in [("outbound", "out"), ("inbound", "in")].iter().enumerate() {
-        let (source, destination) = (ends[index], ends[1 - index]);
-        let (spi, key) = sas[index];
-        write!(
-            text,
-            "[[sa]]\nname = \"{name}\"\ndirection = \"{direction}\"\nspi = \"{spi:#x}\"\n\
-             mode = \"tunnel\"\nsource = \"{source}\"\ndestination = \"{destination}\"\n\
-             algorithm = \"{}\"\nkey = \"{key}\"\nesn = {}\nreplay_window = 1024\n",
-            plan.algorithm.0, plan.esn,
-        )?;
-        if plan.encapsulated {
-            text += "encapsulation = { source_port = 4500, destination_port = 4500 }\n";
-        }
-        let (from, to) = if index == 0 { (ours, theirs) } else { (theirs, ours) };
-        for (source, destination) in [
-            (format!("10.{from}.0.0/24"), format!("10.{to}.0.0/24")),
-            (format!("fd0{from}::/64"), format!("fd0{to}::/64")),
-        ] {
-            write!(
-                text,
-                "[[policy]]\ndirection = \"{direction}\"\nsource = \"{source}\"\n\
-                 destination = \"{destination}\"\naction = \"protect\"\nsa = \"{name}\"\n",
-            )?;
+    for (number, pair) in pairs.iter().enumerate() {
+        for (from, to) in [(site, 1 - site), (1 - site, site)] {
+            write_sa(&mut text, plan, (number, pair), (from, to), from == site)?;
         }
     }
     Ok(text)
+}
+
+/// The SA of a pair from one site to the other, and the policies that use it.
+fn write_sa(
+    text: &mut String,
+    plan: &Plan,
+    (number, pair): (usize, &Pair),
+    (from, to): (usize, usize),
+    outbound: bool,
+) -> Result<()> {
+    let (direction, name) = if outbound { ("outbound", "out") } else { ("inbound", "in") };
+    let name = ["", "-v6"].map(|suffix| format!("{name}{suffix}"))[number].clone();
+    let spi = [0x1001, 0x2001][from] + number;
+    write!(
+        text,
+        "[[sa]]\nname = \"{name}\"\ndirection = \"{direction}\"\nspi = \"{spi:#x}\"\n\
+         protocol = \"{}\"\nmode = \"{}\"\nsource = \"{}\"\ndestination = \"{}\"\n\
+         algorithm = \"{}\"\nkey = \"{}\"\nesn = {}\nreplay_window = 1024\n",
+        if plan.ah { "ah" } else { "esp" },
+        if plan.transport { "transport" } else { "tunnel" },
+        pair.ends[from],
+        pair.ends[to],
+        plan.algorithm.0,
+        pair.keys[from],
+        plan.esn,
+    )?;
+    if plan.encapsulated {
+        *text += "encapsulation = { source_port = 4500, destination_port = 4500 }\n";
+    }
+    *text += plan.sa_lines[usize::from(!outbound)];
+    for &family in pair.families {
+        let net = |site: usize| match family {
+            0 => format!("10.{}.0.0/24", site + 1),
+            _ => format!("fd0{}::/64", site + 1),
+        };
+        write!(
+            text,
+            "[[policy]]\ndirection = \"{direction}\"\nsource = \"{}\"\n\
+             destination = \"{}\"\naction = \"protect\"\nsa = \"{name}\"\n",
+            net(from),
+            net(to),
+        )?;
+    }
+    Ok(())
 }

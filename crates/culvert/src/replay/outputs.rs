@@ -1,4 +1,4 @@
-//! Where results go: captures, verdicts, totals.
+//! Where results go: captures, verdicts, records, events, totals.
 //!
 //! All files are created before the first packet is read, so that a path which cannot be written is
 //! known at once. None of them may be a file that the command reads, or another of them: creating
@@ -19,16 +19,19 @@ use culvert_engine::Side;
 use crate::cli::ReplayArgs;
 use crate::report;
 
+use super::json_lines::JsonLines;
+use super::news::NewsLine;
 use super::report::Report;
 use super::report::VerdictLine;
-use super::report::VerdictWriter;
 use super::writer::Writer;
 
 /// The files to write.
 pub(super) struct Outputs {
     protected: Option<Writer>,
     unprotected: Option<Writer>,
-    verdicts: Option<VerdictWriter>,
+    verdicts: Option<JsonLines>,
+    audit: Option<JsonLines>,
+    events: Option<JsonLines>,
     report: Option<PathBuf>,
 }
 
@@ -46,11 +49,15 @@ impl Outputs {
         };
         let protected = writer(args.protected_out.as_ref())?;
         let unprotected = writer(args.unprotected_out.as_ref())?;
-        let verdicts = args.verdicts.as_deref();
-        let verdicts = verdicts.map(|path| taken.create(path).map(VerdictWriter::new));
-        let verdicts = verdicts.transpose()?;
+        let mut lines = |path: Option<&PathBuf>| -> anyhow::Result<Option<JsonLines>> {
+            path.map(|path| Ok(JsonLines::new(path, taken.create(path)?))).transpose()
+        };
+        let verdicts = lines(args.verdicts.as_ref())?;
+        let audit = lines(args.audit.as_ref())?;
+        let events = lines(args.events.as_ref())?;
         args.report.as_deref().map(|path| taken.create(path)).transpose()?;
-        Ok(Outputs { protected, unprotected, verdicts, report: args.report.clone() })
+        let report = args.report.clone();
+        Ok(Outputs { protected, unprotected, verdicts, audit, events, report })
     }
 
     /// Writes a frame that left on a side.
@@ -73,6 +80,19 @@ impl Outputs {
         self.verdicts.as_mut().map_or(Ok(()), |verdicts| verdicts.write(line))
     }
 
+    /// Writes what a worker told.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn news(&mut self, news: &NewsLine) -> anyhow::Result<()> {
+        match news {
+            NewsLine::Audit(line) => self.audit.as_mut().map_or(Ok(()), |audit| audit.write(line)),
+            NewsLine::Event(line) => {
+                self.events.as_mut().map_or(Ok(()), |events| events.write(line))
+            }
+        }
+    }
+
     /// Completes all files, and writes the totals: on standard output when no file is named.
     ///
     /// # Errors
@@ -80,7 +100,9 @@ impl Outputs {
     pub(super) fn finish(self, totals: &Report) -> anyhow::Result<()> {
         self.protected.map(Writer::finish).transpose()?;
         self.unprotected.map(Writer::finish).transpose()?;
-        self.verdicts.map(VerdictWriter::finish).transpose()?;
+        for lines in [self.verdicts, self.audit, self.events].into_iter().flatten() {
+            lines.finish()?;
+        }
         match self.report {
             Some(path) => report::write(&path, totals),
             None => {

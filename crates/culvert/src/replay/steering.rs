@@ -2,40 +2,72 @@
 
 use std::net::IpAddr;
 
+use culvert_control::SaSpec;
 use culvert_engine::Side;
+use culvert_spd::Spd;
 use culvert_steer::PrefixValue;
 use culvert_steer::Prefixes;
+use culvert_steer::Recent;
 
-/// The protected prefixes and the decision over them.
+use crate::assembly;
+use crate::assembly::Prefix;
+
+/// Datagrams whose fragments are followed at a time.
+const DATAGRAMS: usize = 256;
+
+/// The prefixes of both sides, and the decision over them.
 pub(super) struct Steering {
-    prefixes: List,
+    protected: List,
+    unprotected: List,
+    fragments: Recent<DATAGRAMS>,
 }
 
-struct List(Vec<(IpAddr, u8)>);
+/// Prefixes with their values; the longest match is the first match.
+struct List(Vec<(ipnet::IpNet, PrefixValue)>);
 
 impl Steering {
-    pub(super) fn new(prefixes: &[(IpAddr, u8)]) -> Steering {
-        let mut list = prefixes.to_vec();
-        // The longest match is the first match.
-        list.sort_unstable_by_key(|&(_, bits)| std::cmp::Reverse(bits));
-        Steering { prefixes: List(list) }
+    /// Of a gateway with these SAs and policies, which is at the near ends of its tunnels.
+    pub(super) fn new(sas: &[SaSpec], spd: &Spd) -> Steering {
+        let own = assembly::own_addresses(sas);
+        Steering {
+            protected: List::new(&assembly::protected_prefixes(spd), &own, |_| {
+                PrefixValue::exception(u8::MAX)
+            }),
+            unprotected: List::new(&assembly::unprotected_prefixes(spd), &own, PrefixValue::own),
+            fragments: Recent::new(),
+        }
     }
 
     /// True when the program would redirect the frame to the engine.
-    pub(super) fn takes(&self, side: Side, frame: &[u8]) -> bool {
+    pub(super) fn takes(&mut self, side: Side, frame: &[u8]) -> bool {
         match side {
-            Side::Unprotected => culvert_steer::unprotected(frame).redirect(),
-            Side::Protected => culvert_steer::protected(frame, &self.prefixes).redirect(),
+            Side::Unprotected => {
+                culvert_steer::unprotected(frame, &self.unprotected, &mut self.fragments).redirect()
+            }
+            Side::Protected => culvert_steer::protected(frame, &self.protected).redirect(),
         }
     }
 }
 
 impl List {
-    fn longest(&self, destination: IpAddr) -> Option<PrefixValue> {
-        let holds = |&&(network, bits): &&(IpAddr, u8)| {
-            ipnet::IpNet::new(network, bits).is_ok_and(|net| net.contains(&destination))
+    /// Prefixes, and the values of own addresses that they hold, made from the length of the
+    /// longest that does.
+    fn new(prefixes: &[Prefix], own: &[IpAddr], value: impl Fn(u8) -> PrefixValue) -> List {
+        let net = |&(network, bits): &Prefix| {
+            ipnet::IpNet::new(network, bits).expect("a prefix of its family")
         };
-        self.0.iter().find(holds).map(|&(_, bits)| PrefixValue::protected(bits))
+        let mut nets: Vec<ipnet::IpNet> = prefixes.iter().map(net).collect();
+        nets.sort_unstable_by_key(|net| std::cmp::Reverse(net.prefix_len()));
+        let holding = |address: &IpAddr| nets.iter().find(|net| net.contains(address));
+        let own = own
+            .iter()
+            .filter_map(|address| Some(((*address).into(), value(holding(address)?.prefix_len()))));
+        let protected = nets.iter().map(|&net| (net, PrefixValue::protected(net.prefix_len())));
+        List(own.chain(protected).collect())
+    }
+
+    fn longest(&self, destination: IpAddr) -> Option<PrefixValue> {
+        self.0.iter().find(|(net, _)| net.contains(&destination)).map(|&(_, value)| value)
     }
 }
 

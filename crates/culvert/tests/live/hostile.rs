@@ -41,10 +41,13 @@ const INSIDER_V6: &str = "fd03::9";
 enum Counted {
     /// By the engine, under this reason.
     Drop(&'static str),
+    /// By the engine, as put aside until the rest comes; and then under this reason, if any.
+    Aside(Option<&'static str>),
     /// By the XDP program, under this class; it goes to the kernel.
     Kernel(&'static str),
 }
 
+use Counted::Aside;
 use Counted::Drop;
 use Counted::Kernel;
 
@@ -149,7 +152,7 @@ impl Stations {
             ("no octet of ESP", self.esp(&[]), malformed),
             ("IPv6 payload beyond the frame", with(v6, LINK + 4, &[0xff, 0xff]), malformed),
             ("UDP length beyond the packet", udp(100, &[1; 40]), malformed),
-            ("UDP length below its header", udp(7, &[1; 40]), Kernel("malformed")),
+            ("UDP length below its header", udp(7, &[1; 40]), malformed),
             ("version 5", with(sealed.clone(), LINK, &[0x55]), Kernel("malformed")),
             ("header of four words", with(sealed.clone(), LINK, &[0x44]), Kernel("malformed")),
             ("half an IPv4 header", sealed[..LINK + 7].to_vec(), Kernel("short")),
@@ -163,7 +166,6 @@ impl Stations {
         let sealed = self.esp(&Peer::new().seal_as(9001, &text(&[1; 40], ip::PROTOCOL_IPIP)));
         let spi = |spi: u32, rest: usize| [&spi.to_be_bytes()[..], &vec![1; rest]].concat();
         let other = summed(with(sealed.clone(), LINK + 16, &[192, 0, 2, 77]));
-        let fragment = |flags| summed(with(sealed.clone(), LINK + 6, flags));
         vec![
             ("empty datagram to 4500", self.natt(&[]), Drop("runt")),
             ("runt of one octet", self.natt(&[0xfe]), Drop("runt")),
@@ -175,11 +177,42 @@ impl Stations {
             ("our SPI over IPv6", self.wire_v6(50, &spi(Peer::SPI, 60)), Drop("no_sa")),
             ("too short for IV and ICV", self.esp(&spi(Peer::SPI, 16)), Drop("truncated")),
             ("not a multiple of 4", self.esp(&spi(Peer::SPI, 61)), Drop("truncated")),
-            ("first fragment", fragment(&[0x20, 0]), Kernel("fragment")), // I01
-            ("later fragment", fragment(&[0, 9]), Kernel("fragment")),
-            ("IPv6 fragment", self.wire_v6(44, &[50; 60]), Kernel("fragment")),
             ("keepalive", self.natt(&[0xff]), Kernel("keepalive")),
             ("IKE", self.natt(&[0; 40]), Kernel("ike")),
+        ]
+    }
+
+    /// Fragments whose rest never comes, or contradicts them (I01, I02).
+    fn fragments(&self) -> Vec<Hostile> {
+        let fragment = |id: u8, place: [u8; 2], len| {
+            let frame = with(self.esp(&vec![id; len]), LINK + 4, &[0, id]);
+            summed(with(frame, LINK + 6, &place))
+        };
+        let udp = |place: &[u8]| summed(with(self.wire(17, &[4; 24]), LINK + 6, place));
+        vec![
+            ("first fragment", fragment(1, [0x20, 0], 64), Aside(None)),
+            ("the same again", fragment(1, [0x20, 0], 64), Drop("reassembly")),
+            ("later fragment", fragment(2, [0, 9], 40), Aside(None)),
+            ("fragment that is overlapped", fragment(3, [0x20, 0], 64), Aside(Some("reassembly"))),
+            ("fragment that overlaps", fragment(3, [0x20, 4], 64), Drop("reassembly")),
+            ("fragment of no whole words", fragment(4, [0x20, 0], 63), Drop("malformed")),
+            ("fragment beyond 65535", fragment(5, [0x1f, 0xff], 64), Drop("malformed")),
+            ("IPv6 fragment", self.wire_v6(44, &[50; 60]), Aside(None)),
+            ("later fragment of some UDP", udp(&[0, 9]), Kernel("fragment")),
+        ]
+    }
+
+    /// In clear to what policy protects (P11).
+    fn in_clear(&self) -> Vec<Hostile> {
+        let clear = |source: &str, destination: &str, ether_type| {
+            let packet = Plain::new(address(source), address(destination), 1).packet();
+            link_frame(self.wan, self.gw_a, None, ether_type, &packet)
+        };
+        let (v4, v6) = (ethernet::ETHER_TYPE_IPV4, ethernet::ETHER_TYPE_IPV6);
+        vec![
+            ("a's address in clear", clear(HOST_A[0], HOST_B[0], v4), Drop("plaintext")),
+            ("a's IPv6 address in clear", clear(HOST_A[1], HOST_B[1], v6), Drop("plaintext")),
+            ("a stranger in clear", clear("10.77.0.1", HOST_B[0], v4), Drop("no_policy")),
         ]
     }
 
@@ -312,11 +345,17 @@ fn inject(capture: &mut Capture, cases: &[Hostile]) {
 fn assert_counted(report: &RunReport, wan: &[Hostile], lan: &[Hostile]) {
     let mut drops = BTreeMap::new();
     for (_, _, counted) in wan.iter().chain(lan) {
-        if let Drop(reason) = counted {
+        if let Drop(reason) | Aside(Some(reason)) = counted {
             *drops.entry((*reason).to_owned()).or_default() += 1;
         }
     }
+    // The insider's packets that do not fit, or may go no further, are answered; but no policy lets
+    // anything go to him.
+    let answered = ["TTL 1", "TTL 0", "larger than the link", "hop limit 1"];
+    *drops.entry("no_policy".to_owned()).or_default() += answered.len() as u64;
     assert_eq!(report.totals.drops, drops);
+    let aside = wan.iter().filter(|case| matches!(case.2, Aside(_))).count() as u64;
+    assert_eq!(report.totals.reassembling, aside);
     for (interface, cases) in [("lan0", lan), ("wan0", wan)] {
         let port = report.ports.iter().find(|port| port.interface == interface).expect("port");
         for class in ["malformed", "short", "fragment", "keepalive", "ike"] {
@@ -332,8 +371,19 @@ fn assert_counted(report: &RunReport, wan: &[Hostile], lan: &[Hostile]) {
     }
 }
 
-/// More than fifty malformed or hostile frames from both sides: each is counted under its reason,
-/// and traffic flows before and after.
+/// Everything on the wire, in the order in which it is to be sent.
+fn all(stations: &Stations, peer: &mut Peer) -> Vec<Hostile> {
+    let mut wan = stations.outer_headers();
+    wan.extend(stations.not_ours());
+    wan.extend(stations.fragments());
+    wan.extend(stations.in_clear());
+    wan.extend(stations.forged(peer));
+    wan.extend(stations.insider(peer));
+    wan
+}
+
+/// I01, I03, I10, I12, I13, I14, I15, I23, P09, P11, U07: more than fifty malformed or hostile
+/// frames from both sides are each counted under their reason, and traffic flows before and after.
 #[test]
 fn each_is_counted() {
     let Some(mut lab) = Lab::new(&Plan::default()) else { return };
@@ -342,10 +392,7 @@ fn each_is_counted() {
     lab.ping_all(3);
     let stations = Stations::of(&lab);
     let mut peer = Peer::new();
-    let mut wan = stations.outer_headers();
-    wan.extend(stations.not_ours());
-    wan.extend(stations.forged(&mut peer));
-    wan.extend(stations.insider(&mut peer));
+    let wan = all(&stations, &mut peer);
     let lan = stations.plaintext();
     assert!(wan.len() + lan.len() > 50);
     let wire = &lab.sites.wire;
@@ -371,10 +418,7 @@ fn a_flood_leaves_no_trace() {
     lab.ping_all(3);
     let stations = Stations::of(&lab);
     let mut peer = Peer::new();
-    let mut wan = stations.outer_headers();
-    wan.extend(stations.not_ours());
-    wan.extend(stations.forged(&mut peer));
-    wan.extend(stations.insider(&mut peer));
+    let wan = all(&stations, &mut peer);
     let wire = &lab.sites.wire;
     let mut on_wire = Capture::start(&wire.ns, wire.right, 0).expect("capture");
     for _ in 0..20 {

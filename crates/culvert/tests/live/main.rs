@@ -2,9 +2,11 @@
 //! behind them that know nothing of it. Needs root; skips itself loudly without.
 //!
 //! - [`carry`]: traffic of all kinds arrives, whole, in order, and only ESP crosses the wire.
+//! - [`forms`]: transport mode, AH, NAT keepalives.
 //! - [`hostile`]: what must not arrive is counted, and harms nobody.
 //! - [`lifecycle`]: start, stop, refusals, and death.
 //! - [`next_hops`]: neighbours that are unknown, silent, or change.
+//! - [`path`]: packets that do not fit, and fragments.
 //! - [`sequence`]: no sequence number is used twice, whatever happens to the process.
 //! - [`stack`]: what belongs to the kernel's stack reaches it over the same interfaces.
 
@@ -12,8 +14,10 @@
 mod support;
 
 mod carry;
+mod forms;
 mod hostile;
 mod lifecycle;
 mod next_hops;
+mod path;
 mod sequence;
 mod stack;

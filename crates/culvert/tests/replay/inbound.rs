@@ -16,6 +16,7 @@ use crate::packets::text;
 use crate::pcap;
 use crate::support::Run;
 use crate::support::replay;
+use crate::support::replay_at;
 
 /// A run over packets that arrive on the unprotected side.
 #[track_caller]
@@ -270,8 +271,8 @@ fn only_what_belongs_into_an_sa_comes_out() {
         (sa.packet(6, &inner([10, 2, 0, 67], [10, 1, 0, 5])), "selector"),
         (sa.packet(7, &other.plain(true, 1).packet()), "selector"),
         (sa.packet(8, &sa.plain(true, 1).packet()), "forward"),
-        // In clear, what must come through an SA is not forwarded by us.
-        (ours, "punt"),
+        // In clear, what must come through an SA is dropped.
+        (ours, "plaintext"),
     ];
     let packets: Vec<_> = cases.iter().map(|(packet, _)| packet.clone()).collect();
     let run = replay(&config, &[], &packets);
@@ -301,14 +302,21 @@ fn packets_without_an_sa_are_dropped() {
     assert!(run.report.sas.iter().all(|totals| totals.packets == 0 && totals.drops.is_empty()));
 }
 
-/// Fragments of ESP are not ours before the kernel has put them together. // I01 I02
+/// I01 I02: a fragment of ESP never gets to an SA: it waits for the others, and is given up after a
+/// while.
 #[test]
-fn fragments_are_left_to_the_kernel() {
+fn fragments_wait_for_the_others() {
     let sa = Sa::inbound();
     let packet = numbered(&sa, 1);
     let first = changed(&packet, |packet| packet[6] = 0x20);
-    let later = changed(&packet, |packet| packet[6..8].copy_from_slice(&[0, 9]));
-    receive(&sa, &[first, later]).assert_all("punt");
+    let later = changed(&packet, |packet| packet[6..8].copy_from_slice(&[0, 99]));
+    let times = [0, 1, 20_000];
+    let at = |ms| pcap::START + std::time::Duration::from_millis(ms);
+    let packets: Vec<_> = times.map(at).into_iter().zip([first, later, packet]).collect();
+    let run = replay_at(&config(std::slice::from_ref(&sa)), &[], &packets);
+    assert_eq!(run.outcomes(), ["reassembling", "reassembling", "forward"]);
+    assert_eq!(run.report.more["reassembly_timeout"], 2);
+    assert_eq!(run.protected.len(), 1);
 }
 
 /// A packet that came through the tunnel is forwarded with its TTL decremented; one that must not

@@ -4,12 +4,10 @@ use std::net::IpAddr;
 
 use culvert_aead::Aead;
 use culvert_aead::Algorithm;
-use culvert_aead::ICV_LEN;
 use culvert_aead::Keymat;
 use culvert_aead::Op;
 use culvert_aead::RustCrypto;
 use culvert_aead::Status;
-use culvert_aead::TEXT_AT;
 use culvert_sim::plain::Plain;
 use culvert_sim::plain::ip_packet;
 use culvert_sim::random::Random;
@@ -22,6 +20,9 @@ use culvert_wire::udp;
 pub(crate) const OUTBOUND: &str = "outbound";
 pub(crate) const INBOUND: &str = "inbound";
 
+/// Authentication Header.
+pub(crate) const PROTOCOL_AH: u8 = 51;
+
 /// Low 32 bits.
 pub(crate) const LOW: u64 = 0xffff_ffff;
 
@@ -31,15 +32,19 @@ pub(crate) struct Sa {
     pub(crate) direction: &'static str,
     /// Which of the networks of the sites it connects: `10.1.NET.0/24` and `fd01:0:0:NET::/64`
     /// here, `10.2.NET.0/24` and `fd02:0:0:NET::/64` there.
-    pub(crate) net: u8,
+    pub(crate) net: u16,
     pub(crate) spi: u32,
     /// True for outer IPv6.
     pub(crate) six: bool,
+    /// Transport mode, between the hosts of the networks.
+    pub(crate) transport: bool,
     pub(crate) algorithm: Algorithm,
     pub(crate) esn: bool,
     pub(crate) sequence: u64,
     pub(crate) window: u32,
     pub(crate) encapsulated: bool,
+    /// More lines of its section.
+    pub(crate) lines: String,
 }
 
 impl Sa {
@@ -49,11 +54,13 @@ impl Sa {
             net: 0,
             spi,
             six: false,
+            transport: false,
             algorithm: Algorithm::Aes128Gcm16,
             esn: false,
             sequence: 0,
             window: 64,
             encapsulated: false,
+            lines: String::new(),
         }
     }
 
@@ -70,8 +77,16 @@ impl Sa {
         format!("{}-{}", self.direction, self.net)
     }
 
-    /// Source and destination of the outer header.
+    /// The SA with more lines in its section.
+    pub(crate) fn with(self, lines: &str) -> Sa {
+        Sa { lines: format!("{}{lines}\n", self.lines), ..self }
+    }
+
+    /// Source and destination of the outer header; in transport mode of the packets.
     pub(crate) fn outer(&self) -> (IpAddr, IpAddr) {
+        if self.transport {
+            return self.inner(self.six);
+        }
         let us = if self.six { "2001:db8::1" } else { "192.0.2.1" }.parse().unwrap();
         let peer = if self.six { "2001:db8::2" } else { "192.0.2.2" }.parse().unwrap();
         if self.direction == OUTBOUND { (us, peer) } else { (peer, us) }
@@ -81,9 +96,10 @@ impl Sa {
     pub(crate) fn inner(&self, six: bool) -> (IpAddr, IpAddr) {
         let host = |site: u8| -> IpAddr {
             if six {
-                [0xfd00 + u16::from(site), 0, 0, u16::from(self.net), 0, 0, 0, 5].into()
+                [0xfd00 + u16::from(site), 0, 0, self.net, 0, 0, 0, 5].into()
             } else {
-                [10, site, self.net, 5].into()
+                let [high, low] = self.net.to_be_bytes();
+                [10, site + 4 * high, low, 5].into()
             }
         };
         if self.direction == OUTBOUND { (host(1), host(2)) } else { (host(2), host(1)) }
@@ -91,11 +107,16 @@ impl Sa {
 
     /// Inner networks of a family: those of the source and of the destination.
     pub(crate) fn networks(&self, six: bool) -> (String, String) {
+        if self.transport {
+            let (source, destination) = self.inner(six);
+            return (source.to_string(), destination.to_string());
+        }
         let network = |site: u8| {
             if six {
                 format!("fd0{site}:0:0:{:x}::/64", self.net)
             } else {
-                format!("10.{site}.{}.0/24", self.net)
+                let [high, low] = self.net.to_be_bytes();
+                format!("10.{}.{low}.0/24", site + 4 * high)
             }
         };
         if self.direction == OUTBOUND { (network(1), network(2)) } else { (network(2), network(1)) }
@@ -119,16 +140,23 @@ impl Sa {
         let (source, destination) = self.outer();
         let Sa { direction, spi, algorithm, esn, sequence, window, .. } = self;
         let (name, key) = (self.name(), hex::encode(self.keymat()));
+        let mode = if self.transport { "transport" } else { "tunnel" };
+        let protocol = algorithm.protocol().to_string().to_lowercase();
         let encapsulation = if self.encapsulated {
             "encapsulation = { source_port = 4500, destination_port = 4500 }\n"
         } else {
             ""
         };
+        let short = algorithm.has_short_icv() && *direction == OUTBOUND;
+        let short = if short { "allow_short_icv = true\n" } else { "" };
+        let window = format!("replay_window = {window}\n");
+        let lines = &self.lines;
+        let window = if lines.contains("replay_window") { "" } else { &window };
         format!(
             "[[sa]]\nname = \"{name}\"\ndirection = \"{direction}\"\nspi = \"{spi:#x}\"\n\
+             mode = \"{mode}\"\nprotocol = \"{protocol}\"\n\
              source = \"{source}\"\ndestination = \"{destination}\"\nalgorithm = \"{algorithm}\"\n\
-             key = \"{key}\"\nesn = {esn}\nsequence = {sequence}\nreplay_window = {window}\n\
-             {encapsulation}"
+             key = \"{key}\"\nesn = {esn}\nsequence = {sequence}\n{window}{short}{encapsulation}{lines}"
         )
     }
 
@@ -138,17 +166,17 @@ impl Sa {
             let (source, destination) = self.networks(six);
             policy(self.direction, &source, &destination, "protect", Some(&self.name()))
         };
-        policy(false) + &policy(true)
+        if self.transport { policy(self.six) } else { policy(false) + &policy(true) }
     }
 
-    /// The ESP packet with this number around any text. The IV is not the number: a receiver must
-    /// take the one on the wire.
+    /// The ESP packet with this number around any text. An IV of 8 octets is not the number: a
+    /// receiver must take the one on the wire.
     pub(crate) fn seal(&self, seq: u64, text: &[u8]) -> Vec<u8> {
         let low = u32::try_from(seq & LOW).unwrap();
         let mut esp = [self.spi.to_be_bytes(), low.to_be_bytes()].concat();
-        esp.extend((!seq).to_be_bytes());
+        esp.extend([!seq; 2].map(u64::to_be_bytes).concat().iter().take(self.algorithm.iv_len()));
         esp.extend(text);
-        esp.extend([0; ICV_LEN]);
+        esp.resize(esp.len() + self.algorithm.icv_len(), 0);
         let key = RustCrypto.key(self.algorithm, &Keymat::new(self.keymat())).unwrap();
         let esn_high = self.esn.then(|| u32::try_from(seq >> 32).unwrap());
         RustCrypto.seal(&mut [Op { key: &key, esn_high, esp: &mut esp }]);
@@ -164,7 +192,24 @@ impl Sa {
         let mut status = [Status::Pending];
         RustCrypto.open(&mut [Op { key: &key, esn_high, esp: &mut esp }], &mut status);
         assert!(matches!(status, [Status::Authentic(_)]), "number {seq} is not authentic");
-        esp[TEXT_AT..esp.len() - ICV_LEN].to_vec()
+        esp[self.algorithm.text_at()..esp.len() - self.algorithm.icv_len()].to_vec()
+    }
+
+    /// The text around a payload: default padding to the block of the algorithm, pad length, next
+    /// header.
+    pub(crate) fn text(&self, payload: &[u8], next_header: u8) -> Vec<u8> {
+        padded(payload, next_header, self.algorithm.block_len())
+    }
+
+    /// A packet in transport mode, made of one without options or extension headers.
+    pub(crate) fn transported(&self, seq: u64, packet: &[u8]) -> Vec<u8> {
+        let (at, protocol_at) = if packet[0] >> 4 == 6 { (40, 6) } else { (20, 9) };
+        let esp = self.seal(seq, &self.text(&packet[at..], packet[protocol_at]));
+        if self.encapsulated {
+            replaced(packet, ip::PROTOCOL_UDP, &datagram(4500, &esp))
+        } else {
+            replaced(packet, ip::PROTOCOL_ESP, &esp)
+        }
     }
 
     /// Outer headers around an ESP packet.
@@ -184,7 +229,7 @@ impl Sa {
 
     /// A whole packet around an inner one.
     pub(crate) fn packet(&self, seq: u64, inner: &[u8]) -> Vec<u8> {
-        self.with_text(seq, &text(inner, next_header(inner)))
+        self.with_text(seq, &self.text(inner, next_header(inner)))
     }
 }
 
@@ -228,11 +273,30 @@ pub(crate) fn datagram(source_port: u16, payload: &[u8]) -> Vec<u8> {
 
 /// The text of an ESP packet: payload, default padding, pad length, next header.
 pub(crate) fn text(payload: &[u8], next_header: u8) -> Vec<u8> {
-    let pad_len = u8::try_from(payload.len().wrapping_add(2).wrapping_neg() % 4).unwrap();
+    padded(payload, next_header, 4)
+}
+
+fn padded(payload: &[u8], next_header: u8, block: usize) -> Vec<u8> {
+    let pad_len = u8::try_from(payload.len().wrapping_add(2).wrapping_neg() % block).unwrap();
     let mut text = payload.to_vec();
     text.extend(1..=pad_len);
     text.extend([pad_len, next_header]);
     text
+}
+
+/// A packet without options or extension headers that has another protocol and payload.
+pub(crate) fn replaced(packet: &[u8], protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(payload.len()).unwrap();
+    if packet[0] >> 4 == 6 {
+        let mut packet = [&packet[..40], payload].concat();
+        packet[4..6].copy_from_slice(&len.to_be_bytes());
+        packet[6] = protocol;
+        return packet;
+    }
+    changed(&[&packet[..20], payload].concat(), |packet| {
+        packet[2..4].copy_from_slice(&(20 + len).to_be_bytes());
+        packet[9] = protocol;
+    })
 }
 
 /// The next header that names a packet.
@@ -292,7 +356,7 @@ pub(crate) fn unwrapped(packet: &[u8]) -> (ip::Packet, &[u8]) {
     let outer = ip::parse(packet).unwrap();
     assert_eq!(outer.total_len(), packet.len());
     let at = match outer.protocol() {
-        ip::PROTOCOL_ESP => outer.upper_at(),
+        ip::PROTOCOL_ESP | PROTOCOL_AH => outer.upper_at(),
         ip::PROTOCOL_UDP => outer.upper_at() + udp::HEADER_LEN,
         other => panic!("protocol {other}"),
     };

@@ -7,6 +7,9 @@ pub(crate) const LINK_RAW: u32 = 101;
 
 const SNAPLEN: u32 = 65535;
 
+/// When captures begin.
+pub(crate) const START: Duration = Duration::from_secs(1_700_000_000);
+
 /// A packet and when it was captured.
 pub(crate) type Timed = (Duration, Vec<u8>);
 
@@ -63,8 +66,7 @@ impl Form {
 
 /// Packets a tenth of a millisecond apart.
 pub(crate) fn timed(packets: &[Vec<u8>]) -> Vec<Timed> {
-    let start = Duration::from_secs(1_700_000_000);
-    let at = |index: u32| start + Duration::from_micros(100) * index;
+    let at = |index: u32| START + Duration::from_micros(100) * index;
     (0..).map(at).zip(packets.iter().cloned()).collect()
 }
 

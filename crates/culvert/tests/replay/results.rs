@@ -14,6 +14,7 @@ use crate::pcap::LINK_ETHERNET;
 use crate::pcap::LINK_RAW;
 use crate::pcap::Timed;
 use crate::support::Invocation;
+use crate::support::OUTPUTS;
 use crate::support::Report;
 
 /// A user without any rights, by number.
@@ -58,7 +59,7 @@ fn verdicts_are_lines_of_json() {
 {"port":"unprotected","index":2,"fate":"drop","reason":"icv","spi":8193,"seq":5}
 {"port":"protected","index":3,"fate":"punt","reason":null,"spi":null,"seq":null}
 {"port":"unprotected","index":3,"fate":"drop","reason":"no_sa","spi":1638,"seq":1}
-{"port":"protected","index":4,"fate":"drop","reason":"ttl","spi":4097,"seq":null}
+{"port":"protected","index":4,"fate":"drop","reason":"ttl","spi":4097,"seq":null,"more":{"answer":1}}
 {"port":"unprotected","index":4,"fate":"punt","reason":null,"spi":null,"seq":null}
 "#;
     assert_eq!(String::from_utf8(files.verdicts).unwrap(), expected.trim_start());
@@ -69,19 +70,24 @@ fn verdicts_are_lines_of_json() {
 #[test]
 fn totals_are_those_of_the_verdicts() {
     let run = mixture().checked();
+    let start = u64::try_from(pcap::START.as_nanos()).unwrap();
     let expected = serde_json::json!({
         "packets": 10,
         "fates": {"bypass": 1, "drop": 4, "forward": 3, "punt": 2},
         "drops": {"icv": 1, "no_sa": 1, "replay": 1, "ttl": 1},
+        "more": {"answer": 1},
         "sas": [
             {
-                "name": "outbound-0", "direction": "outbound", "spi": 4097, "packets": 2,
-                "bytes": (20 + 8 + 64 + 4) + (40 + 8 + 64 + 4), "sequence": 11,
-                "drops": {"ttl": 1},
+                "name": "outbound-0", "direction": "outbound", "protocol": "esp", "spi": 4097,
+                "packets": 2, "bytes": (20 + 8 + 64 + 4) + (40 + 8 + 64 + 4), "sequence": 11,
+                "last_used_ns": start + 100_000, "lost": 0, "reorder_depth": 0,
+                "padding_wrong": 0, "path_mtu": null, "drops": {"ttl": 1},
             },
             {
-                "name": "inbound-0", "direction": "inbound", "spi": 8193, "packets": 1,
-                "bytes": 20 + 8 + 64 + 4, "sequence": 4, "drops": {"icv": 1, "replay": 1},
+                "name": "inbound-0", "direction": "inbound", "protocol": "esp", "spi": 8193,
+                "packets": 1, "bytes": 20 + 8 + 64 + 4, "sequence": 4,
+                "last_used_ns": start, "lost": 0, "reorder_depth": 0,
+                "padding_wrong": 0, "path_mtu": null, "drops": {"icv": 1, "replay": 1},
             },
         ],
     });
@@ -138,7 +144,7 @@ fn an_ordinary_user_may_replay() {
         let program = invocation.path("culvert");
         std::fs::copy(&invocation.program, &program).unwrap();
         invocation.program = program;
-        for name in ["protected-out", "unprotected-out", "report", "verdicts"] {
+        for name in OUTPUTS {
             std::fs::remove_file(invocation.path(name)).unwrap();
         }
         for path in [invocation.folder.path().to_owned(), invocation.path("gw.toml")] {

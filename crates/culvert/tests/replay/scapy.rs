@@ -28,6 +28,10 @@ use crate::support::script;
 
 const PYTHON: &str = "/usr/bin/python3";
 
+/// Algorithms of the hot path; the others are in [`matrix`](crate::matrix).
+const ALGORITHMS: [Algorithm; 3] =
+    [Algorithm::Aes128Gcm16, Algorithm::Aes192Gcm16, Algorithm::Aes256Gcm16];
+
 /// Packets of each SA.
 const COUNT: usize = 24;
 
@@ -108,9 +112,9 @@ fn forms(direction: &'static str) -> Vec<Sa> {
     let mut sas = Vec::new();
     for six in [false, true] {
         for encapsulated in [false, true] {
-            for algorithm in Algorithm::ALL {
+            for algorithm in ALGORITHMS {
                 for (esn, sequence) in [(false, 0), (true, 0), (true, NEAR_BOUNDARY)] {
-                    let net = u8::try_from(sas.len()).unwrap();
+                    let net = u16::try_from(sas.len()).unwrap();
                     let base = if direction == OUTBOUND { Sa::outbound() } else { Sa::inbound() };
                     let spi = base.spi + 0x1_0000 * u32::from(net);
                     sas.push(Sa { net, spi, six, encapsulated, algorithm, esn, sequence, ..base });
@@ -200,7 +204,7 @@ fn ranges(parts: &[Vec<Vec<u8>>]) -> Vec<Range<usize>> {
 }
 
 /// Scapy's ESP comes out as it went in but for one hop; damaged copies sent before do not disturb,
-/// and copies sent after are replays. // I05 I06 I07 I12 I18 G01 G03
+/// and copies sent after are replays. I05 I06 I07 I12 I18 G01 G03
 #[test]
 fn scapy_seals_and_we_open() {
     if !is_here() {
@@ -239,7 +243,7 @@ fn scapy_seals_and_we_open() {
 
 /// What we seal, scapy decrypts, and it finds nothing wrong: numbers from the first on, default
 /// padding and as little as possible, next header, outer headers.
-/// // C01 E01 E02 E07 E08 E10 E14 E20 G01 G03 M08 P18 U01 U02
+/// C01 E01 E02 E07 E08 E10 E14 E20 G01 G03 M08 P18 U01 U02
 #[test]
 fn we_seal_and_scapy_opens() {
     if !is_here() {

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::process::Output;
 
 use serde::Deserialize;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::pcap;
@@ -14,6 +15,10 @@ use crate::pcap::Form;
 use crate::pcap::LINK_ETHERNET;
 use crate::pcap::LINK_RAW;
 use crate::pcap::Timed;
+
+/// What every run writes.
+pub(crate) const OUTPUTS: [&str; 6] =
+    ["protected-out", "unprotected-out", "report", "verdicts", "audit", "events"];
 
 /// One line of the verdicts file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -25,6 +30,8 @@ pub(crate) struct Verdict {
     pub(crate) reason: Option<String>,
     pub(crate) spi: Option<u32>,
     pub(crate) seq: Option<u64>,
+    #[serde(default)]
+    pub(crate) more: BTreeMap<String, u64>,
 }
 
 impl Verdict {
@@ -41,6 +48,7 @@ pub(crate) struct Report {
     pub(crate) packets: u64,
     pub(crate) fates: BTreeMap<String, u64>,
     pub(crate) drops: BTreeMap<String, u64>,
+    pub(crate) more: BTreeMap<String, u64>,
     pub(crate) sas: Vec<SaReport>,
 }
 
@@ -50,10 +58,16 @@ pub(crate) struct Report {
 pub(crate) struct SaReport {
     pub(crate) name: Option<String>,
     pub(crate) direction: String,
+    pub(crate) protocol: String,
     pub(crate) spi: u32,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
     pub(crate) sequence: u64,
+    pub(crate) last_used_ns: Option<u64>,
+    pub(crate) lost: u64,
+    pub(crate) reorder_depth: u64,
+    pub(crate) padding_wrong: u64,
+    pub(crate) path_mtu: Option<u16>,
     pub(crate) drops: BTreeMap<String, u64>,
 }
 
@@ -64,6 +78,7 @@ pub(crate) struct Invocation {
     pub(crate) wrapper: Vec<String>,
     pub(crate) program: PathBuf,
     pub(crate) link: Option<&'static str>,
+    pub(crate) mtu: Option<u16>,
 }
 
 /// What a run left behind, octet for octet.
@@ -73,6 +88,8 @@ pub(crate) struct Files {
     pub(crate) unprotected_out: Vec<u8>,
     pub(crate) report: Vec<u8>,
     pub(crate) verdicts: Vec<u8>,
+    pub(crate) audit: Vec<u8>,
+    pub(crate) events: Vec<u8>,
 }
 
 /// What a run left behind, understood.
@@ -82,6 +99,8 @@ pub(crate) struct Run {
     pub(crate) unprotected: Vec<Timed>,
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) report: Report,
+    pub(crate) audit: Vec<Value>,
+    pub(crate) events: Vec<Value>,
     pub(crate) stderr: String,
 }
 
@@ -93,6 +112,7 @@ impl Invocation {
             wrapper: Vec::new(),
             program: env!("CARGO_BIN_EXE_culvert").into(),
             link: None,
+            mtu: None,
         };
         invocation.put("gw.toml", config.as_bytes());
         invocation
@@ -118,10 +138,11 @@ impl Invocation {
                 command.arg(format!("--{input}")).arg(self.path(input));
             }
         }
-        for output in ["protected-out", "unprotected-out", "report", "verdicts"] {
+        for output in OUTPUTS {
             command.arg(format!("--{output}")).arg(self.path(output));
         }
         command.args(self.link.iter().flat_map(|link| ["--link", link]));
+        command.args(self.mtu.iter().flat_map(|mtu| ["--mtu".to_owned(), mtu.to_string()]));
         command.output().expect("the program can be run")
     }
 
@@ -143,6 +164,8 @@ impl Invocation {
             unprotected_out: read("unprotected-out"),
             report: read("report"),
             verdicts: read("verdicts"),
+            audit: read("audit"),
+            events: read("events"),
         };
         (files, stderr)
     }
@@ -173,8 +196,20 @@ impl Invocation {
 /// A run over raw IP packets, of which those of the protected side come first.
 #[track_caller]
 pub(crate) fn replay(config: &str, protected: &[Vec<u8>], unprotected: &[Vec<u8>]) -> Run {
+    replay_over(None, config, protected, unprotected)
+}
+
+/// The same over links of some MTU.
+#[track_caller]
+pub(crate) fn replay_over(
+    mtu: Option<u16>,
+    config: &str,
+    protected: &[Vec<u8>],
+    unprotected: &[Vec<u8>],
+) -> Run {
     let mut invocation = Invocation::new(config);
     invocation.link = Some("raw");
+    invocation.mtu = mtu;
     let form = Form::of(LINK_RAW);
     let both = pcap::timed(&[protected, unprotected].concat());
     let (first, second) = both.split_at(protected.len());
@@ -188,7 +223,27 @@ pub(crate) fn replay(config: &str, protected: &[Vec<u8>], unprotected: &[Vec<u8>
     run
 }
 
+/// A run over raw IP packets at their own times, merged.
+#[track_caller]
+pub(crate) fn replay_at(config: &str, protected: &[Timed], unprotected: &[Timed]) -> Run {
+    let mut invocation = Invocation::new(config);
+    invocation.link = Some("raw");
+    invocation.put("protected-in", &Form::of(LINK_RAW).file(protected));
+    invocation.put("unprotected-in", &Form::of(LINK_RAW).file(unprotected));
+    invocation.checked()
+}
+
 impl Run {
+    /// What left on the unprotected side.
+    pub(crate) fn sealed(&self) -> Vec<Vec<u8>> {
+        pcap::untimed(&self.unprotected)
+    }
+
+    /// What left on the protected side.
+    pub(crate) fn opened(&self) -> Vec<Vec<u8>> {
+        pcap::untimed(&self.protected)
+    }
+
     /// The outcome of each packet in turn: a reason, or `forward`, `bypass`, `punt`.
     pub(crate) fn outcomes(&self) -> Vec<&str> {
         self.verdicts.iter().map(Verdict::outcome).collect()
@@ -211,11 +266,17 @@ fn understand(files: &Files, link: u32, stderr: String) -> Run {
         packets
     };
     let lines = std::str::from_utf8(&files.verdicts).unwrap().lines();
+    let values = |file: &[u8]| -> Vec<Value> {
+        let lines = std::str::from_utf8(file).unwrap().lines();
+        lines.map(|line| serde_json::from_str(line).expect(line)).collect()
+    };
     Run {
         protected: capture(&files.protected_out),
         unprotected: capture(&files.unprotected_out),
         verdicts: lines.map(|line| serde_json::from_str(line).expect(line)).collect(),
         report: serde_json::from_slice(&files.report).unwrap(),
+        audit: values(&files.audit),
+        events: values(&files.events),
         stderr,
     }
 }
@@ -238,21 +299,42 @@ fn check_totals(run: &Run) {
     assert_eq!(report.packets, count(run.verdicts.len()));
     assert_eq!(report.fates.values().sum::<u64>(), report.packets);
     assert_eq!(report.drops.values().sum::<u64>(), fates.get("drop").copied().unwrap_or(0));
-    let sent = fates.get("forward").unwrap_or(&0) + fates.get("bypass").unwrap_or(&0);
+    let sent = |fates: &BTreeMap<String, u64>| -> u64 {
+        ["forward", "bypass", "answer"].iter().filter_map(|fate| fates.get(*fate)).sum()
+    };
+    let sent = sent(&fates) + sent(&report.more);
     assert_eq!(count(run.protected.len() + run.unprotected.len()), sent, "all that was sent");
-    for sa in &report.sas {
+    for verdict in &run.verdicts {
+        for (outcome, count) in &verdict.more {
+            assert!(report.more.get(outcome).is_some_and(|total| total >= count), "{verdict:?}");
+        }
+    }
+    if report.more.keys().any(|outcome| outcome != "answer") {
+        return;
+    }
+    for sa in report.sas.iter().filter(|sa| is_alone(report, sa)) {
         let (mut accepted, mut dropped) = (0, BTreeMap::new());
         for verdict in run.verdicts.iter().filter(|verdict| is_of(sa, verdict)) {
-            let reason = verdict.reason.as_deref();
-            accepted += u64::from(!matches!(reason, Some("truncated" | "replay" | "icv")));
-            if let Some(reason) = &verdict.reason {
-                *dropped.entry(reason.clone()).or_default() += 1;
-                // Before the packet is made no number is spent on it.
-                accepted -= u64::from(sa.direction == "outbound");
-            }
+            let Some(reason) = &verdict.reason else {
+                accepted += 1;
+                continue;
+            };
+            *dropped.entry(reason.clone()).or_default() += 1;
+            // Before the packet is made no number is spent on it.
+            let before = ["truncated", "replay", "icv", "expired", "bundle"];
+            let counted = sa.direction == "inbound" && !before.contains(&reason.as_str());
+            accepted += u64::from(counted);
         }
         assert_eq!((sa.packets, &sa.drops), (accepted, &dropped), "{sa:?}");
     }
+}
+
+/// True for an SA that packets can be told to have come to: no other has its SPI, and none is
+/// around one packet with it ("bound").
+fn is_alone(report: &Report, sa: &SaReport) -> bool {
+    let alike = report.sas.iter().filter(|other| other.spi == sa.spi).count();
+    let bundled = sa.name.as_deref().is_some_and(|name| name.starts_with("bound-"));
+    alike == 1 && !bundled
 }
 
 /// True for the verdict on a packet that came to an SA.

@@ -121,13 +121,12 @@ pub(crate) fn settle() {
 /// Every packet has one fate, and the workers add up to the totals.
 pub(crate) fn assert_balanced(report: &RunReport) {
     for counters in report.workers.iter().chain([&report.totals]) {
-        let CounterReport { received, taken, released, forwarded, bypassed, .. } = counters;
-        let CounterReport { handed_off, held, punted, dropped, .. } = counters;
-        assert_eq!(
-            received + taken + released,
-            forwarded + bypassed + handed_off + held + punted + dropped,
-            "{counters:?}"
-        );
+        let CounterReport { received, taken, released, made, .. } = counters;
+        let CounterReport { forwarded, bypassed, answered, handed_off, .. } = counters;
+        let CounterReport { held, reassembling, split, punted, dropped, .. } = counters;
+        let sent = forwarded + bypassed + answered + handed_off;
+        let aside = held + reassembling + split + punted;
+        assert_eq!(received + taken + released + made, sent + aside + dropped, "{counters:?}");
         assert_eq!(counters.drops.values().sum::<u64>(), *dropped, "{counters:?}");
     }
     let received = report.workers.iter().map(|worker| worker.received).sum::<u64>();

@@ -1,0 +1,95 @@
+//! What holds for the gateway as a whole: `[spd]`, `[ike]`, `[icmp]`, `[audit]`.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+
+use culvert_engine::options::IcmpOptions;
+use culvert_engine::options::Options;
+use culvert_spd::DefaultAction;
+
+use super::error::ConfigError;
+use super::reader::Field;
+use super::reader::Section;
+
+/// Keys of the sections.
+pub(super) const SPD_KEYS: [&str; 1] = ["default"];
+pub(super) const IKE_KEYS: [&str; 1] = ["bypass"];
+pub(super) const ICMP_KEYS: [&str; 5] =
+    ["addresses", "too_big", "time_exceeded", "prohibited", "rate"];
+pub(super) const AUDIT_KEYS: [&str; 1] = ["rate"];
+
+/// Most ICMP errors and most audit records of a worker in a second.
+const RATE_MAX: u32 = 1_000_000;
+
+const ADDRESSES: &str = "a list of IPv4 and IPv6 addresses, at most one of each";
+
+/// Reads `[spd]`.
+pub(super) fn spd(section: &Section<'_>) -> Result<DefaultAction, ConfigError> {
+    const DEFAULTS: [(&str, DefaultAction); 2] =
+        [("discard", DefaultAction::Discard), ("bypass", DefaultAction::Bypass)];
+    let field = section.optional("default");
+    field.map_or(Ok(DefaultAction::default()), |field| field.word(&DEFAULTS))
+}
+
+/// Reads `[ike]`, which says what cannot be otherwise.
+pub(super) fn ike(section: &Section<'_>) -> Result<(), ConfigError> {
+    match section.optional("bypass") {
+        Some(field) if !field.flag()? => Err(field.error(
+            "expected true: without an entry that lets IKE pass (RFC 4301 section 4.4.1) no SA \
+             could ever be negotiated, and none replaced",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Reads `[icmp]`.
+pub(super) fn icmp(section: &Section<'_>) -> Result<IcmpOptions, ConfigError> {
+    let default = IcmpOptions::default();
+    let addresses = section.optional("addresses").as_ref().map(addresses).transpose()?;
+    let (source_v4, source_v6) = addresses.unwrap_or_default();
+    let flag =
+        |key, default| section.optional(key).map_or(Ok(default), |field: Field<'_>| field.flag());
+    Ok(IcmpOptions {
+        source_v4,
+        source_v6,
+        too_big: flag("too_big", default.too_big)?,
+        time_exceeded: flag("time_exceeded", default.time_exceeded)?,
+        prohibited: flag("prohibited", default.prohibited)?,
+        rate: rate(section, default.rate)?,
+    })
+}
+
+/// Reads `[audit]`: records a second.
+pub(super) fn audit(section: &Section<'_>) -> Result<AuditRate, ConfigError> {
+    Ok(AuditRate(rate(section, AuditRate::default().0)?))
+}
+
+/// Records of refused packets that each worker writes in a second at most (RFC 4301 section 5);
+/// all refused packets are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditRate(pub u32);
+
+impl Default for AuditRate {
+    fn default() -> AuditRate {
+        AuditRate(Options::default().audit_rate)
+    }
+}
+
+fn rate(section: &Section<'_>, default: u32) -> Result<u32, ConfigError> {
+    section.optional("rate").map_or(Ok(default), |field| field.number(0..=RATE_MAX))
+}
+
+fn addresses(field: &Field<'_>) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), ConfigError> {
+    let (mut four, mut six) = (None, None);
+    for field in field.list(ADDRESSES)? {
+        let before = match super::address::host(&field)? {
+            IpAddr::V4(address) => four.replace(address).is_some(),
+            IpAddr::V6(address) => six.replace(address).is_some(),
+        };
+        if before {
+            return Err(field.wrong("one address of each family at most"));
+        }
+    }
+    Ok((four, six))
+}

@@ -1,0 +1,138 @@
+//! Audit records (RFC 4301 section 5, RFC 4303), and events for IKE.
+
+use culvert_sim::plain::ip_packet;
+use culvert_wire::ip;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::packets::LOW;
+use crate::packets::Sa;
+use crate::packets::config;
+use crate::packets::datagram;
+use crate::packets::text;
+use crate::pcap::START;
+use crate::support::replay;
+
+fn numbered(sa: &Sa, seq: u64) -> Vec<u8> {
+    sa.packet(seq, &sa.plain(false, seq).packet())
+}
+
+fn forged(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    *packet.last_mut().unwrap() ^= 1;
+    packet
+}
+
+/// I03 I11 I12 I17 I23: each refused packet has a record with its time, SPI, addresses, sequence
+/// number and over IPv6 its flow label.
+#[test]
+fn refused_packets_are_recorded() {
+    for six in [false, true] {
+        let sa = Sa { six, ..Sa::inbound() };
+        let stranger = Sa { spi: 0x0666, ..sa.clone() };
+        let tcp = sa.with_text(3, &text(&sa.plain(false, 1).packet(), 6));
+        let mut packets = vec![
+            numbered(&sa, 2),
+            numbered(&sa, 2),
+            forged(&numbered(&sa, 5)),
+            numbered(&stranger, 7),
+            tcp,
+        ];
+        if six {
+            packets.iter_mut().for_each(|packet| packet[1..4].copy_from_slice(&[0x0a, 0xbc, 0xde]));
+        }
+        let run = replay(&config(std::slice::from_ref(&sa)), &[], &packets);
+        let reasons = ["replay", "icv", "no_sa", "next_header"];
+        assert_eq!(run.outcomes(), [&["forward"][..], &reasons].concat());
+        let (source, destination) = sa.outer();
+        let start = u64::try_from(START.as_nanos()).unwrap();
+        let record = |index: usize, spi: u32, seq: u64| {
+            json!({
+                "time_ns": start + 100_000 * (u64::try_from(index).unwrap() + 1),
+                "reason": reasons[index],
+                "spi": spi,
+                "seq": seq,
+                "source": source,
+                "destination": destination,
+                "flow_label": six.then_some(0xabcde),
+                "suppressed": 0,
+            })
+        };
+        let expected = [
+            record(0, sa.spi, 2),
+            record(1, sa.spi, 5),
+            record(2, 0x0666, 7),
+            record(3, sa.spi, 3),
+        ];
+        assert_eq!(run.audit, expected);
+    }
+}
+
+/// E03 E04: an attempt to cycle the sequence number is refused and recorded.
+#[test]
+fn overflow_is_recorded() {
+    let sa = Sa { sequence: LOW - 1, ..Sa::outbound() };
+    let packets: Vec<_> = (0..2).map(|id| sa.plain(false, id).packet()).collect();
+    let run = replay(&config(std::slice::from_ref(&sa)), &packets, &[]);
+    assert_eq!(run.outcomes(), ["forward", "sequence_exhausted"]);
+    let [record] = run.audit.as_slice() else { panic!("one record: {:?}", run.audit) };
+    assert_eq!((&record["reason"], &record["spi"]), (&"sequence_exhausted".into(), &sa.spi.into()));
+}
+
+/// P29 U14: a flood is recorded at the configured rate, counted exactly, and IKE is told no more
+/// often.
+#[test]
+fn floods_are_counted_and_not_recorded() {
+    let sa = Sa::inbound();
+    let stranger = Sa { spi: 0x0666, ..sa.clone() };
+    let text = config(std::slice::from_ref(&sa)).replace("[lab]", "[audit]\nrate = 10\n[lab]");
+    let packets: Vec<_> = (1..=1000).map(|seq| numbered(&stranger, seq)).collect();
+    let run = replay(&text, &[], &packets);
+    assert_eq!(run.report.drops["no_sa"], 1000);
+    // A tenth of a second passes.
+    assert!((10..=11).contains(&run.audit.len()), "{}", run.audit.len());
+    let told = run.events.iter().filter(|event| event["event"] == "invalid_spi");
+    assert_eq!(told.count(), run.audit.len());
+}
+
+/// U10 U11: a new address and port of the peer is told after an authentic and newest packet, and
+/// never after a replay, a forgery or an older packet.
+#[test]
+fn a_peers_mapping_is_followed_by_authentic_packets_only() {
+    let sa = Sa { encapsulated: true, ..Sa::inbound() };
+    let (_, us) = sa.outer();
+    let from = |last: u8, port: u16, seq: u64| {
+        let esp = sa.seal(seq, &text(&sa.plain(false, seq).packet(), 4));
+        ip_packet([192, 0, 2, last].into(), us, ip::PROTOCOL_UDP, &datagram(port, &esp))
+    };
+    let packets = [
+        from(2, 4500, 1),
+        from(2, 4500, 10),
+        from(66, 666, 10),
+        forged(&from(66, 666, 11)),
+        from(66, 666, 5),
+        from(2, 61000, 12),
+        from(7, 61000, 13),
+    ];
+    let run = replay(&config(std::slice::from_ref(&sa)), &[], &packets);
+    let (yes, no) = ("forward", "replay");
+    assert_eq!(run.outcomes(), [yes, yes, no, "icv", yes, yes, yes]);
+    let mapping = |event: &&Value| event["event"] == "mapping";
+    let told: Vec<_> = run.events.iter().filter(mapping).collect();
+    let new: Vec<_> = told.iter().map(|event| event["new"].as_str().unwrap()).collect();
+    assert_eq!(new, ["192.0.2.2:61000", "192.0.2.7:61000"], "{told:?}");
+    assert_eq!(told[0]["old"], "192.0.2.2:4500");
+}
+
+/// I21 M07: without anti-replay, and with numbers that say nothing, every authentic packet is
+/// accepted as often as it comes, zero included.
+#[test]
+fn without_a_window_nothing_is_a_replay() {
+    for option in ["replay_window = 0", "sequence_unspecified = true"] {
+        let sa = Sa::inbound().with(option);
+        let sa = Sa { lines: sa.lines.clone() + "# replay_window\n", ..sa };
+        let packets = [5, 5, 0, 1, 5].map(|seq| numbered(&sa, seq));
+        let run = replay(&config(std::slice::from_ref(&sa)), &[], &packets);
+        run.assert_all("forward");
+    }
+}

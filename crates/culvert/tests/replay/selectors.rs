@@ -1,0 +1,264 @@
+//! Which packets policies and SAs are about (RFC 4301 section 4.4.1), and SAs that are asked for.
+
+use std::net::IpAddr;
+
+use culvert_sim::plain::ip_packet;
+
+use crate::packets::INBOUND;
+use crate::packets::OUTBOUND;
+use crate::packets::Sa;
+use crate::packets::changed;
+use crate::packets::config;
+use crate::packets::config_with;
+use crate::packets::policy;
+use crate::support::replay;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMP: u8 = 1;
+
+/// An IPv4 packet between the hosts of the first networks whose payload starts with these octets.
+fn packet(protocol: u8, start: &[u8]) -> Vec<u8> {
+    let (source, destination) = Sa::outbound().inner(false);
+    let mut payload = start.to_vec();
+    payload.resize(40, 0x77);
+    ip_packet(source, destination, protocol, &payload)
+}
+
+fn with_ports(protocol: u8, source: u16, destination: u16) -> Vec<u8> {
+    packet(protocol, &[source.to_be_bytes(), destination.to_be_bytes()].concat())
+}
+
+/// The same packet as a fragment that is not the first.
+fn later(packet: &[u8]) -> Vec<u8> {
+    changed(packet, |packet| packet[6..8].copy_from_slice(&[0, 9]))
+}
+
+/// A gateway that protects what these lines of a selector admit, and discards all else.
+fn outcomes(lines: &str, packets: &[Vec<u8>]) -> Vec<String> {
+    let sa = Sa::outbound();
+    let through =
+        policy(OUTBOUND, "any", "10.2.0.0/16", "protect", Some(&sa.name())) + lines + "\n";
+    let rest = policy(OUTBOUND, "any", "any", "discard", None);
+    let head = "[interfaces]\nprotected = ['lan0']\nunprotected = ['wan0']\n[lab]\n\
+                static_keys = true\n";
+    let run = replay(&[head, &sa.toml(), &through, &rest].concat(), packets, &[]);
+    run.outcomes().into_iter().map(str::to_owned).collect()
+}
+
+const YES: &str = "forward";
+const NO: &str = "discard";
+
+/// P05: protocols and ports, in lists and ranges; what has no ports never matches them.
+#[test]
+fn protocols_and_ports() {
+    let packets = [
+        with_ports(TCP, 1024, 80),
+        with_ports(TCP, 1024, 443),
+        with_ports(TCP, 80, 1024),
+        with_ports(UDP, 1024, 80),
+        packet(ICMP, &[8, 0]),
+        packet(47, &[0, 0]),
+    ];
+    assert_eq!(outcomes("", &packets), [YES; 6]);
+    assert_eq!(outcomes("protocol = 'tcp'", &packets), [YES, YES, YES, NO, NO, NO]);
+    assert_eq!(outcomes("protocol = 47", &packets), [NO, NO, NO, NO, NO, YES]);
+    let http = "protocol = 'tcp'\ndestination_ports = [80, '8000-8080']";
+    assert_eq!(outcomes(http, &packets), [YES, NO, NO, NO, NO, NO]);
+    let from = "protocol = 'tcp'\nsource_ports = '1000-1100'\ndestination_ports = 'any'";
+    assert_eq!(outcomes(from, &packets), [YES, YES, NO, NO, NO, NO]);
+}
+
+/// P06: ICMP types and codes are compared as one number.
+#[test]
+fn icmp_types_and_codes() {
+    let packets =
+        [(3, 0), (3, 4), (3, 13), (8, 0), (11, 1)].map(|(kind, code)| packet(ICMP, &[kind, code]));
+    let icmp = |value: &str| outcomes(&format!("protocol = 'icmp'\nicmp = {value}"), &packets);
+    assert_eq!(icmp("8"), [NO, NO, NO, YES, NO]);
+    assert_eq!(icmp("'3/4'"), [NO, YES, NO, NO, NO]);
+    assert_eq!(icmp("'3/1-8/0'"), [NO, YES, YES, YES, NO]);
+    assert_eq!(icmp("'3-11'"), [YES; 5]);
+    assert_eq!(icmp("[8, '11/1']"), [NO, NO, NO, YES, YES]);
+}
+
+/// P08 P22 U15: a fragment that does not show its ports matches ANY and OPAQUE, and ports only where
+/// fragments are meant, too.
+#[test]
+fn fragments_match_what_they_show() {
+    let first = changed(&with_ports(UDP, 5, 53), |packet| packet[6] = 0x20);
+    let packets = [first, later(&with_ports(UDP, 5, 53)), later(&with_ports(UDP, 5, 99))];
+    assert_eq!(outcomes("protocol = 'udp'", &packets), [YES, YES, YES]);
+    let dns = "protocol = 'udp'\ndestination_ports = 53";
+    assert_eq!(outcomes(dns, &packets), [YES, NO, NO]);
+    assert_eq!(outcomes(&format!("{dns}\nfragments_too = true"), &packets), [YES, YES, YES]);
+    let opaque = "protocol = 'udp'\nsource_ports = 'opaque'\ndestination_ports = 'opaque'";
+    assert_eq!(outcomes(opaque, &packets), [NO, YES, YES]);
+}
+
+/// P05: addresses are true ranges and lists of them, and the XDP program takes just those.
+#[test]
+fn addresses_are_ranges() {
+    let sa = Sa::outbound();
+    let list = "['10.2.0.5-10.2.0.9', '10.2.1.0/24']";
+    let through = policy(OUTBOUND, "10.1.0.1-10.1.0.6", "@", "protect", Some(&sa.name()));
+    let head = "[interfaces]\nprotected = ['lan0']\nunprotected = ['wan0']\n[lab]\n\
+                static_keys = true\n";
+    let config = [head, &sa.toml(), &through.replace("\"@\"", list)].concat();
+    let from: [IpAddr; 2] = [[10, 1, 0, 6].into(), [10, 1, 0, 7].into()];
+    let to = [[10, 2, 0, 4], [10, 2, 0, 5], [10, 2, 0, 9], [10, 2, 0, 10], [10, 2, 1, 255]];
+    let mut packets = Vec::new();
+    for source in from {
+        packets.extend(to.map(|to| ip_packet(source, IpAddr::from(to), UDP, &[7; 20])));
+    }
+    let run = replay(&config, &packets, &[]);
+    let expected = ["punt", "forward", "forward", "punt", "forward"];
+    let other = ["punt", "no_policy", "no_policy", "punt", "no_policy"];
+    assert_eq!(run.outcomes(), [expected, other].concat());
+}
+
+/// P02 P03: what no policy matches is discarded, or bypassed where the default says so.
+#[test]
+fn the_default_can_be_bypass() {
+    let sa = Sa::outbound();
+    let text = config(std::slice::from_ref(&sa));
+    let stranger = ip_packet([10, 9, 9, 9].into(), [10, 2, 0, 5].into(), UDP, &[7; 20]);
+    let packets = [sa.plain(false, 1).packet(), stranger];
+    assert_eq!(replay(&text, &packets, &[]).outcomes(), ["forward", "no_policy"]);
+    let bypass = text.replace("[lab]", "[spd]\ndefault = \"bypass\"\n[lab]");
+    assert_eq!(replay(&bypass, &packets, &[]).outcomes(), ["forward", "bypass"]);
+}
+
+/// P09 P10: what comes out of an SA must be what the selectors of that very SA admit, whatever
+/// policies say; if not it is dropped, recorded, and IKE is told.
+#[test]
+fn an_sa_has_selectors_of_its_own() {
+    let selectors =
+        "selectors = [{ protocol = 'udp', destination_ports = 53 }, { protocol = 'icmp' }]";
+    let sa = Sa::inbound().with(selectors);
+    let (source, destination) = sa.inner(false);
+    let inner = |protocol, start: &[u8]| {
+        let payload = [start, &[0; 30]].concat();
+        ip_packet(source, destination, protocol, &payload)
+    };
+    let packets = [
+        sa.packet(1, &inner(UDP, &[0, 9, 0, 53])),
+        sa.packet(2, &inner(UDP, &[0, 9, 0, 54])),
+        sa.packet(3, &inner(ICMP, &[8, 0])),
+        sa.packet(4, &inner(TCP, &[0, 9, 0, 53])),
+    ];
+    let run = replay(&config(std::slice::from_ref(&sa)), &[], &packets);
+    assert_eq!(run.outcomes(), ["forward", "selector", "forward", "selector"]);
+    let told = run.events.iter().filter(|event| event["event"] == "invalid_selectors");
+    assert_eq!(told.count(), 2);
+    let audited: Vec<_> = run.audit.iter().map(|record| record["reason"].as_str()).collect();
+    assert_eq!(audited, [Some("selector"); 2]);
+}
+
+/// P11: plaintext from the unprotected side that policy protects is dropped; what it bypasses is
+/// let through.
+#[test]
+fn plaintext_that_policy_protects_is_dropped() {
+    let sa = Sa::inbound();
+    let bypass = policy(INBOUND, "10.2.0.67", "10.1.0.0/24", "bypass", None);
+    let text = config_with(&bypass, std::slice::from_ref(&sa));
+    let from = |last| ip_packet([10, 2, 0, last].into(), [10, 1, 0, 5].into(), UDP, &[7; 20]);
+    let run = replay(&text, &[], &[from(5), from(67)]);
+    assert_eq!(run.outcomes(), ["plaintext", "bypass"]);
+    assert_eq!(run.protected.len(), 1);
+}
+
+/// P04: IKE of the gateway passes, even where policy discards everything; that of others does not.
+#[test]
+fn ike_of_the_gateway_passes() {
+    let sa = Sa::inbound();
+    let all = policy(INBOUND, "any", "any", "discard", None);
+    let text = config_with(&all, std::slice::from_ref(&sa));
+    let (peer, us) = sa.outer();
+    let ports = |source: u16, destination: u16, marker: &[u8]| {
+        let mut datagram = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+        datagram.extend([0, 36, 0, 0]);
+        datagram.extend(marker);
+        datagram.resize(36, 0x11);
+        datagram
+    };
+    let ike = ports(500, 500, &[]);
+    let floated = ports(4500, 4500, &[0; 4]);
+    let other = ports(500, 501, &[]);
+    let elsewhere: IpAddr = [10, 1, 0, 5].into();
+    let packets = [
+        ip_packet(peer, us, UDP, &ike),
+        ip_packet(peer, us, UDP, &floated),
+        ip_packet(peer, us, UDP, &other),
+        ip_packet(peer, elsewhere, UDP, &ike),
+    ];
+    let run = replay(&text, &[], &packets);
+    assert_eq!(run.outcomes(), ["punt", "punt", "discard", "discard"]);
+}
+
+/// P07: a policy without an SA asks for one, with the selectors of the policy but for those that are
+/// taken from the packet.
+#[test]
+fn an_sa_is_asked_for() {
+    let head = "[interfaces]\nprotected = ['lan0']\nunprotected = ['wan0']\n";
+    let asking = policy(OUTBOUND, "10.1.0.0/16", "10.2.0.0/16", "protect", None);
+    let packet = with_ports(TCP, 1234, 80);
+    let run = replay(&format!("{head}{asking}acquire = true\n"), &[packet.clone()], &[]);
+    assert_eq!(run.outcomes(), ["no_outbound_sa"]);
+    let [event] = run.events.as_slice() else { panic!("one event: {:?}", run.events) };
+    assert_eq!((&event["event"], &event["policy"]), (&"acquire".into(), &0.into()));
+    assert_eq!(event["selector"]["source"][0], "10.1.0.0/16");
+    assert_eq!(event["selector"]["destination"][0], "10.2.0.0/16");
+    assert_eq!(event["flow"]["destination_port"], 80);
+
+    let pfp = "pfp = ['source', 'protocol', 'destination_port']\n";
+    let run = replay(&format!("{head}{asking}acquire = true\n{pfp}"), &[packet], &[]);
+    let selector = &run.events[0]["selector"];
+    assert_eq!(selector["source"][0], "10.1.0.5/32");
+    assert_eq!(selector["destination"][0], "10.2.0.0/16");
+    assert_eq!(
+        (&selector["protocol"], &selector["upper"]),
+        (&6.into(), &"ports any to 80-80".into())
+    );
+}
+
+/// I04: several SAs with one SPI are told apart by their addresses, the longest match first.
+#[test]
+fn the_longest_match_finds_the_sa() {
+    let spi_only = Sa { net: 1, ..Sa::inbound() }.with("lookup = 'spi'");
+    let destination = Sa { net: 2, ..Sa::inbound() };
+    let source = Sa { net: 3, ..Sa::inbound() }.with("lookup = 'source'");
+    let run = |sealed_by: &Sa, from: [u8; 4], to: [u8; 4]| {
+        let esp = sealed_by.seal(1, &sealed_by.text(&sealed_by.plain(false, 1).packet(), 4));
+        let packet = ip_packet(from.into(), to.into(), 50, &esp);
+        let sas = [spi_only.clone(), destination.clone(), source.clone()];
+        replay(&config(&sas), &[], &[packet]).outcomes()[0].to_owned()
+    };
+    let (peer, us) = ([192, 0, 2, 2], [192, 0, 2, 1]);
+    assert_eq!(run(&source, peer, us), "forward");
+    assert_eq!(run(&destination, peer, us), "icv", "the SA of this very source is found");
+    assert_eq!(run(&destination, [192, 0, 2, 9], us), "forward");
+    assert_eq!(run(&spi_only, peer, [192, 0, 2, 9]), "forward");
+    assert_eq!(run(&spi_only, [192, 0, 2, 9], us), "icv");
+}
+
+/// P13 M01: several SAs between the same peers with the same selectors: packets of any of them are
+/// let out.
+#[test]
+fn parallel_sas_serve_one_policy() {
+    let sas: Vec<Sa> = (0..8)
+        .map(|index| Sa { spi: 0x2001 + index, ..Sa::inbound() }.with("group = 'all'"))
+        .collect();
+    let toml: String = sas
+        .iter()
+        .zip(0..)
+        .map(|(sa, index)| sa.toml().replace("inbound-0", &format!("sa{index}")))
+        .collect();
+    let head = "[interfaces]\nprotected = ['lan0']\nunprotected = ['wan0']\n[lab]\n\
+                static_keys = true\n";
+    let through = policy(INBOUND, "10.2.0.0/24", "10.1.0.0/24", "protect", Some("all"));
+    let packets: Vec<_> = sas.iter().map(|sa| sa.packet(1, &sa.plain(false, 1).packet())).collect();
+    let run = replay(&[head, &toml, &through].concat(), &[], &packets);
+    run.assert_all("forward");
+    assert!(run.report.sas.iter().all(|sa| sa.packets == 1));
+}

@@ -1,0 +1,205 @@
+//! Path MTU, fragments and reassembly (RFC 4301 section 8, RFC 4303 sections 3.3.4 and 3.4.1).
+
+use std::net::IpAddr;
+
+use culvert_sim::plain::Plain;
+use culvert_sim::plain::ip_packet;
+use culvert_wire::ip;
+
+use crate::packets::Sa;
+use crate::packets::changed;
+use crate::packets::config;
+use crate::packets::forwarded;
+use crate::packets::unwrapped;
+use crate::support::Run;
+use crate::support::replay;
+use crate::support::replay_over;
+
+const MTU: u16 = 1400;
+
+fn of_len(sa: &Sa, six: bool, len: usize, dont_fragment: bool) -> Vec<u8> {
+    let plain = Plain { dont_fragment, ..sa.plain(six, 1) };
+    let payload_len = len - (plain.len() - plain.payload_len);
+    Plain { payload_len, ..plain }.packet()
+}
+
+#[track_caller]
+fn send(sa: &Sa, packets: &[Vec<u8>]) -> Run {
+    let text = config(std::slice::from_ref(sa));
+    let text = text.replace("[lab]", "[icmp]\naddresses = ['10.1.0.1', 'fd01::1']\n[lab]");
+    replay_over(Some(MTU), &text, packets, &[])
+}
+
+/// P23: a packet that does not fit and may not be fragmented is answered with what does fit: IPv4
+/// "fragmentation needed", IPv6 "packet too big".
+#[test]
+fn packets_that_do_not_fit_are_answered() {
+    let sa = Sa::outbound();
+    // 1400 octets less 20 + 8 + 8 of headers, trailer of 2 and ICV, whole words: 1346.
+    let fits = 1346;
+    for six in [false, true] {
+        let packets = [of_len(&sa, six, fits + 1, true), of_len(&sa, six, fits, true)];
+        let run = send(&sa, &packets);
+        assert_eq!(run.outcomes(), ["too_big", "forward"]);
+        assert_eq!(run.verdicts[0].more["answer"], 1);
+        let [answer] = &run.opened()[..] else { panic!("one answer") };
+        let parsed = ip::parse(answer).unwrap();
+        assert_eq!(parsed.destination(), sa.inner(six).0);
+        let icmp = &answer[parsed.upper_at()..];
+        let mtu = u16::try_from(fits).unwrap().to_be_bytes();
+        if six {
+            assert_eq!((parsed.protocol(), icmp[0], icmp[1]), (58, 2, 0));
+            assert_eq!(icmp[4..8], [0, 0, mtu[0], mtu[1]]);
+            assert_eq!(icmp[8..28], packets[0][..20]);
+        } else {
+            assert_eq!((parsed.protocol(), icmp[0], icmp[1]), (1, 3, 4));
+            assert_eq!(icmp[6..8], mtu);
+            assert_eq!(icmp[8..28], packets[0][..20]);
+        }
+    }
+}
+
+/// P12: what policy discards is answered only where that is asked for.
+#[test]
+fn discarded_packets_are_answered_if_asked() {
+    let sa = Sa::outbound();
+    let discard = crate::packets::policy("outbound", "10.1.0.0/24", "10.2.0.9", "discard", None);
+    let text = crate::packets::config_with(&discard, std::slice::from_ref(&sa));
+    let packet = ip_packet([10, 1, 0, 5].into(), [10, 2, 0, 9].into(), 17, &[7; 30]);
+    let run = replay(&text, std::slice::from_ref(&packet), &[]);
+    assert_eq!((run.outcomes(), run.protected.len()), (vec!["discard"], 0));
+    let icmp = "[icmp]\nprohibited = true\naddresses = ['10.1.0.1']\n[lab]";
+    let run = replay(&text.replace("[lab]", icmp), &[packet], &[]);
+    assert_eq!((run.outcomes(), run.protected.len()), (vec!["discard"], 1));
+    let answer = &run.opened()[0];
+    assert_eq!(answer[12..20], [10, 1, 0, 1, 10, 1, 0, 5]);
+    assert_eq!(answer[20..22], [3, 13]);
+}
+
+/// The payloads of IPv4 fragments put together; each starts where the one before ended.
+fn reassembled(fragments: &[Vec<u8>]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for (index, fragment) in fragments.iter().enumerate() {
+        let field = u16::from_be_bytes([fragment[6], fragment[7]]);
+        assert_eq!(usize::from(field & 0x1fff) * 8, payload.len());
+        assert_eq!(field & 0x2000 != 0, index + 1 < fragments.len(), "more fragments");
+        payload.extend(&fragment[20..]);
+    }
+    payload
+}
+
+/// E16 P22: a packet without DF that does not fit is fragmented before it is sealed, and the
+/// fragments travel as packets of their own.
+#[test]
+fn packets_are_fragmented_before() {
+    let sa = Sa::outbound();
+    let plain = of_len(&sa, false, 1500, false);
+    let run = send(&sa, std::slice::from_ref(&plain));
+    assert_eq!(run.outcomes(), ["split"]);
+    assert_eq!(run.verdicts[0].more["forward"], 2);
+    let inner = |(sealed, seq): (&Vec<u8>, u64)| {
+        assert!(sealed.len() <= usize::from(MTU));
+        let text = sa.open(seq, unwrapped(sealed).1);
+        let len = usize::from(u16::from_be_bytes([text[2], text[3]]));
+        text[..len].to_vec()
+    };
+    let fragments: Vec<_> = run.sealed().iter().zip(1..).map(inner).collect();
+    assert_eq!(reassembled(&fragments), plain[20..]);
+}
+
+/// E16 I01 I02: or it is sealed and then fragmented; the receiver puts the fragments together before
+/// ESP, in any order, and without all of them nothing comes.
+#[test]
+fn packets_are_fragmented_after_and_put_together() {
+    for encapsulated in [false, true] {
+        let sa = Sa { encapsulated, ..Sa::outbound() }.with("fragmentation = 'after'");
+        let plain = of_len(&sa, false, 1500, false);
+        let run = send(&sa, std::slice::from_ref(&plain));
+        assert_eq!(run.outcomes(), ["split"]);
+        let mut fragments = run.sealed();
+        assert_eq!(fragments.len(), 2);
+        let whole = reassembled(&fragments);
+        let esp = if encapsulated { &whole[8..] } else { &whole[..] };
+        assert!(sa.open(1, esp).starts_with(&forwarded(&plain)));
+
+        let far = Sa { spi: sa.spi, encapsulated, ..Sa::inbound() };
+        let esp = far.packet(1, &of_len(&far, false, 1500, false));
+        let near = |from: usize, to: usize, more: bool| {
+            changed(&[&esp[..20], &esp[20 + from..20 + to]].concat(), |packet| {
+                let field = u16::try_from(from / 8).unwrap() | if more { 0x2000 } else { 0 };
+                let len = u16::try_from(packet.len()).unwrap();
+                packet[2..4].copy_from_slice(&len.to_be_bytes());
+                packet[4..6].copy_from_slice(&[0x12, 0x34]);
+                packet[6..8].copy_from_slice(&field.to_be_bytes());
+            })
+        };
+        let end = esp.len() - 20;
+        fragments = vec![near(0, 800, true), near(800, 1200, true), near(1200, end, false)];
+        let text = config(std::slice::from_ref(&far));
+        let run = replay(&text, &[], &fragments);
+        assert_eq!(run.outcomes(), ["reassembling"; 3]);
+        assert_eq!(run.verdicts[2].more["forward"], 1);
+        assert_eq!(run.opened(), [forwarded(&of_len(&far, false, 1500, false))]);
+        if !encapsulated {
+            fragments.swap(0, 2);
+            assert_eq!(replay(&text, &[], &fragments).protected.len(), 1, "any order");
+        }
+        assert_eq!(replay(&text, &[], &fragments[..2]).protected.len(), 0);
+    }
+}
+
+/// E17: transport mode is never applied to a fragment.
+#[test]
+fn fragments_do_not_get_transport_mode() {
+    let sa = Sa { transport: true, ..Sa::outbound() };
+    let plain = sa.plain(false, 1).packet();
+    let first = changed(&plain, |packet| packet[6] = 0x20);
+    let later = changed(&plain, |packet| packet[6..8].copy_from_slice(&[0, 9]));
+    let run = replay(&config(std::slice::from_ref(&sa)), &[first, later, plain], &[]);
+    assert_eq!(run.outcomes(), ["fragment", "fragment", "forward"]);
+}
+
+/// An ICMP error of a router on the path about a packet that was sent.
+fn too_big(about: &[u8], mtu: u16) -> Vec<u8> {
+    let mut icmp = vec![3, 4, 0, 0, 0, 0];
+    icmp.extend(mtu.to_be_bytes());
+    icmp.extend(&about[..about.len().min(60)]);
+    let sum = culvert_wire::checksum::internet(&icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let router: IpAddr = [198, 51, 100, 1].into();
+    ip_packet(router, [192, 0, 2, 1].into(), 1, &icmp)
+}
+
+/// P23 P24: an error that names the SA and a packet just sent lowers the path MTU, which the next
+/// packet that does not fit is told; one with another SPI, or about nothing we sent, does not.
+#[test]
+fn plausible_errors_lower_the_path_mtu() {
+    let sa = Sa::outbound();
+    let text = config(std::slice::from_ref(&sa));
+    let small = sa.plain(false, 1).packet();
+    let sent = replay(&text, std::slice::from_ref(&small), &[]).sealed().remove(0);
+    let mut wrong_spi = sent.clone();
+    wrong_spi[20] ^= 1;
+    let mut unsent = sent.clone();
+    unsent[24..28].copy_from_slice(&77_u32.to_be_bytes());
+    for (error, believed) in [
+        (too_big(&sent, 1000), true),
+        (too_big(&wrong_spi, 1000), false),
+        (too_big(&unsent, 1000), false),
+    ] {
+        let times = |packets: &[Vec<u8>]| crate::pcap::timed(packets);
+        let [first, second, third] =
+            &times(&[small.clone(), error, of_len(&sa, false, 1300, true)])[..]
+        else {
+            panic!("three packets")
+        };
+        let protected = [first.clone(), third.clone()];
+        let run = crate::support::replay_at(&text, &protected, std::slice::from_ref(second));
+        let (note, next) =
+            if believed { ("path_mtu", "too_big") } else { ("icmp_error", "forward") };
+        assert_eq!(run.outcomes(), ["forward", note, next]);
+        assert_eq!(run.report.sas[0].path_mtu, believed.then_some(1000));
+        let told = run.events.iter().filter(|event| event["event"] == "path_mtu").count();
+        assert_eq!(told, usize::from(believed));
+    }
+}
