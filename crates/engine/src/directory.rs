@@ -207,8 +207,10 @@ mod tests {
                 let stays = !gone.next().unwrap();
                 stays || !directory.remove(of(ah), spi, location(slot))
             });
-            for ((ah, spi), (from, to)) in [(false, 0), (false, 1), (true, 0), (true, 1)]
-                .into_iter().flat_map(|sa| (0u8..3).flat_map(move |f| (0u8..3).map(move |t| (sa, (f, t)))))
+            let ends = (0u8..3).flat_map(|from| (0u8..3).map(move |to| (from, to)));
+            let all = [(false, 0), (false, 1), (true, 0), (true, 1)];
+            for ((ah, spi), (from, to)) in
+                all.into_iter().flat_map(|sa| ends.clone().map(move |ends| (sa, ends)))
             {
                 let found = directory.find(of(ah), spi, address(from), address(to));
                 let expected = search(&known, ah, spi, from, to).map(location);

@@ -117,8 +117,8 @@ pub(crate) fn open_gap(packet: &mut Packet, insert_at: usize, room: usize) -> bo
     true
 }
 
-/// Makes the headers of a packet, which were parsed as `parsed`, announce `protocol` in the octet at
-/// `announced_at`, and its length as it is now.
+/// Makes the headers of a packet, which were parsed as `parsed`, announce `protocol` in the octet
+/// at `announced_at`, and its length as it is now.
 pub(crate) fn announce(packet: &mut [u8], parsed: &ip::Packet, announced_at: usize, protocol: u8) {
     let total = u16::try_from(packet.len()).expect("a frame is shorter");
     match parsed {

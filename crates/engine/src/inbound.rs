@@ -1,4 +1,4 @@
-//! ESP and AH to plaintext (RFC 4303 and 4302 section 3.4), a batch at a time, in three flat passes.
+//! ESP and AH to plaintext (RFC 4303 and 4302 section 3.4), a batch at a time, in three passes.
 //!
 //! 1. *classify*: parse the outer headers, find the SA, check the sequence number against its
 //!    window. Nothing here is trusted, and nothing of the SA changes.

@@ -43,8 +43,8 @@ pub enum Command<K> {
         ceiling: u64,
     },
     /// The peer of the SA in this slot is at another address and port: an outbound SA sends there
-    /// from now on, an inbound one reports when packets come from elsewhere (RFC 7296 section 2.23).
-    /// Answer: [`Event::Retargeted`].
+    /// from now on, an inbound one reports when packets come from elsewhere (RFC 7296 section
+    /// 2.23). Answer: [`Event::Retargeted`].
     Retarget {
         /// True for an inbound SA.
         inbound: bool,

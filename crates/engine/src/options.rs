@@ -126,9 +126,9 @@ impl Default for Options {
 /// Which ICMP errors the gateway sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpOptions {
-    /// Source address over IPv4. Without one, that of the SA's tunnel, or 192.0.0.8 (RFC 7600).
+    /// Source address over IPv4. Without one, 192.0.0.8 (RFC 7600 section 4.8).
     pub source_v4: Option<Ipv4Addr>,
-    /// Source address over IPv6. Without one, that of the SA's tunnel, or no error is sent.
+    /// Source address over IPv6. Without one, no error is sent.
     pub source_v6: Option<Ipv6Addr>,
     /// Packet too big (RFC 4301 section 8.2).
     pub too_big: bool,

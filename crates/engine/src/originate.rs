@@ -47,8 +47,8 @@ fn empty<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, port: Port) -> Optio
     Some(frame.into_packet(HEADROOM as u16, 0, port))
 }
 
-/// Sends an ICMP error about the packet at `answer.at` of a frame, if that is wanted, due, and there
-/// is a frame for it: back out of the port it came in on, or as policy says.
+/// Sends an ICMP error about the packet at `answer.at` of a frame, if that is wanted, due, and
+/// there is a frame for it: back out of the port it came in on, or as policy says.
 pub(crate) fn answer<A: Aead, Io: PacketIo>(
     worker: &mut Worker<A, Io>,
     about: &Packet,
@@ -121,8 +121,8 @@ fn process_as_plaintext<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, packe
     }
 }
 
-/// Makes fragments of at most `mtu` octets of the packet at `at` of a frame; each is processed like a
-/// packet of its own from the protected side (RFC 4303 section 3.3.4).
+/// Makes fragments of at most `mtu` octets of the packet at `at` of a frame; each is processed like
+/// a packet of its own from the protected side (RFC 4303 section 3.3.4).
 pub(crate) fn split_inner<A: Aead, Io: PacketIo>(
     worker: &mut Worker<A, Io>,
     whole: &Packet,

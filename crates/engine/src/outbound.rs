@@ -1,4 +1,4 @@
-//! Plaintext to ESP and AH (RFC 4303 and 4302 section 3.3), a batch at a time, in three flat passes.
+//! Plaintext to ESP and AH (RFC 4303 and 4302 section 3.3), a batch at a time, in three passes.
 //!
 //! 1. *classify*: parse the packet, ask policy, find the SA and its next hop, spend a sequence
 //!    number, and make room: trailer and ICV behind, ESP header and IV in front.
@@ -186,8 +186,8 @@ fn classify<A: Aead>(
 }
 
 /// The ordinary case: one SA, ESP in tunnel mode without options, that knows its next hop and has
-/// numbers left, and a packet that fits. False, and nothing has changed, when anything is different:
-/// then [`encapsulate`] finds out what.
+/// numbers left, and a packet that fits. False, and nothing has changed, when anything is
+/// different: then [`encapsulate`] finds out what.
 #[inline(always)]
 fn seal_plainly<A: Aead>(
     plane: &mut Plane<A>,

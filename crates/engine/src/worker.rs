@@ -607,7 +607,8 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                         true => Fate::Bypass(hop.port),
                         false => Fate::Forward(hop.port),
                     };
-                    match self.finish_held(&mut held.packet, &hop, fate) {
+                    let is_sealed = held.origin == Side::Protected && !held.in_clear;
+                    match self.finish_held(&mut held.packet, &hop, fate, is_sealed) {
                         Ok(fate) => fate,
                         Err(splits) => {
                             let mtu = usize::from(hop.mtu);
@@ -631,10 +632,21 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
     }
 
     /// The fate of a held packet whose next hop is known; an error when it does not fit, with
-    /// whether it may be fragmented.
-    fn finish_held(&self, packet: &mut Packet, hop: &NextHop, fate: Fate) -> Result<Fate, bool> {
+    /// whether it may be fragmented: IPv4 without DF, and over IPv6 what the gateway sealed, as it
+    /// is the source of that.
+    fn finish_held(
+        &self,
+        packet: &mut Packet,
+        hop: &NextHop,
+        fate: Fate,
+        is_sealed: bool,
+    ) -> Result<Fate, bool> {
         if packet.len() > usize::from(hop.mtu) {
-            return Err(ip::parse(packet.data()).is_ok_and(|parsed| may_be_fragmented(&parsed)));
+            return Err(match ip::parse(packet.data()) {
+                Ok(ip::Packet::V6(_)) => is_sealed,
+                Ok(parsed) => may_be_fragmented(&parsed),
+                Err(_) => false,
+            });
         }
         match put_link_header(packet, hop) {
             true => Ok(fate),
