@@ -23,8 +23,8 @@ fn config(sections: &[String]) -> Config {
     Config::parse("gw.toml", &(HEAD.to_owned() + &sections.concat())).unwrap()
 }
 
-/// SAs alone have groups of their own, those of one group its first one's; behind them come bundles,
-/// each once, and policies that ask for an SA.
+/// SAs alone have groups of their own, those of one group its first one's; behind them come
+/// bundles, each once, and policies that ask for an SA.
 #[test]
 fn groups_are_numbered() {
     let through = |direction, sa: &str| policy(direction, &format!("{ANY}{sa}"));
@@ -71,8 +71,8 @@ fn inbound_bundles_are_nested() {
     assert_eq!(mute, [Some("s3")]);
 }
 
-/// P05 P11: what the XDP program takes: destinations of every policy but those that bypass, ranges as
-/// prefixes, and of one family where the source says which.
+/// P05 P11: what the XDP program takes: destinations of every policy but those that bypass, ranges
+/// as prefixes, and of one family where the source says which.
 #[test]
 fn prefixes_are_those_of_destinations() {
     let discard = |source: &str, destination: &str| {

@@ -157,7 +157,7 @@ pub fn measure(args: &EngineArgs) -> anyhow::Result<Cell> {
     let (count, ticks) = (packets as f64, ticks as f64);
     Ok(Cell {
         direction: bench.direction_name(),
-        algorithm: args.algorithm.to_string(),
+        algorithm: keyword(args.algorithm),
         size: args.size,
         sas: args.sas,
         policies: bench.policies,
@@ -183,6 +183,13 @@ pub(crate) fn algorithm(keyword: &str) -> Result<Algorithm, AlgorithmError> {
     match keyword.strip_prefix("ah-") {
         Some(keyword) => Algorithm::parse(Protocol::Ah, keyword),
         None => Algorithm::parse(Protocol::Esp, keyword),
+    }
+}
+
+fn keyword(algorithm: Algorithm) -> String {
+    match algorithm.protocol() {
+        Protocol::Ah => format!("ah-{algorithm}"),
+        Protocol::Esp => algorithm.to_string(),
     }
 }
 
@@ -431,7 +438,7 @@ mod tests {
     fn every_algorithm() {
         for algorithm in Algorithm::ALL.into_iter().chain(Algorithm::ALL_AH) {
             for direction in [BenchDirection::Outbound, BenchDirection::Inbound] {
-                assert_measured(&EngineArgs { algorithm, size: 1500, ..args(direction) });
+                assert_measured(&EngineArgs { algorithm, size: 1500, batch: 1, ..args(direction) });
             }
         }
     }

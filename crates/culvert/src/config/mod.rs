@@ -1,9 +1,9 @@
 //! The configuration file: TOML text in, a configuration that cannot be wrong in itself out.
 //!
 //! [`Config`] names the interfaces, the workers, what holds for the gateway as a whole, and, for
-//! labs and tests, SAs with keys and the policies that use them. Every field is checked, alone and against the others, before anything
-//! is opened or started; the first thing that is wrong becomes one line that names file, line,
-//! field, and what was expected there ([`ConfigError`]).
+//! labs and tests, SAs with keys and the policies that use them. Every field is checked, alone and
+//! against the others, before anything is opened or started; the first thing that is wrong becomes
+//! one line that names file, line, field, and what was expected there ([`ConfigError`]).
 //!
 //! Keys are wiped from memory: the text when [`Config::load`] is done with it, the parsed ones
 //! with their [`Keymat`](culvert_aead::Keymat). No message and no `Debug` output shows one.
@@ -225,7 +225,7 @@ impl Config {
         self.sas.iter().filter(checked).map(warning).collect()
     }
 
-    /// A file with every key in it, for documentation and help.
+    /// A file of a lab with two SAs, for documentation and help.
     #[must_use]
     pub fn example() -> &'static str {
         include_str!("example.toml")

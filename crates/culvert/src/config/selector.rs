@@ -86,7 +86,7 @@ pub(super) fn read(section: &Section<'_>, wanted: Addresses) -> Result<Vec<Selec
     let uppers = uppers(section, protocol)?;
     let fragments_too = section.optional("fragments_too");
     let fragments_too = fragments_too.map_or(Ok(false), |field| field.flag())?;
-    if fragments_too && uppers.iter().any(|upper| *upper == UpperSelector::Any) {
+    if fragments_too && uppers.contains(&UpperSelector::Any) {
         return Err(section.error(
             "fragments_too",
             "expected with ports, ICMP types or mobility types only: all else matches fragments \

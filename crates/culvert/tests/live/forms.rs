@@ -1,5 +1,5 @@
-//! Forms other than an ESP tunnel: transport mode, AH, keepalives. Culvert is a bump in the wire: the
-//! ends of a transport mode SA are the hosts behind it.
+//! Forms other than an ESP tunnel: transport mode, AH, keepalives. Culvert is a bump in the wire:
+//! the ends of a transport mode SA are the hosts behind it.
 
 use std::thread;
 use std::time::Duration;
@@ -66,8 +66,8 @@ fn is_between(frame: &[u8], protocol: u8, ends: [&str; 2]) -> bool {
     [(protocol, a, b), (protocol, b, a)].contains(&found)
 }
 
-/// P26, E10, E18: transport mode between the hosts, both families, raw and in UDP: the packets on the
-/// wire have the hosts' addresses, and protocol 50 or UDP.
+/// P26, E10, E18: transport mode between the hosts, both families, raw and in UDP: the packets on
+/// the wire have the hosts' addresses, and protocol 50 or UDP.
 #[test]
 fn transport_mode() {
     let plan = Plan { transport: true, ..Plan::default() };
@@ -108,8 +108,8 @@ fn ah_transport() {
     }
 }
 
-/// U05, U06: an idle gateway behind a NAT sends keepalives, one octet 0xff from port to port; its peer
-/// leaves them to the kernel, counted, and answers nothing.
+/// U05, U06: an idle gateway behind a NAT sends keepalives, one octet 0xff from port to port; its
+/// peer leaves them to the kernel, counted, and answers nothing.
 #[test]
 fn keepalives() {
     let plan = Plan {

@@ -402,6 +402,10 @@ fn each_is_counted() {
     inject(&mut on_lan, &lan);
     settle();
     lab.ping_all(3);
+    // I03, I11, I12, P29: the log has a record of each kind that is audited.
+    for reason in ["no_sa", "replay", "icv", "trailer", "next_header", "selector", "plaintext"] {
+        assert!(b.says(&format!("reason=\"{reason}\"")), "{reason}: {}", b.log());
+    }
     assert_eq!(a.stop().expect("report").totals.dropped, 0);
     let report = b.stop().expect("report");
     assert_balanced(&report);

@@ -6,8 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use culvert::lab::Ns;
+use culvert::lab::Ping;
 use culvert::lab::UdpStream;
 use culvert::lab::sites::Gateway;
+use culvert::lab::sites::HOST_B;
 use culvert::lab::sites::Plan;
 use nix::sys::signal::Signal;
 
@@ -168,4 +170,31 @@ fn the_kernel_gets_everything_without_it() {
     b.stop().expect("report");
     assert!(esp_reaches_kernel(&lab));
     a.stop().expect("report");
+}
+
+/// P15, P17: at the soft limit of an SA the log says that it needs a successor, once; at the hard
+/// one it ends, and its packets are counted.
+#[test]
+fn limits_of_an_sa_are_told() {
+    let limits = "soft_lifetime = { packets = 5 }\nhard_lifetime = { packets = 8 }\n";
+    let plan = Plan { sa_lines: [limits, ""], ..Plan::default() };
+    let Some(mut lab) = Lab::new(&plan) else { return };
+    let [a, b] = lab.start();
+    let ping = Ping {
+        timeout: Duration::from_millis(100),
+        ..Ping::new(HOST_B[0].parse().expect("an address"))
+    };
+    assert_eq!(ping.run(&lab.sites.host_a).expect("ping").received, 8);
+    until("end", || a.says("SA ended") && b.says("SA ended"));
+    for gateway in [&a, &b] {
+        let log = gateway.log();
+        for line in ["SA needs a successor", "SA ended"] {
+            assert_eq!(log.matches(line).count(), 1, "{log}");
+        }
+        assert!(log.contains("cause=\"packets\"") && log.contains("name=\"out\""), "{log}");
+    }
+    let [a, b] = [a, b].map(|gateway| gateway.stop().expect("report"));
+    assert_balanced(&a);
+    assert_eq!((a.totals.dropped, a.totals.drops.get("expired")), (2, Some(&2)), "{:?}", a.totals);
+    assert_eq!(b.totals.dropped, 0, "{:?}", b.totals);
 }

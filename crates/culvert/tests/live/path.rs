@@ -48,11 +48,11 @@ fn learn(host: &Ns, destination: &str) -> u16 {
     learned(host, destination).expect("it was there")
 }
 
-/// P23: a packet with DF that does not fit is answered by ICMP, IPv4 3/4 and IPv6 2, with the MTU that
-/// is left inside; the host's kernel believes it, and packets of just that size pass.
+/// P23: a packet with DF that does not fit is answered by ICMP, IPv4 3/4 and IPv6 2, with the MTU
+/// that is left inside; the host's kernel believes it, and packets of just that size pass.
 ///
-/// With AES-GCM over IPv4, 1500 octets less 20 of IPv4, 8 of ESP, 8 of IV and 16 of ICV leave 1448, of
-/// which the trailer takes 2, and the text ends on a multiple of 4.
+/// With AES-GCM over IPv4, 1500 octets less 20 of IPv4, 8 of ESP, 8 of IV and 16 of ICV leave 1448,
+/// of which the trailer takes 2, and the text ends on a multiple of 4.
 #[test]
 fn a_host_learns_what_fits() {
     let Some(mut lab) = tight(&Plan::default()) else { return };

@@ -68,6 +68,15 @@ fn the_last_number_is_the_last() {
     run.assert_all(exhausted);
 }
 
+/// E05: without anti-replay the counter does not start again either, as IVs would repeat.
+#[test]
+fn without_anti_replay_the_last_number_is_the_last() {
+    let sa = Sa { sequence: LOW - 1, ..Sa::outbound() }.with("replay_window = 0");
+    let packets: Vec<_> = (0..3).map(|id| sa.plain(false, id).packet()).collect();
+    let run = replay(&config(std::slice::from_ref(&sa)), &packets, &[]);
+    assert_eq!(run.outcomes(), ["forward", "sequence_exhausted", "sequence_exhausted"]);
+}
+
 /// With ESN the number goes on beyond 2^32: the wire carries the low half, the ICV covers all of
 /// it. // E02 E03 G03 I18
 #[test]

@@ -156,7 +156,8 @@ impl Sa {
             "[[sa]]\nname = \"{name}\"\ndirection = \"{direction}\"\nspi = \"{spi:#x}\"\n\
              mode = \"{mode}\"\nprotocol = \"{protocol}\"\n\
              source = \"{source}\"\ndestination = \"{destination}\"\nalgorithm = \"{algorithm}\"\n\
-             key = \"{key}\"\nesn = {esn}\nsequence = {sequence}\n{window}{short}{encapsulation}{lines}"
+             key = \"{key}\"\nesn = {esn}\nsequence = {sequence}\n\
+             {window}{short}{encapsulation}{lines}"
         )
     }
 

@@ -59,10 +59,11 @@ fn verdicts_are_lines_of_json() {
 {"port":"unprotected","index":2,"fate":"drop","reason":"icv","spi":8193,"seq":5}
 {"port":"protected","index":3,"fate":"punt","reason":null,"spi":null,"seq":null}
 {"port":"unprotected","index":3,"fate":"drop","reason":"no_sa","spi":1638,"seq":1}
-{"port":"protected","index":4,"fate":"drop","reason":"ttl","spi":4097,"seq":null,"more":{"answer":1}}
+{"port":"protected","index":4,"fate":"drop","reason":"ttl","spi":4097,"seq":null,"more":@}
 {"port":"unprotected","index":4,"fate":"punt","reason":null,"spi":null,"seq":null}
 "#;
-    assert_eq!(String::from_utf8(files.verdicts).unwrap(), expected.trim_start());
+    let expected = expected.trim_start().replace('@', r#"{"answer":1}"#);
+    assert_eq!(String::from_utf8(files.verdicts).unwrap(), expected);
 }
 
 /// The totals of the same run: by fate, by reason, and for each SA in the order of the

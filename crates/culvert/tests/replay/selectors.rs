@@ -82,8 +82,8 @@ fn icmp_types_and_codes() {
     assert_eq!(icmp("[8, '11/1']"), [NO, NO, NO, YES, YES]);
 }
 
-/// P08 P22 U15: a fragment that does not show its ports matches ANY and OPAQUE, and ports only where
-/// fragments are meant, too.
+/// P08 P22 U15: a fragment that does not show its ports matches ANY and OPAQUE, and ports only
+/// where fragments are meant, too.
 #[test]
 fn fragments_match_what_they_show() {
     let first = changed(&with_ports(UDP, 5, 53), |packet| packet[6] = 0x20);
@@ -196,14 +196,15 @@ fn ike_of_the_gateway_passes() {
     assert_eq!(run.outcomes(), ["punt", "punt", "discard", "discard"]);
 }
 
-/// P07: a policy without an SA asks for one, with the selectors of the policy but for those that are
-/// taken from the packet.
+/// P07: a policy without an SA asks for one, with the selectors of the policy but for those that
+/// are taken from the packet.
 #[test]
 fn an_sa_is_asked_for() {
     let head = "[interfaces]\nprotected = ['lan0']\nunprotected = ['wan0']\n";
     let asking = policy(OUTBOUND, "10.1.0.0/16", "10.2.0.0/16", "protect", None);
     let packet = with_ports(TCP, 1234, 80);
-    let run = replay(&format!("{head}{asking}acquire = true\n"), &[packet.clone()], &[]);
+    let run =
+        replay(&format!("{head}{asking}acquire = true\n"), std::slice::from_ref(&packet), &[]);
     assert_eq!(run.outcomes(), ["no_outbound_sa"]);
     let [event] = run.events.as_slice() else { panic!("one event: {:?}", run.events) };
     assert_eq!((&event["event"], &event["policy"]), (&"acquire".into(), &0.into()));
@@ -261,4 +262,35 @@ fn parallel_sas_serve_one_policy() {
     let run = replay(&[head, &toml, &through].concat(), &[], &packets);
     run.assert_all("forward");
     assert!(run.report.sas.iter().all(|sa| sa.packets == 1));
+}
+
+/// P25: an ICMP error from a router whose address no policy admits is let out only where it is
+/// configured so, and only when the packet it encloses could have been sent through the SA's
+/// policy.
+#[test]
+fn icmp_errors_are_admitted_by_what_they_enclose() {
+    let sa = Sa::inbound();
+    let (far, near) = sa.inner(false);
+    let error = |about: &[u8]| {
+        let mut icmp = vec![11, 0, 0, 0, 0, 0, 0, 0];
+        icmp.extend(&about[..28]);
+        let sum = culvert_wire::checksum::internet(&icmp);
+        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+        ip_packet([172, 16, 0, 1].into(), near, ICMP, &icmp)
+    };
+    let ours = ip_packet(near, far, UDP, &[7; 20]);
+    let others = ip_packet(near, [10, 77, 0, 1].into(), UDP, &[7; 20]);
+    for (option, outcomes) in [
+        ("icmp_errors = 'policy'", ["selector", "selector", "forward"]),
+        ("icmp_errors = 'enclosed'", ["forward", "selector", "forward"]),
+    ] {
+        let sa = sa.clone().with(option);
+        let packets = [
+            sa.packet(1, &error(&ours)),
+            sa.packet(2, &error(&others)),
+            sa.packet(3, &sa.plain(false, 1).packet()),
+        ];
+        let run = replay(&config(std::slice::from_ref(&sa)), &[], &packets);
+        assert_eq!(run.outcomes(), outcomes, "{option}");
+    }
 }

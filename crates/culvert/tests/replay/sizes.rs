@@ -107,8 +107,8 @@ fn packets_are_fragmented_before() {
     assert_eq!(reassembled(&fragments), plain[20..]);
 }
 
-/// E16 I01 I02: or it is sealed and then fragmented; the receiver puts the fragments together before
-/// ESP, in any order, and without all of them nothing comes.
+/// E16 I01 I02: or it is sealed and then fragmented; the receiver puts the fragments together
+/// before ESP, in any order, and without all of them nothing comes.
 #[test]
 fn packets_are_fragmented_after_and_put_together() {
     for encapsulated in [false, true] {
@@ -202,4 +202,58 @@ fn plausible_errors_lower_the_path_mtu() {
         let told = run.events.iter().filter(|event| event["event"] == "path_mtu").count();
         assert_eq!(told, usize::from(believed));
     }
+}
+
+/// P24: an SA that does not trust ICMP is not moved by a plausible error.
+#[test]
+fn errors_may_be_distrusted() {
+    let sa = Sa::outbound().with("trust_icmp = false");
+    let text = config(std::slice::from_ref(&sa));
+    let small = sa.plain(false, 1).packet();
+    let sent = replay(&text, std::slice::from_ref(&small), &[]).sealed().remove(0);
+    let run = replay(&text, &[small], &[too_big(&sent, 1000)]);
+    assert_eq!(run.outcomes(), ["forward", "icmp_error"]);
+    assert_eq!(run.report.sas[0].path_mtu, None);
+}
+
+/// The MSS of connections is lowered to what fits, or to a number, with a right checksum; and never
+/// raised.
+#[test]
+fn the_mss_is_clamped() {
+    let sa = Sa::outbound();
+    let (source, destination) = sa.inner(false);
+    let syn = |mss: u16| {
+        let mut tcp =
+            vec![0x12, 0x34, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 2, 0xff, 0xff, 0, 0, 0, 0];
+        tcp.extend([2, 4]);
+        tcp.extend(mss.to_be_bytes());
+        let sum = tcp_checksum(source, destination, &tcp);
+        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        ip_packet(source, destination, 6, &tcp)
+    };
+    // 1346 octets fit, 40 of them headers of IPv4 and TCP.
+    for (option, mss) in [
+        ("mss_clamp = 'off'", [1460, 1000]),
+        ("mss_clamp = 'auto'", [1306, 1000]),
+        ("mss_clamp = 1200", [1200, 1000]),
+    ] {
+        let sa = sa.clone().with(option);
+        let run = send(&sa, &[syn(1460), syn(1000)]);
+        run.assert_all("forward");
+        for ((sealed, seq), mss) in run.sealed().iter().zip(1..).zip(mss) {
+            let text = sa.open(seq, unwrapped(sealed).1);
+            let tcp = &text[20..44];
+            assert_eq!(u16::from_be_bytes([tcp[22], tcp[23]]), mss, "{option}");
+            assert_eq!(tcp_checksum(source, destination, tcp), 0, "{option}");
+        }
+    }
+}
+
+fn tcp_checksum(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> u16 {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else {
+        panic!("IPv4")
+    };
+    let len = u16::try_from(tcp.len()).unwrap();
+    let pseudo = culvert_wire::checksum::pseudo_header_v4(source, destination, 6, len);
+    !culvert_wire::checksum::add(pseudo, culvert_wire::checksum::sum(tcp))
 }

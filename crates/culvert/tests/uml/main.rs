@@ -7,8 +7,8 @@
 //!   fd01::2    fd01::1  fd09::1       fd09::2 | fd0a::1
 //! ```
 //!
-//! A tunnel is between culvert and the guest; transport mode between host and guest, and culvert is a
-//! bump in the wire.
+//! A tunnel is between culvert and the guest; transport mode between host and guest, and culvert is
+//! a bump in the wire.
 //!
 //! - [`case`]: forms of SAs, and what both ends are configured with.
 //! - [`guest`]: the guest.
@@ -79,7 +79,7 @@ struct Net {
 }
 
 impl Net {
-    /// `None`, said loudly, where that is not possible. `first` is the number of the first case.
+    /// `None`, said loudly, where that is not possible.
     fn new() -> Option<Net> {
         if !Path::new(LINUX).exists() {
             eprintln!("SKIPPED: {LINUX} is missing: apt-get install user-mode-linux kmod");
@@ -130,8 +130,8 @@ impl Net {
         Case { number, form, algorithm, outer_v6: false, encapsulated: false, esn: false }
     }
 
-    /// Pings both ways and TCP in one case: nothing is lost, both ends count the same packets, nobody
-    /// counts an error, and nothing else crosses the wire.
+    /// Pings both ways and TCP in one case: no ping is lost, nobody counts an error or more than
+    /// was sent, and nothing else crosses the wire.
     fn check(&mut self, case: &Case) {
         let sas = case.sas();
         self.guest.configure(case, &sas);
@@ -152,12 +152,18 @@ impl Net {
         let frames = capture.stop().expect("capture").frames;
         let report = gateway.stop().expect("report");
         assert!(all, "{case:?}: {answered:?} answered; guest: {counted:?}; culvert: {report:?}");
-        assert_eq!((counted.errors.as_str(), counted.xfrm), ("", before), "{case:?}");
+        assert_eq!((counted.errors.as_str(), &counted.xfrm), ("", &before), "{case:?}");
         assert_protected(case, &frames);
         assert_balanced(&report);
         assert_eq!(report.totals.dropped, 0, "{case:?}: {report:?}");
         let ours: BTreeMap<u32, u64> = report.sas.iter().map(|sa| (sa.spi, sa.packets)).collect();
-        assert_eq!(counted.packets, ours, "{case:?}");
+        assert_eq!(counted.packets.len(), ours.len(), "{case:?}: {counted:?}");
+        for sa in &sas {
+            // The wire of the guest may lose some of a burst of TCP, which are sent again.
+            let (ours, theirs) = (ours[&sa.spi], counted.packets[&sa.spi]);
+            let (sent, arrived) = if sa.to_guest { (ours, theirs) } else { (theirs, ours) };
+            assert!(arrived <= sent, "{case:?}: {}: {arrived} of {sent}", sa.name());
+        }
         assert!(ours.values().all(|&packets| packets > 100), "{case:?}: {ours:?}");
         if case.esn {
             let beyond = u64::from(LAST) + 100;
@@ -252,8 +258,8 @@ fn linux_udp_encapsulation() {
     }
 }
 
-/// A01, A03, A04, A05, A06, A07: AH, tunnels over IPv4 and IPv6 and transport mode of both, with ESN
-/// across 2^32 and without.
+/// A01, A03, A04, A05, A06, A07: AH, tunnels over IPv4 and IPv6 and transport mode of both, with
+/// ESN across 2^32 and without.
 #[test]
 fn linux_ah() {
     let Some(mut net) = Net::new() else { return };

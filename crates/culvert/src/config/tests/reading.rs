@@ -244,7 +244,7 @@ spi = 8193
 source = "192.0.2.2"
 destination = "192.0.2.1"
 algorithm = "aes256-sha512"
-key = "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
+key = "@LONG_KEY@"
 sequence_unspecified = true
 lookup = "source"
 selectors = [{ protocol = "udp", destination_ports = 53 }, { protocol = 47 }]
@@ -301,7 +301,8 @@ sa = ["in", "in-tunnel"]
 "#;
 
 fn full() -> Config {
-    Config::parse("full.toml", FULL).unwrap()
+    let key: String = (0..96).map(|octet| format!("{octet:02x}")).collect();
+    Config::parse("full.toml", &FULL.replace("@LONG_KEY@", &key)).unwrap()
 }
 
 /// P18 E12 U06 M02: every option of an outbound SA arrives where it belongs.
@@ -399,8 +400,8 @@ fn anti_replay_with_static_keys_is_warned_of() {
     assert_eq!(
         warning,
         "the inbound SA `from-b` (line 23) has a key from the file and anti-replay, which \
-         RFC 4303 section 3.4.3 advises against: a peer that counts from 1 again after a restart is \
-         taken for an attacker; replay_window = 0 turns it off"
+         RFC 4303 section 3.4.3 advises against: a peer that counts from 1 again after a restart \
+         is taken for an attacker; replay_window = 0 turns it off"
     );
-    assert_eq!(full().warnings(), [String::new(); 0]);
+    assert!(full().warnings().is_empty());
 }

@@ -79,7 +79,8 @@ fn lifetimes() -> Vec<Mistake> {
              found `-1`",
         ),
         out(
-            "soft_lifetime = { packets = 9, bytes = 11 }\nhard_lifetime = { packets = 9, bytes = 10 }",
+            "soft_lifetime = { packets = 9, bytes = 11 }\n\
+             hard_lifetime = { packets = 9, bytes = 10 }",
             "14: sa[0].soft_lifetime.bytes: expected at most the 10 of hard_lifetime, found 11",
         ),
     ]
@@ -222,7 +223,8 @@ fn sending() -> Vec<Mistake> {
         ),
         out(
             "tfc = 'always'",
-            "14: sa[0].tfc: expected \"off\", \"mtu\" or an integer from 1 to 65535, found `always`",
+            "14: sa[0].tfc: expected \"off\", \"mtu\" or an integer from 1 to 65535, found \
+             `always`",
         ),
         out(
             "tfc = 65536",
@@ -238,8 +240,8 @@ fn sending() -> Vec<Mistake> {
         ),
         out(
             "mss_clamp = 535",
-            "14: sa[0].mss_clamp: expected \"off\", \"auto\" or an integer from 536 to 65535, found \
-             `535`",
+            "14: sa[0].mss_clamp: expected \"off\", \"auto\" or an integer from 536 to 65535, \
+             found `535`",
         ),
         out("trust_icmp = 1", "14: sa[0].trust_icmp: expected true or false, found `1`"),
         out(resource, "15: sa[0].resource: expected an integer from 0 to 63, found `64`"),
@@ -314,7 +316,8 @@ fn receiving() -> Vec<Mistake> {
         ),
         transport(
             "original_source = 'fd01::1'",
-            "original_source: expected an IPv4 address, as the SA's address is one, found `fd01::1`",
+            "original_source: expected an IPv4 address, as the SA's address is one, found \
+             `fd01::1`",
         ),
         transport(
             "original_destination = '239.1.2.3'",

@@ -75,11 +75,11 @@ fn lines(lines: &str, message: &str) -> Mistake {
 
 /// Protocols, and keys that need one.
 fn protocols() -> Vec<Mistake> {
-    let one_of = "expected \"any\", \"icmp\", \"ipip\", \"tcp\", \"udp\", \"dccp\", \"ipv6\", \"gre\", \
-                  \"esp\", \"ah\", \"icmpv6\", \"sctp\", \"mobility\", \"udplite\" or an integer from 0 \
-                  to 255";
-    let ports = "expected with protocol = \"tcp\", \"udp\", \"sctp\", \"dccp\" or \"udplite\" only, \
-                 which have ports";
+    let one_of = "expected \"any\", \"icmp\", \"ipip\", \"tcp\", \"udp\", \"dccp\", \"ipv6\", \
+                  \"gre\", \"esp\", \"ah\", \"icmpv6\", \"sctp\", \"mobility\", \"udplite\" or an \
+                  integer from 0 to 255";
+    let ports = "expected with protocol = \"tcp\", \"udp\", \"sctp\", \"dccp\" or \"udplite\" \
+                 only, which have ports";
     let icmp = "expected with protocol = \"icmp\" or \"icmpv6\" only";
     let source_ports = "source_ports = 80";
     vec![
@@ -109,8 +109,8 @@ fn protocols() -> Vec<Mistake> {
 fn upper_layers() -> Vec<Mistake> {
     let ports = "expected a port from 0 to 65535, a range such as \"1024-2047\", a list of those, \
                  \"any\" or \"opaque\"";
-    let types = "expected a type such as 8, types such as \"3-5\", a type and code such as \"3/4\", \
-                 two of those such as \"3/0-3/4\", or a list";
+    let types = "expected a type such as 8, types such as \"3-5\", a type and code such as \
+                 \"3/4\", two of those such as \"3/0-3/4\", or a list";
     let tcp = |value: &str, found: &str| {
         let text = format!("protocol = \"tcp\"\nsource_ports = {value}");
         lines(&text, &format!("40: policy[0].source_ports{found}"))
@@ -136,8 +136,8 @@ fn upper_layers() -> Vec<Mistake> {
         ),
         lines(
             "protocol = \"tcp\"\ndestination_ports = \"opaque\"",
-            "35: policy[0].source_ports: missing: expected \"opaque\", as a packet shows both ports \
-             or none",
+            "35: policy[0].source_ports: missing: expected \"opaque\", as a packet shows both \
+             ports or none",
         ),
         icmp("256", &format!(": {types}, found `256`")),
         icmp("\"echo\"", &format!(": {types}, found `echo`")),
@@ -226,8 +226,8 @@ fn acquires() -> Vec<Mistake> {
         (
             sa,
             &format!("{acquire}\npfp = \"source\""),
-            "gw.toml:41: policy[0].pfp: expected a list such as [\"source\", \"destination\"], found \
-             `source`",
+            "gw.toml:41: policy[0].pfp: expected a list such as [\"source\", \"destination\"], \
+             found `source`",
         ),
         (
             sa,
