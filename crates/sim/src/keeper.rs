@@ -7,6 +7,7 @@
 
 use culvert_aead::Audit;
 use culvert_aead::RustCrypto;
+use culvert_control::Controller;
 use culvert_control::Direction;
 use culvert_control::SaId;
 
@@ -20,6 +21,8 @@ use crate::tunnel::Tunnel;
 
 /// A gateway whose provider panics when a nonce comes twice.
 pub(crate) type SimGateway = Gateway<Audit<RustCrypto>>;
+
+type Control = Controller<Audit<RustCrypto>>;
 
 /// Steps after which the responder moves, packets or not.
 const PATIENCE: u64 = 20;
@@ -148,6 +151,7 @@ impl Keeper {
         let new = old.successor(&mut self.random, self.next_serial, seen_at);
         let responder = 1 - initiator;
         let control = &mut gateways[new.ends[responder]].controller;
+        move_peer(control, old, &new, responder)?;
         let Ok(inbound) = control.add_sa(&new.sa(responder, initiator)) else {
             return Ok(());
         };
@@ -179,6 +183,7 @@ impl Keeper {
         }
         let old = self.lines[index].current.clone();
         let control = &mut gateways[new.ends[initiator]].controller;
+        move_peer(control, &old, new, initiator)?;
         let old_id = find(control, Direction::Outbound, &old, initiator)?;
         let (inbound, outbound) = (new.sa(initiator, responder), new.sa(initiator, initiator));
         let line = &mut self.lines[index];
@@ -186,8 +191,8 @@ impl Keeper {
             line.stage = Stage::Moved { new: new.clone(), initiator, since: step };
             return Ok(());
         }
-        // No room: the responder takes back what it offered.
-        line.stage = Stage::Quiet;
+        // No room: the responder takes back what it offered, and they try again later.
+        (line.stage, line.is_due) = (Stage::Quiet, true);
         let control = &mut gateways[new.ends[responder]].controller;
         for (direction, sender) in
             [(Direction::Inbound, initiator), (Direction::Outbound, responder)]
@@ -250,13 +255,19 @@ impl Keeper {
     }
 }
 
+/// Who rekeys learns where the peer is now.
+fn move_peer(control: &mut Control, old: &Tunnel, new: &Tunnel, side: usize) -> Checked<()> {
+    match new.seen_at {
+        Some(seen_at) if side == 1 => {
+            let id = find(control, Direction::Inbound, old, 1 - side)?;
+            control.move_peer(id, seen_at[1 - side]).map_err(|error| error.to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The SA of a tunnel that side `sender` sends with.
-fn find(
-    control: &culvert_control::Controller<Audit<RustCrypto>>,
-    direction: Direction,
-    tunnel: &Tunnel,
-    sender: usize,
-) -> Checked<SaId> {
+fn find(control: &Control, direction: Direction, tunnel: &Tunnel, sender: usize) -> Checked<SaId> {
     let spi = tunnel.spi[sender].value();
     control.find(direction, spi).ok_or_else(|| format!("{direction} SA {spi:#x} is not there"))
 }

@@ -244,6 +244,11 @@ impl<'a> Model<'a> {
         self.ends[end].receivers.get(&spi.value()).is_some_and(|receiver| receiver.accepted > 0)
     }
 
+    /// The peer that sends with an inbound SA may be behind a NAT that forgets.
+    pub(crate) fn may_move(&self, end: usize, spi: u32) -> bool {
+        self.ends[end].receivers.get(&spi).is_some_and(|receiver| receiver.sender == 0)
+    }
+
     /// A host sends `plain`.
     pub(crate) fn sent(&mut self, plain: Plain) {
         self.plains.insert(plain.id, plain);

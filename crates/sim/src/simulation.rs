@@ -33,6 +33,8 @@ use culvert_engine::WorkerId;
 use culvert_engine::mailbox::Notice;
 use culvert_esp::Mode;
 use culvert_frame::Port;
+use culvert_wire::esp;
+use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
 use culvert_wire::ip;
 
@@ -438,6 +440,9 @@ impl<'a> Simulation<'a> {
     /// What control does about news.
     fn hear(&mut self, end: usize, news: News) -> Checked<()> {
         match (news.notice, news.sa) {
+            // Who is behind a NAT itself follows nobody: two that are misled at a time never find
+            // each other again (RFC 7296 section 2.23).
+            (Notice::Mapping { spi, .. }, _) if !self.model.may_move(end, spi) => {}
             (Notice::Mapping { old, new, .. }, Some(inbound)) => {
                 let controller = &mut self.gateways[end].controller;
                 // The SA may be on its way out.
@@ -480,6 +485,13 @@ impl<'a> Simulation<'a> {
 
     /// Puts a frame into the queue where the NIC would put it.
     fn inject(&mut self, end: usize, port: Port, frame: &[u8]) {
+        // Flips that cancel out in the header's checksum may make a fragment, or an ICMP error, of
+        // anything. What gateways do with those is tested one by one, not here.
+        let class = esp::classify(frame);
+        if port == WAN && matches!(class, Ok(Unprotected::Fragment(_) | Unprotected::IcmpError(_)))
+        {
+            return;
+        }
         let workers = self.gateways[end].workers.len();
         let worker = match self.random.chance(self.faults.reshuffle) {
             true => self.random.index(workers),

@@ -211,6 +211,19 @@ impl<A: Aead> Controller<A> {
         Ok(followers.iter().filter(outbound).count())
     }
 
+    /// Moves an encapsulated SA and all that share its path, as IKE learned that their peer is
+    /// somewhere else. SAs that are added with the new place belong to that path.
+    ///
+    /// # Errors
+    /// When there is no such SA.
+    pub fn move_peer(&mut self, id: SaId, new: Peer) -> Result<(), ControlError> {
+        if let Some(old) = self.record_mut(id)?.peer {
+            self.follow_mapping(id, old, new)?;
+            self.set_peer(id, new);
+        }
+        Ok(())
+    }
+
     /// Makes a group mean an SA bundle: the SAs of `parts`, innermost first, all on one worker.
     /// Call it before SAs of these groups are added.
     ///

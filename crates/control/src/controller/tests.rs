@@ -497,6 +497,27 @@ fn packets_follow_the_peer() {
     assert!(matches!(lab.controller.retarget(incoming, old), Err(ControlError::Inbound(_))));
 }
 
+/// U10: what IKE learns of a peer moves all SAs of its path; those made then share it.
+#[test]
+fn a_path_moves_as_one() {
+    let mut lab = lab(1, 8);
+    let home = inbound(0x1001);
+    let from_peer = SaSpec { source: home.destination, destination: home.source, ..home };
+    let first = lab.controller.add_sa(&encapsulated(from_peer)).unwrap();
+    lab.controller.add_sa(&encapsulated(outbound(0x2001))).unwrap();
+    let new = Peer { address: "198.51.100.7".parse().unwrap(), port: 61000 };
+    lab.controller.move_peer(first, new).unwrap();
+    let ports = Some(Encapsulation { source_port: 4500, destination_port: 61000 });
+    let spec = SaSpec { destination: new.address, encapsulation: ports, ..outbound(0x2002) };
+    lab.controller.add_sa(&spec).unwrap();
+    lab.settle();
+    assert_eq!(lab.places(0x2001)[0].2, new.address);
+    let newer = Peer { address: "198.51.100.8".parse().unwrap(), port: 61001 };
+    assert_eq!(lab.controller.follow_mapping(first, new, newer).unwrap(), 2);
+    lab.settle();
+    assert_eq!([0x2001, 0x2002].map(|spi| lab.places(spi)[0].2), [newer.address; 2]);
+}
+
 /// M02, M05: SAs of single workers live there and nowhere else, beside one for all others.
 #[test]
 fn resource_sas_are_bound() {
