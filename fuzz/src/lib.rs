@@ -49,7 +49,7 @@ const ITSELF: u8 = 0xff;
 
 /// The packet that `input` stands for.
 ///
-/// The first octet picks one of `genuine`, unless it is [`ITSELF`]; the second says how many
+/// The first octet picks one of `genuine`, unless it is the last value; the second says how many
 /// changes follow, of four octets each: what to do, where, and a value.
 #[must_use]
 pub fn changed(genuine: &[Vec<u8>], input: &[u8]) -> Vec<u8> {
