@@ -191,13 +191,15 @@ impl<A: Aead> Controller<A> {
         old: Peer,
         new: Peer,
     ) -> Result<usize, ControlError> {
-        let Record { group, origin, .. } = *self.record_mut(inbound)?;
-        self.record_mut(inbound)?.peer = Some(new);
+        let record = self.record_mut(inbound)?;
+        let Record { group, origin, .. } = *record;
+        // Where control took it to be may differ from what its worker knew.
+        let known = record.peer.replace(new);
         let shares_path = |id: SaId, record: &Record| {
             id != inbound
                 && record.group == group
                 && record.origin.is_some()
-                && (record.peer == Some(old) || record.origin == origin)
+                && (record.peer == known || record.peer == Some(old) || record.origin == origin)
                 && !record.is_doomed
         };
         let followers: Vec<(SaId, Direction)> = self
