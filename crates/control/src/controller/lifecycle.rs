@@ -194,10 +194,10 @@ impl<A: Aead> Controller<A> {
         let record = self.record_mut(inbound)?;
         let Record { group, origin, .. } = *record;
         // Where control took it to be may differ from what its worker knew.
-        let known = record.peer.replace(new);
-        let shares_path = |id: SaId, record: &Record| {
-            id != inbound
-                && record.group == group
+        let known = record.peer;
+        // The reporter is told as well: it may have been told otherwise since it reported.
+        let shares_path = |record: &Record| {
+            record.group == group
                 && record.origin.is_some()
                 && (record.peer == known || record.peer == Some(old) || record.origin == origin)
                 && !record.is_doomed
@@ -205,7 +205,7 @@ impl<A: Aead> Controller<A> {
         let followers: Vec<(SaId, Direction)> = self
             .records
             .iter()
-            .filter(|&(&id, record)| shares_path(id, record))
+            .filter(|&(_, record)| shares_path(record))
             .map(|(&id, record)| (id, record.direction))
             .collect();
         followers.iter().for_each(|&(id, _)| self.set_peer(id, new));
@@ -221,7 +221,6 @@ impl<A: Aead> Controller<A> {
     pub fn move_peer(&mut self, id: SaId, new: Peer) -> Result<(), ControlError> {
         if let Some(old) = self.record_mut(id)?.peer {
             self.follow_mapping(id, old, new)?;
-            self.set_peer(id, new);
         }
         Ok(())
     }
