@@ -20,11 +20,13 @@ pub const FRAME_SIZE: usize = 2048;
 /// In-memory and pcap I/O place packets at the same offset, so that they exercise the same bounds.
 pub const HEADROOM: usize = 256;
 
-/// Largest growth at the front: IPv6 (40), UDP (8), ESP header (8), IV (8) and one VLAN tag (4)
-/// when an untagged packet leaves through a tagged next hop.
+/// Growth at the front in a tunnel of AES-GCM: IPv6 (40), UDP (8), ESP header (8), IV (8) and one
+/// VLAN tag (4) when an untagged packet leaves through a tagged next hop. Other algorithms and SA
+/// bundles take more of the headroom; what finds none left is a counted drop.
 pub const MAX_HEAD_GROWTH: usize = 40 + 8 + 8 + 8 + 4;
 
-/// Largest growth at the back: padding to 4 octets (3), pad length and next header (2), ICV (16).
+/// Growth at the back with AES-GCM: padding to 4 octets (3), pad length and next header (2), ICV
+/// (16). Longer tails fit behind what the MTU of the way out leaves; else it is a counted drop.
 pub const MAX_TAIL_GROWTH: usize = 3 + 2 + 16;
 
 /// Longest Ethernet frame a port may deliver: what is left of a frame after the kernel's headroom
