@@ -46,7 +46,6 @@ use crate::plane::Extra;
 use crate::plane::Plane;
 use crate::plane::Sent;
 use crate::plane::Stop;
-use crate::plane::Way;
 use crate::plane::may_be_fragmented;
 use crate::plane::put_link_header;
 use crate::tables::Bundle;
@@ -377,11 +376,7 @@ fn prepare<A: Aead>(
     }
     let inherited = inherited(inner, is_small_v6);
     let spec = Spec { slot, inner, path_mtu, inherited };
-    let made = if is_plain_tunnel {
-        tunnel(plane, packet, &spec, verdict)?
-    } else {
-        unusual(plane, packet, &spec, verdict, (protocol, mode))?
-    };
+    let made = apply(plane, packet, &spec, verdict, (protocol, mode))?;
     let Made { esn_high, inherited, esp_at, shape } = made;
     let (index, applied) = (place.index, place.applied + 1);
     let more = bundle.slots().len() > applied;
@@ -434,7 +429,6 @@ fn tunnel<A: Aead>(
 ) -> Result<Made, DropReason> {
     let entry = plane.outbound.at_mut(spec.slot).ok_or(DropReason::NoOutboundSa)?;
     let layout = entry.sa.layout();
-    let inner_len = packet.len();
     let text_at = usize::from(layout.text_at);
     if packet.headroom() < text_at + entry.sa.template.len() + ethernet::HEADER_LEN {
         return Err(DropReason::NoRoom);
@@ -451,11 +445,6 @@ fn tunnel<A: Aead>(
     verdict.seq = Some(seq.value());
     let head = packet.prepend(text_at).expect("headroom was checked");
     let esn_high = entry.sa.write_header(head, seq, text_len);
-    debug_assert!(text_len >= inner_len, "text holds the packet");
-    entry.sa.usage_mut().touch(plane.now);
-    if entry.sa.is_due() {
-        expire(plane, spec.slot);
-    }
     Ok(Made { esn_high, inherited: spec.inherited, esp_at: 0, shape: Shape::Tunnel })
 }
 
@@ -477,9 +466,8 @@ fn pad_for_secrecy<K>(
     Ok(())
 }
 
-/// ESP in transport mode, and AH: the headers are put in place now.
-#[cold]
-fn unusual<A: Aead>(
+/// Applies an SA of any kind. In transport mode, and for AH, the headers are put in place now.
+fn apply<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
     spec: &Spec<'_>,
@@ -814,25 +802,34 @@ fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) -> Resu
     if job.shape != Shape::Tunnel || job.further.is_some() {
         return finish_unusual(plane, packet, job);
     }
+    add_outer_headers(plane, packet, job);
+    Ok(leave(plane, packet, job))
+}
+
+/// Puts the outer headers of a tunnel in front.
+#[inline(always)]
+fn add_outer_headers<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) {
     let id = plane.identification();
     let entry = plane.outbound.at(job.slot).expect("classify found the SA in this slot");
     let template = &entry.sa.template;
     let head = packet.prepend(template.len());
     assert!(head.is_some(), "headroom was checked");
     template.apply(packet.data_mut(), job.inherited, id);
-    match (&entry.next_hop, job.path_mtu) {
-        (Some(hop), Some(mtu)) if packet.len() <= mtu => {
-            let hop = *hop;
-            Ok(match put_link_header(packet, &hop) {
-                true => Fate::Forward(hop.port),
-                false => Fate::Drop(DropReason::NoRoom),
-            })
-        }
-        (Some(hop), Some(mtu)) => {
-            let hop = *hop;
-            Ok(split_outside(plane, packet, job, (hop, mtu)))
-        }
-        _ => Ok(Fate::Held),
+}
+
+/// The fate of a packet that has all its SAs: out of the port of its next hop, if that is known.
+#[inline(always)]
+fn leave<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) -> Fate {
+    let entry = plane.outbound.at(job.slot).expect("classify found the SA in this slot");
+    let (Some(hop), Some(mtu)) = (entry.next_hop, job.path_mtu) else {
+        return Fate::Held;
+    };
+    if packet.len() > mtu {
+        return split_outside(plane, packet, job, (hop, mtu));
+    }
+    match put_link_header(packet, &hop) {
+        true => Fate::Forward(hop.port),
+        false => Fate::Drop(DropReason::NoRoom),
     }
 }
 
@@ -843,21 +840,16 @@ fn finish_unusual<A: Aead>(
     packet: &mut Packet,
     job: &Job,
 ) -> Result<Fate, Further> {
-    let id = plane.identification();
-    let entry = plane.outbound.at_mut(job.slot).expect("classify found the SA in this slot");
     match job.shape {
-        Shape::Tunnel => {
-            let template = &mut entry.sa.template;
-            let head = packet.prepend(template.len());
-            assert!(head.is_some(), "headroom was checked");
-            template.apply(packet.data_mut(), job.inherited, id);
-        }
+        Shape::Tunnel => add_outer_headers(plane, packet, job),
         Shape::Transport { encapsulated: false } => {}
         Shape::Transport { encapsulated: true } => {
+            let entry = plane.outbound.at(job.slot).expect("classify found the SA in this slot");
             let at = job.esp_at - udp::HEADER_LEN;
             entry.sa.template.apply_udp(&mut packet.data_mut()[at..]);
         }
         Shape::Ah => {
+            let entry = plane.outbound.at(job.slot).expect("classify found the SA in this slot");
             let (key, esn_high) = (entry.sa.key(), job.esn_high);
             let data = packet.data_mut();
             if !headers::seal_ah(&mut plane.aead, key, esn_high, data, job.esp_at) {
@@ -865,17 +857,10 @@ fn finish_unusual<A: Aead>(
             }
         }
     }
-    if let Some(further) = job.further {
-        return Err(further);
+    match job.further {
+        Some(further) => Err(further),
+        None => Ok(leave(plane, packet, job)),
     }
-    let entry = plane.outbound.at(job.slot).expect("it was there");
-    let (Some(hop), Some(mtu)) = (entry.next_hop, job.path_mtu) else {
-        return Ok(Fate::Held);
-    };
-    if packet.len() > mtu {
-        return Ok(split_outside(plane, packet, job, (hop, mtu)));
-    }
-    Ok(plane.send(job.index, packet, Way { hop: Some(hop), splits: false }, Sent::Protected))
 }
 
 #[cold]
