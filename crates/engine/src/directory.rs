@@ -123,7 +123,7 @@ impl Directory {
     }
 
     /// The SA of a packet.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn find(
         &self,
@@ -136,12 +136,17 @@ impl Directory {
         if found.first.matches(source, destination) {
             return Some(found.first.location);
         }
-        let mut others = found.others.iter();
-        others.find(|entry| entry.matches(source, destination)).map(|entry| entry.location)
+        found.other(source, destination)
     }
 }
 
 impl Found {
+    #[cold]
+    fn other(&self, source: IpAddr, destination: IpAddr) -> Option<Location> {
+        let mut others = self.others.iter();
+        others.find(|entry| entry.matches(source, destination)).map(|entry| entry.location)
+    }
+
     fn sort(&mut self) {
         self.others.push(self.first);
         self.others.sort_by_key(|entry| std::cmp::Reverse(entry.len()));

@@ -9,6 +9,8 @@
 //! What comes out of an SA and is for another SA again goes round once more: a bundle, a tunnel in
 //! a tunnel. The payload is never copied: the packet's ends move inside its frame.
 
+use std::ops::Range;
+
 use arrayvec::ArrayVec;
 use culvert_aead::Aead;
 use culvert_aead::Op;
@@ -20,6 +22,7 @@ use culvert_esp::Mode;
 use culvert_esp::ecn;
 use culvert_esp::ecn::DscpPolicy;
 use culvert_esp::trailer;
+use culvert_esp::trailer::PaddingCheck;
 use culvert_esp::trailer::TrailerError;
 use culvert_frame::BATCH;
 use culvert_frame::Packet;
@@ -31,6 +34,8 @@ use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
 use culvert_wire::icmp;
 use culvert_wire::ip;
+use culvert_wire::ipv4;
+use culvert_wire::ipv6;
 use culvert_wire::udp;
 
 use crate::fate::DropReason;
@@ -77,13 +82,6 @@ struct Site {
 
 type Jobs = ArrayVec<Job, BATCH>;
 
-/// How a round ends for a packet.
-enum Step {
-    Done(Fate),
-    /// There is another SA to apply, or the same one once more.
-    Again(Job),
-}
-
 /// Runs a batch from the unprotected side; one verdict is appended for each packet, in order.
 pub(crate) fn run<A: Aead>(
     plane: &mut Plane<A>,
@@ -96,30 +94,34 @@ pub(crate) fn run<A: Aead>(
         let mut statuses = [const { Status::Pending }; BATCH];
         crypt(plane, packets, &jobs, &mut statuses);
         let mut again = Jobs::new();
-        for (job, status) in jobs.drain(..).zip(statuses) {
-            let Site { index, slot, ip_at, .. } = job.site;
-            let fate = match finish(plane, &mut packets[index], job, status) {
-                Step::Done(fate) => fate,
-                Step::Again(job) if round <= BUNDLE_MAX => {
-                    again.push(job);
-                    continue;
-                }
-                Step::Again(_) => Fate::Drop(DropReason::Nesting),
+        for (job, status) in jobs.iter().zip(statuses) {
+            let index = job.site.index;
+            let Some(fate) = finish(plane, &mut packets[index], job, status, &mut again) else {
+                continue;
             };
             verdicts[index].fate = fate;
             if let Fate::Drop(reason) = fate {
-                note_drop(plane, slot, reason, &verdicts[index], (&packets[index], ip_at));
+                note_drop(plane, &job.site, reason, &verdicts[index], &packets[index]);
             }
         }
         if again.is_empty() {
             return;
         }
-        jobs = again;
-        for job in &jobs {
-            let verdict = &mut verdicts[job.site.index];
-            verdict.spi = plane.inbound.at(job.site.slot).map(|entry| entry.sa.spi().value());
-            verdict.seq = Some(job.candidate.seq());
+        for job in &again {
+            let index = job.site.index;
+            let verdict = &mut verdicts[index];
+            if round > BUNDLE_MAX {
+                verdict.fate = Fate::Drop(DropReason::Nesting);
+                note_drop(plane, &job.site, DropReason::Nesting, verdict, &packets[index]);
+            } else {
+                verdict.spi = plane.inbound.at(job.site.slot).map(|entry| entry.sa.spi().value());
+                verdict.seq = Some(job.candidate.seq());
+            }
         }
+        if round > BUNDLE_MAX {
+            return;
+        }
+        jobs = again;
     }
 }
 
@@ -127,16 +129,16 @@ pub(crate) fn run<A: Aead>(
 #[cold]
 fn note_drop<A: Aead>(
     plane: &mut Plane<A>,
-    slot: u32,
+    site: &Site,
     reason: DropReason,
     verdict: &Verdict,
-    (packet, ip_at): (&Packet, usize),
+    packet: &Packet,
 ) {
-    if let Some(entry) = plane.inbound.at_mut(slot) {
+    if let Some(entry) = plane.inbound.at_mut(site.slot) {
         entry.dropped[reason as usize] += 1;
     }
     if reason.is_auditable() {
-        plane.audit(verdict, packet.data(), Some(ip_at));
+        plane.audit(verdict, packet.data(), Some(site.ip_at));
     }
 }
 
@@ -148,20 +150,30 @@ fn classify<A: Aead>(
     jobs: &mut Jobs,
 ) {
     for (index, packet) in packets.iter_mut().enumerate() {
-        let mut verdict = Verdict::new(Fate::Punt);
-        if !plane.is_addressed_to_us(packet) {
-            verdict.fate = Fate::Drop(DropReason::OtherHost);
+        // Filled in where it lies: to move it would cost more than to make it.
+        verdicts.push(Verdict::new(Fate::Held));
+        let verdict = &mut verdicts[index];
+        let admitted = if !plane.is_addressed_to_us(packet) {
+            Err(Fate::Drop(DropReason::OtherHost))
         } else if let Some(outer) = esp::find_esp(packet.data()) {
-            admit(plane, index, (Protocol::Esp, &outer, None), &mut verdict, jobs);
+            admit(plane, index, (Protocol::Esp, &outer, None), verdict, jobs)
         } else {
-            unusual(plane, packet, index, &mut verdict, jobs);
+            unusual(plane, packet, index, verdict, jobs)
+        };
+        if let Err(fate) = admitted {
+            refuse(plane, packet, fate, verdict);
         }
-        if let Fate::Drop(reason) = verdict.fate
-            && reason.is_auditable()
-        {
-            plane.audit(&verdict, packet.data(), None);
-        }
-        verdicts.push(verdict);
+    }
+}
+
+/// A packet that goes no further than pass 1.
+#[cold]
+fn refuse<A: Aead>(plane: &mut Plane<A>, packet: &Packet, fate: Fate, verdict: &mut Verdict) {
+    verdict.fate = fate;
+    if let Fate::Drop(reason) = fate
+        && reason.is_auditable()
+    {
+        plane.audit(verdict, packet.data(), None);
     }
 }
 
@@ -174,63 +186,60 @@ fn admit<A: Aead>(
     (protocol, outer, within): (Protocol, &Outer, Option<Group>),
     verdict: &mut Verdict,
     jobs: &mut Jobs,
-) {
+) -> Result<(), Fate> {
     verdict.spi = Some(outer.spi);
     verdict.seq = Some(u64::from(outer.seq));
     let found = plane.snapshot.directory.find(protocol, outer.spi, outer.source, outer.destination);
-    let Some(location) = found else {
-        verdict.fate = Fate::Drop(DropReason::NoSa);
-        return;
-    };
+    let location = found.ok_or(Fate::Drop(DropReason::NoSa))?;
     if location.worker != plane.id {
-        verdict.fate = Fate::Handoff(location.worker);
-        return;
+        return Err(Fate::Handoff(location.worker));
     }
     let entry = plane.inbound.at_mut(location.slot);
     let Some(entry) =
         entry.filter(|entry| entry.sa.spi().value() == outer.spi && entry.protocol == protocol)
     else {
-        verdict.fate = Fate::Drop(DropReason::NoSa);
-        return;
+        return Err(Fate::Drop(DropReason::NoSa));
     };
     let len = outer.end - outer.esp_at;
+    let layout = entry.sa.layout();
     let checked = if entry.sa.is_expired() {
         Err(DropReason::Expired)
     } else if entry.receiving.within != within {
         Err(DropReason::Bundle)
-    } else if len < entry.sa.layout().min_len() || !fits_blocks(entry.sa.layout(), len) {
+    } else if !fits(layout, len) {
         Err(DropReason::Truncated)
     } else {
         entry.sa.precheck(outer.seq).map_err(|_| DropReason::Replay)
     };
-    match checked {
-        Ok(candidate) => {
-            verdict.seq = Some(candidate.seq());
-            let site = Site {
-                index,
-                slot: location.slot,
-                ip_at: outer.ip_at,
-                esp_at: outer.esp_at,
-                esp_end: outer.end,
-                outer_tos: outer.tos,
-                is_ah: protocol == Protocol::Ah,
-                encapsulated: outer.encapsulated,
-                moved: outer.encapsulated && entry.peer.is_some_and(|peer| peer != peer_of(outer)),
-                retried: false,
-            };
-            jobs.push(Job { candidate, site });
-        }
-        Err(reason) => {
-            entry.dropped[reason as usize] += 1;
-            verdict.fate = Fate::Drop(reason);
-        }
-    }
+    let candidate = checked.map_err(|reason| {
+        entry.dropped[reason as usize] += 1;
+        Fate::Drop(reason)
+    })?;
+    verdict.seq = Some(candidate.seq());
+    let site = Site {
+        index,
+        slot: location.slot,
+        ip_at: outer.ip_at,
+        esp_at: outer.esp_at,
+        esp_end: outer.end,
+        outer_tos: outer.tos,
+        is_ah: protocol == Protocol::Ah,
+        encapsulated: outer.encapsulated,
+        moved: outer.encapsulated && entry.peer.is_some_and(|peer| peer != peer_of(outer)),
+        retried: false,
+    };
+    jobs.push(Job { candidate, site });
+    Ok(())
 }
 
-/// Whether the text is a whole number of blocks; AH has none.
-#[inline]
-fn fits_blocks(layout: culvert_esp::Layout, len: usize) -> bool {
-    layout.protocol == Protocol::Ah || layout.text_len(len).is_some()
+/// Whether a packet of an SA can be so long, from the SPI or the AH header: the text of ESP is a
+/// whole number of blocks.
+#[inline(always)]
+fn fits(layout: culvert_esp::Layout, len: usize) -> bool {
+    match layout.protocol {
+        Protocol::Esp => layout.text_len(len).is_some(),
+        Protocol::Ah => len >= layout.min_len(),
+    }
 }
 
 fn peer_of(outer: &Outer) -> Peer {
@@ -245,7 +254,7 @@ fn unusual<A: Aead>(
     index: usize,
     verdict: &mut Verdict,
     jobs: &mut Jobs,
-) {
+) -> Result<(), Fate> {
     let protocol_and_outer = match esp::classify(packet.data()) {
         Ok(Unprotected::Esp(outer)) => Ok((Protocol::Esp, outer)),
         Ok(Unprotected::Ah(outer)) => Ok((Protocol::Ah, outer)),
@@ -253,7 +262,7 @@ fn unusual<A: Aead>(
     };
     match protocol_and_outer {
         Ok((protocol, outer)) => admit(plane, index, (protocol, &outer, None), verdict, jobs),
-        Err(other) => verdict.fate = unprotected(plane, packet, index, other),
+        Err(other) => Err(unprotected(plane, packet, index, other)),
     }
 }
 
@@ -401,31 +410,26 @@ fn crypt_ah<A: Aead>(
 #[derive(Clone, Copy)]
 struct Nature {
     group: Group,
-    mode: Mode,
     dscp: DscpPolicy,
     ecn_drop: bool,
     /// It has selectors of its own.
     selects: bool,
+    is_tunnel: bool,
+    padding: PaddingCheck,
 }
 
 impl Nature {
-    #[inline]
+    #[inline(always)]
     fn of<K>(entry: &InboundEntry<K>) -> Nature {
         Nature {
             group: entry.group,
-            mode: entry.mode,
             dscp: entry.receiving.dscp,
             ecn_drop: entry.receiving.ecn_drop,
             selects: !entry.selectors.is_empty(),
+            is_tunnel: entry.mode == Mode::Tunnel,
+            padding: entry.receiving.padding,
         }
     }
-}
-
-/// What an SA protected.
-struct Content {
-    next_header: u8,
-    at: usize,
-    end: usize,
 }
 
 /// Pass 3, for one packet:
@@ -435,109 +439,166 @@ struct Content {
 /// 3. the packet must be one that may come out of this SA (RFC 4301 section 5.2);
 /// 4. merge ECN, decrement the TTL;
 /// 5. find the next hop, trim the packet, put the Ethernet header in front.
-#[inline]
-fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: Job, status: Status) -> Step {
-    let Job { candidate, site } = job;
+///
+/// None when it goes round again: there is another SA to apply, or the same one once more. The
+/// families of inner packets are kept apart to the end, and what is unusual is not in line, so that
+/// headers stay in registers.
+#[inline(always)]
+fn finish<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    Job { candidate, site }: &Job,
+    status: Status,
+    again: &mut Jobs,
+) -> Option<Fate> {
     let entry = plane.inbound.at_mut(site.slot).expect("classify found the SA in this slot");
     let Status::Authentic(proof) = status else {
-        return match entry.sa.failed(&candidate) {
-            Some(candidate) if !site.retried => {
-                Step::Again(Job { candidate, site: Site { retried: true, ..site } })
-            }
-            _ => Step::Done(Fate::Drop(DropReason::Icv)),
-        };
+        return forged(entry, candidate, site, again);
     };
     // A packet before it in the batch may have been the last one.
     if entry.sa.is_expired() {
-        return Step::Done(Fate::Drop(DropReason::Expired));
+        return Some(Fate::Drop(DropReason::Expired));
     }
-    let highest = entry.sa.highest();
     let layout = entry.sa.layout();
-    let covered = if site.is_ah {
-        site.esp_end - site.ip_at
-    } else {
-        site.esp_end - site.esp_at - usize::from(layout.text_at) - usize::from(layout.icv_len)
-    };
-    let Ok(seq) = entry.sa.commit(candidate, proof, covered) else {
-        return Step::Done(Fate::Drop(DropReason::Replay));
-    };
-    entry.sa.usage_mut().touch(plane.now);
-    let content = if site.is_ah {
-        let ah = &packet.data()[site.esp_at..site.esp_end];
-        headers::ah_content(ah, site.esp_at, site.esp_end)
-    } else {
-        let text_at = site.esp_at + usize::from(layout.text_at);
-        let text = &packet.data()[text_at..text_at + covered];
-        match trailer::strip(text, entry.receiving.padding) {
-            Ok(trailer) => {
-                entry.padding_wrong += u64::from(trailer.padding_wrong);
-                Ok((trailer.next_header, text_at, text_at + trailer.payload_len))
-            }
-            Err(TrailerError::PadLength) => Err(DropReason::Trailer),
-            Err(TrailerError::Padding) => Err(DropReason::Padding),
+    let covered = match site.is_ah {
+        true => site.ip_at..site.esp_end,
+        false => {
+            let text_at = site.esp_at + usize::from(layout.text_at);
+            text_at..site.esp_end - usize::from(layout.icv_len)
         }
     };
+    let highest = entry.sa.highest();
+    let Ok(seq) = entry.sa.commit(*candidate, proof, covered.len()) else {
+        return Some(Fate::Drop(DropReason::Replay));
+    };
+    entry.sa.usage_mut().touch(plane.now);
     let nature = Nature::of(entry);
     if entry.sa.is_due() || (site.moved && seq > highest) {
-        news(plane, packet, &site, seq > highest);
+        news(plane, packet, site, seq > highest);
     }
-    let content = match content {
-        Ok((ip::PROTOCOL_NO_NEXT, ..)) => return Step::Done(Fate::Drop(DropReason::Dummy)),
-        Ok((next_header, at, end)) => Content { next_header, at, end },
-        Err(reason) => return Step::Done(Fate::Drop(reason)),
-    };
-    let (at, parsed) = match nature.mode {
-        Mode::Tunnel => (content.at, inner_packet(packet.data(), &content)),
-        Mode::Transport => unwrap_transport(plane, packet, &site, &content),
-    };
-    let inner = match &parsed {
-        Ok(inner) => inner,
-        Err(reason) => return Step::Done(Fate::Drop(*reason)),
-    };
-    if Plane::<A>::may_be_nested(packet.data(), at, inner)
-        && let Some(step) = nested(plane, packet, &site, (nature, at, inner))
-    {
-        return step;
+    if site.is_ah {
+        return finish_ah(plane, packet, site, nature, again);
     }
-    Step::Done(deliver(plane, packet, &site, (nature, at, inner)))
+    let trailer = match trailer::strip(&packet.data()[covered.clone()], nature.padding) {
+        Ok(trailer) => trailer,
+        Err(TrailerError::PadLength) => return Some(Fate::Drop(DropReason::Trailer)),
+        Err(TrailerError::Padding) => return Some(Fate::Drop(DropReason::Padding)),
+    };
+    if trailer.padding_wrong {
+        count_wrong_padding(plane, site);
+    }
+    let end = covered.start + trailer.payload_len;
+    unwrap(plane, packet, site, nature, (trailer.next_header, covered.start..end), again)
 }
 
-/// Puts the headers of a transport mode packet in front of what was protected.
+/// A packet whose ICV is wrong. It may be worth another try.
 #[cold]
-fn unwrap_transport<A: Aead>(
-    plane: &Plane<A>,
+fn forged<K>(
+    entry: &mut InboundEntry<K>,
+    candidate: &Candidate,
+    site: &Site,
+    again: &mut Jobs,
+) -> Option<Fate> {
+    match entry.sa.failed(candidate) {
+        Some(candidate) if !site.retried => {
+            again.push(Job { candidate, site: Site { retried: true, ..*site } });
+            None
+        }
+        _ => Some(Fate::Drop(DropReason::Icv)),
+    }
+}
+
+#[cold]
+fn count_wrong_padding<A: Aead>(plane: &mut Plane<A>, site: &Site) {
+    if let Some(entry) = plane.inbound.at_mut(site.slot) {
+        entry.padding_wrong += 1;
+    }
+}
+
+/// [`finish`] for AH.
+#[cold]
+fn finish_ah<A: Aead>(
+    plane: &mut Plane<A>,
     packet: &mut Packet,
     site: &Site,
-    content: &Content,
-) -> (usize, Result<ip::Packet, DropReason>) {
-    let Some(entry) = plane.inbound.at(site.slot) else {
-        return (0, Err(DropReason::NoSa));
-    };
+    nature: Nature,
+    again: &mut Jobs,
+) -> Option<Fate> {
+    let ah = &packet.data()[site.esp_at..site.esp_end];
+    match headers::ah_content(ah, site.esp_at, site.esp_end) {
+        Ok((protocol, at, end)) => unwrap(plane, packet, site, nature, (protocol, at..end), again),
+        Err(reason) => Some(Fate::Drop(reason)),
+    }
+}
+
+/// Takes a packet out of what an SA protected, a `protocol` at `content` of the frame. What follows
+/// a packet in a tunnel is traffic flow confidentiality padding and is ignored (RFC 4303 section
+/// 2.7).
+#[inline(always)]
+fn unwrap<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    site: &Site,
+    nature: Nature,
+    (protocol, content): (u8, Range<usize>),
+    again: &mut Jobs,
+) -> Option<Fate> {
+    if protocol == ip::PROTOCOL_NO_NEXT {
+        return Some(Fate::Drop(DropReason::Dummy));
+    }
+    if !nature.is_tunnel {
+        return unwrap_transport(plane, packet, site, nature, (protocol, content), again);
+    }
+    let at = content.start;
+    let inner = &packet.data()[content];
+    match protocol {
+        ip::PROTOCOL_IPIP => match ipv4::parse(inner) {
+            Ok(inner) => emerge(plane, packet, site, (nature, at, &ip::Packet::V4(inner)), again),
+            Err(_) => Some(Fate::Drop(DropReason::InnerMalformed)),
+        },
+        ip::PROTOCOL_IPV6 => match ipv6::parse(inner) {
+            Ok(inner) => emerge(plane, packet, site, (nature, at, &ip::Packet::V6(inner)), again),
+            Err(_) => Some(Fate::Drop(DropReason::InnerMalformed)),
+        },
+        _ => Some(Fate::Drop(DropReason::NextHeader)),
+    }
+}
+
+/// [`unwrap`] in transport mode: puts the headers of the packet in front of what was protected.
+#[cold]
+fn unwrap_transport<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    site: &Site,
+    nature: Nature,
+    content: (u8, Range<usize>),
+    again: &mut Jobs,
+) -> Option<Fate> {
+    let entry = plane.inbound.at(site.slot).expect("classify found the SA in this slot");
     let original = entry.receiving.original.filter(|_| site.encapsulated);
     let header_end = site.esp_at - if site.encapsulated { udp::HEADER_LEN } else { 0 };
     let outer = site.ip_at..header_end;
-    let content = (content.next_header, content.at..content.end);
     match headers::unwrap_transport(packet.data_mut(), outer, content, original) {
-        Ok((at, inner)) => (at, Ok(inner)),
-        Err(reason) => (0, Err(reason)),
+        Ok((at, inner)) => emerge(plane, packet, site, (nature, at, &inner), again),
+        Err(reason) => Some(Fate::Drop(reason)),
     }
 }
 
-/// Parses the packet inside a tunnel. What follows that packet is traffic flow confidentiality
-/// padding and is ignored (RFC 4303 section 2.7).
-#[inline]
-fn inner_packet(data: &[u8], content: &Content) -> Result<ip::Packet, DropReason> {
-    let family = match content.next_header {
-        ip::PROTOCOL_IPIP => 4,
-        ip::PROTOCOL_IPV6 => 6,
-        _ => return Err(DropReason::NextHeader),
-    };
-    let inner = ip::parse(&data[content.at..content.end]);
-    match inner.map_err(|_| DropReason::InnerMalformed)? {
-        inner @ ip::Packet::V4(_) if family == 4 => Ok(inner),
-        inner @ ip::Packet::V6(_) if family == 6 => Ok(inner),
-        _ => Err(DropReason::InnerMalformed),
+/// What came out of an SA: a packet to be delivered, or one for an SA again.
+#[inline(always)]
+fn emerge<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    site: &Site,
+    (nature, at, inner): (Nature, usize, &ip::Packet),
+    again: &mut Jobs,
+) -> Option<Fate> {
+    if Plane::<A>::may_be_nested(packet.data(), at, inner)
+        && let Some(nested) = nested(plane, packet, site, (nature, at, *inner), again)
+    {
+        return nested;
     }
+    Some(deliver(plane, packet, site, (nature, at, inner)))
 }
 
 /// Tells control of a limit that was reached, or of a peer that moved.
@@ -579,14 +640,15 @@ pub(crate) fn tell_expiry<A: Aead>(plane: &mut Plane<A>, slot: u32, spi: u32, ex
 }
 
 /// What came out of an SA is for an SA again: if one of ours has its SPI, the packet goes round
-/// once more. `None` when it is an ordinary packet.
+/// once more, or has its fate. `None` when it is an ordinary packet.
 #[cold]
 fn nested<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
     site: &Site,
-    (nature, at, inner): (Nature, usize, &ip::Packet),
-) -> Option<Step> {
+    (nature, at, inner): (Nature, usize, ip::Packet),
+    again: &mut Jobs,
+) -> Option<Option<Fate>> {
     let (protocol, outer) = Plane::<A>::nested(packet.data(), at)?;
     let found =
         plane.snapshot.directory.find(protocol, outer.spi, outer.source, outer.destination)?;
@@ -594,27 +656,26 @@ fn nested<A: Aead>(
     // A bundle lives on one worker; only what is no bundle may be nested in SAs of two.
     let within = plane.inbound.at(found.slot).filter(|_| here).and_then(|e| e.receiving.within);
     if within != Some(nature.group)
-        && !admits(plane, site.slot, nature, &packet.data()[at..], inner)
+        && !admits(plane, site.slot, nature, &packet.data()[at..], &inner)
     {
-        return Some(Step::Done(Fate::Drop(DropReason::Selector)));
+        return Some(Some(Fate::Drop(DropReason::Selector)));
     }
     if !here {
         let mac = plane.ports[usize::from(packet.port().0)].and_then(|config| config.mac);
         let framed = headers::reframe(packet, at, inner.total_len(), mac);
-        return Some(Step::Done(match framed {
+        return Some(Some(match framed {
             true => Fate::Handoff(found.worker),
             false => Fate::Drop(DropReason::NoRoom),
         }));
     }
     let within = within.filter(|&around| around == nature.group);
-    let mut verdict = Verdict::new(Fate::Punt);
-    let mut jobs = Jobs::new();
-    admit(plane, site.index, (protocol, &outer, within), &mut verdict, &mut jobs);
-    Some(jobs.pop().map_or(Step::Done(verdict.fate), Step::Again))
+    let mut verdict = Verdict::new(Fate::Held);
+    let admitted = admit(plane, site.index, (protocol, &outer, within), &mut verdict, again);
+    Some(admitted.err())
 }
 
 /// Checks a packet that came out of its last SA, and makes it ready to be sent.
-#[inline]
+#[inline(always)]
 fn deliver<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
@@ -625,7 +686,7 @@ fn deliver<A: Aead>(
         return Fate::Drop(DropReason::Selector);
     }
     let mut tos = inner.tos();
-    if nature.mode == Mode::Tunnel {
+    if nature.is_tunnel {
         let decap = ecn::decapsulate(tos, site.outer_tos);
         if decap.alarm {
             tell_of_ecn(plane, site.slot);
@@ -692,7 +753,7 @@ fn tell_of_ecn<A: Aead>(plane: &mut Plane<A>, slot: u32) {
 
 /// True when the packet may come out of this very SA: the first inbound policy that matches names
 /// its group, and its own selectors match (RFC 4301 section 5.2).
-#[inline]
+#[inline(always)]
 fn admits<A: Aead>(
     plane: &mut Plane<A>,
     slot: u32,

@@ -150,29 +150,39 @@ impl<A: Aead> Plane<A> {
     }
 
     /// The outbound policy for a packet, cached.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn outbound_policy(&mut self, packet: &[u8], parsed: &ip::Packet) -> Match {
-        let spd = &self.snapshot.spd;
         if self.looks_at_upper {
-            let flow = Flow::of(packet, parsed);
-            return self.outbound_flows.get_or(FlowKey::of(&flow), || spd.outbound(&flow));
+            return self.outbound_policy_of(&Flow::of(packet, parsed));
         }
+        let spd = &self.snapshot.spd;
         let addresses = parsed.addresses();
         let key = FlowKey::of_addresses(&addresses);
         self.outbound_flows.get_or(key, || spd.outbound(&between(addresses)))
     }
 
     /// The inbound policy for a packet, cached.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn inbound_policy(&mut self, packet: &[u8], parsed: &ip::Packet) -> Match {
-        let spd = &self.snapshot.spd;
         if self.looks_at_upper {
-            let flow = Flow::of(packet, parsed);
-            return self.inbound_flows.get_or(FlowKey::of(&flow), || spd.inbound(&flow));
+            return self.inbound_policy_of(&Flow::of(packet, parsed));
         }
+        let spd = &self.snapshot.spd;
         let addresses = parsed.addresses();
         let key = FlowKey::of_addresses(&addresses);
         self.inbound_flows.get_or(key, || spd.inbound(&between(addresses)))
+    }
+
+    #[inline(never)]
+    fn outbound_policy_of(&mut self, flow: &Flow) -> Match {
+        let spd = &self.snapshot.spd;
+        self.outbound_flows.get_or(FlowKey::of(flow), || spd.outbound(flow))
+    }
+
+    #[inline(never)]
+    fn inbound_policy_of(&mut self, flow: &Flow) -> Match {
+        let spd = &self.snapshot.spd;
+        self.inbound_flows.get_or(FlowKey::of(flow), || spd.inbound(flow))
     }
 
     /// Uses other policies from now on; returns those used before.

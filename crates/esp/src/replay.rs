@@ -51,7 +51,7 @@ pub struct Window {
 }
 
 /// A sequence number that passed the check before decryption and is not yet proven authentic.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Candidate {
     seq: u64,
     esn: bool,
