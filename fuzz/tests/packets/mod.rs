@@ -1,6 +1,10 @@
 //! Genuine packets that inputs change.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
+
+use culvert_wire::icmp;
+use culvert_wire::icmp::ErrorKind;
 
 /// Frames of the unprotected side: ESP, ESP in UDP, IKE, keepalives, fragments, other things.
 #[allow(dead_code)]
@@ -32,6 +36,7 @@ pub(crate) fn ip() -> &'static [Vec<u8>] {
             v4(17, 0, &udp(4500, &[0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8])),
             v4(17, 0, &udp(4500, &[0xff])),
             v4(17, 0, &udp(4500, &[1, 2, 3, 4, 5])),
+            v6(17, &udp(4500, &[0, 0, 0, 0, 1])),
             v4(17, 0, &udp(53, &[7; 20])),
             v4(6, 0, &tcp),
             v6(6, &tcp),
@@ -46,7 +51,12 @@ pub(crate) fn ip() -> &'static [Vec<u8>] {
             v6(43, &[&routing[..], &ah(6)].concat()),
             v6(60, &[&hop_by_hop[..], &esp()].concat()),
             with_options(&[7, 7, 4, 0, 0, 0, 0, 0, 148, 4, 0, 0]),
-            icmp(3, 4),
+            bad_error(3, 4),
+            too_big(&v4(50, 0, &esp())),
+            too_big(&v4(17, 0, &udp(4500, &esp()))),
+            too_big(&v6(51, &ah(6))),
+            too_big(&v6(0, &[&hop_by_hop[..], &esp()].concat())),
+            too_big(&v6(17, &udp(4500, &esp()))),
             v6(58, &[&[2, 0, 0, 0, 0, 0, 5, 0][..], &v6(50, &esp())].concat()),
             v4(1, 0, &[8, 0, 0, 0, 0, 1, 0, 1, 9, 9, 9, 9]),
             v4(4, 0, &v4(17, 0, &udp(53, &[1; 12]))),
@@ -102,8 +112,20 @@ fn v6(next: u8, payload: &[u8]) -> Vec<u8> {
     [&header[..], &address(1), &address(2), payload].concat()
 }
 
-/// An ICMP error that quotes ESP which this machine sent.
-fn icmp(kind: u8, code: u8) -> Vec<u8> {
+/// An ICMP error with a right checksum: `offending`, which this machine sent, was too big.
+fn too_big(offending: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; 1280];
+    let router = match offending[0] >> 4 {
+        4 => IpAddr::from([192, 0, 2, 254]),
+        _ => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xfe]),
+    };
+    let len = icmp::error(&mut out, ErrorKind::TooBig { mtu: 1400 }, router, offending);
+    out.truncate(len.expect("an error about it may be sent"));
+    out
+}
+
+/// An ICMP error without checksum that quotes ESP which this machine sent.
+fn bad_error(kind: u8, code: u8) -> Vec<u8> {
     v4(1, 0, &[&[kind, code, 0, 0, 0, 0, 5, 0][..], &v4(50, 0, &esp())[..36]].concat())
 }
 

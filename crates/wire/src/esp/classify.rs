@@ -115,7 +115,7 @@ pub enum Unprotected {
     Keepalive,
     /// An IKE message on port 4500, known by its non-ESP marker.
     Ike,
-    /// UDP on port 4500 with a payload below 8 octets that is no keepalive.
+    /// UDP on port 4500 with a payload below 8 octets that is neither keepalive nor IKE.
     Runt,
     /// A fragment of ESP, AH, or UDP, the first included; ESP and AH are processed only reassembled
     /// (RFC 4303 section 3.4.1). In IPv6 also one that is the whole packet, and one behind which
@@ -311,14 +311,15 @@ fn classify_udp(bytes: &[u8], place: Place<'_>) -> Result<Option<Unprotected>, M
     }
     let header = udp::parse(segment)?;
     let payload = &segment[udp::HEADER_LEN..header.len];
-    let Ok(esp) = parse(payload) else {
-        let keepalive = payload == KEEPALIVE;
-        return Ok(Some(if keepalive { Unprotected::Keepalive } else { Unprotected::Runt }));
-    };
-    if esp.spi == NON_ESP_MARKER {
+    // What has the marker is IKE's, however little follows it (RFC 3948 section 2.2).
+    if word(payload, 0) == Some(NON_ESP_MARKER) {
         return Ok(Some(Unprotected::Ike));
     }
-    Ok(Some(Unprotected::Esp(encapsulated(place, esp, header))))
+    Ok(Some(match parse(payload) {
+        Ok(esp) => Unprotected::Esp(encapsulated(place, esp, header)),
+        Err(_) if payload == KEEPALIVE => Unprotected::Keepalive,
+        Err(_) => Unprotected::Runt,
+    }))
 }
 
 fn classify_ip(bytes: &[u8], ip_at: usize, ip: &ip::Packet) -> Result<Unprotected, Malformed> {

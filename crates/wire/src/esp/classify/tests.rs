@@ -209,8 +209,22 @@ fn classify_runts() {
         for len in (0..8).filter(|&len| len != 1) {
             assert_eq!(classify(&ESP[..len]), Ok(Unprotected::Runt), "{len}");
         }
-        assert_eq!(classify(&[0; 7]), Ok(Unprotected::Runt));
+        assert_eq!(classify(&[0; 3]), Ok(Unprotected::Runt));
         assert!(matches!(classify(&ESP[..8]), Ok(Unprotected::Esp(_))));
+    }
+}
+
+/// U04: a non-ESP marker is enough to be IKE's, from its own four octets on, as for the XDP program.
+#[test]
+fn classify_marker_with_little_behind_it() {
+    for (six, vlan) in LINKS {
+        for len in 4..12 {
+            let frame = udp_frame(six, vlan, &[0; 12][..len]);
+            assert_eq!(classify(&frame), Ok(Unprotected::Ike), "{len}");
+            let nearly = [&[0, 0, 0, 1], &[0; 8][..len - 4]].concat();
+            let found = classify(&udp_frame(six, vlan, &nearly)).unwrap();
+            assert_eq!(found == Unprotected::Runt, len < 8, "{len}");
+        }
     }
 }
 
