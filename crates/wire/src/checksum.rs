@@ -105,7 +105,7 @@ pub fn complete_partial(ip_packet: &mut [u8], parsed: &ip::Packet) -> bool {
 /// `source` and `destination`, and the packet now has those of `parsed` (RFC 3948 section 3.1.2 a,
 /// for what came in transport mode through a NAT). True when the packet was changed.
 ///
-/// TCP, UDP, UDP-Lite and DCCP have such checksums. A UDP checksum of 0, which is none, stays; so
+/// TCP, UDP, UDP-Lite, DCCP and ICMPv6 have such checksums. A UDP checksum of 0, which is none, stays; so
 /// do packets whose original addresses are of the other family, fragments that are not the first,
 /// and segments too short for the field.
 pub fn follow_addresses(
@@ -118,6 +118,8 @@ pub fn follow_addresses(
     let field_at = match protocol {
         ip::PROTOCOL_TCP => TCP_CHECKSUM_AT,
         ip::PROTOCOL_UDP | ip::PROTOCOL_UDP_LITE | ip::PROTOCOL_DCCP => UDP_CHECKSUM_AT,
+        // RFC 4443 section 2.3; over IPv4 the number means nothing.
+        ip::PROTOCOL_ICMPV6 if matches!(parsed, ip::Packet::V6(_)) => ICMP_CHECKSUM_AT,
         _ => return false,
     };
     let Some(field) = upper_at
@@ -152,6 +154,7 @@ pub fn follow_addresses(
 
 const TCP_HEADER_LEN: usize = 20;
 const TCP_CHECKSUM_AT: usize = 16;
+const ICMP_CHECKSUM_AT: usize = 2;
 const UDP_CHECKSUM_AT: usize = 6;
 
 #[inline]
@@ -447,6 +450,19 @@ mod tests {
                 assert_eq!(packet, wrong, "only the field changes");
             }
         }
+    }
+
+    /// U08: the checksum of ICMPv6 covers the addresses, too (RFC 4443 section 2.3).
+    #[test]
+    fn icmpv6_checksum_follows_addresses() {
+        let mut segment = SEGMENT;
+        segment[2..4].fill(0);
+        let mut packet = translated(true, 58, 2, &segment);
+        assert!(follow(&mut packet));
+        let bytes = testing::with_pseudo_header(&packet, 58, &packet[40..]);
+        assert_eq!(testing::naive_checksum(&bytes), 0);
+        let unchanged = translated(false, 58, 2, &segment);
+        assert!(!follow(&mut unchanged.clone()), "over IPv4 it is anything");
     }
 
     /// U08: a UDP datagram without a checksum stays without one.
