@@ -14,6 +14,7 @@ use culvert_wire::checksum;
 use culvert_wire::ethernet;
 use culvert_wire::ethernet::Mac;
 use culvert_wire::extension;
+use culvert_wire::fragment;
 use culvert_wire::ip;
 use culvert_wire::ipv4;
 use culvert_wire::ipv6;
@@ -105,6 +106,22 @@ pub(crate) fn unwrap_transport(
         checksum::follow_addresses(packet, &inner, source, destination);
     }
     Ok((start, inner))
+}
+
+/// Takes out the fragment header of an IPv6 packet that is whole: AH neither covers it nor leaves
+/// it where a receiver would have to skip it (RFC 4302 section 3.3.3.1.2 and appendix A2). Returns
+/// what the packet is then, or `None` when it is as it was, which it is without such a header.
+pub(crate) fn drop_fragment_header(packet: &mut Packet, parsed: &ip::Packet) -> Option<ip::Packet> {
+    let ip::Packet::V6(header) = parsed else {
+        return None;
+    };
+    let fragment = extension::walk(packet.data(), header).ok()?.fragment?;
+    if !fragment.is_whole() {
+        return None;
+    }
+    let start = fragment::finish_reassembly(packet.data_mut()).ok()?;
+    packet.trim_front(start)?;
+    ip::parse(packet.data()).ok()
 }
 
 /// Makes `room` octets of room at `insert_at` of a packet by moving its headers forward; false when

@@ -546,16 +546,18 @@ fn ah_transport<A: Aead>(
     spec: &Spec<'_>,
     verdict: &mut Verdict,
 ) -> Result<Made, DropReason> {
+    let whole = headers::drop_fragment_header(packet, spec.inner);
+    let inner = whole.as_ref().unwrap_or(spec.inner);
     let entry = plane.outbound.at_mut(spec.slot).ok_or(DropReason::NoOutboundSa)?;
-    let insertion = insertion(entry, packet, spec.inner)?;
-    let ah_len = entry.sa.layout().header_len(matches!(spec.inner, ip::Packet::V4(_)));
+    let insertion = insertion(entry, packet, inner)?;
+    let ah_len = entry.sa.layout().header_len(matches!(inner, ip::Packet::V4(_)));
     if !headers::open_gap(packet, insertion.insert_at, ah_len) {
         return Err(DropReason::NoRoom);
     }
     let seq = spend(entry, &mut plane.events, spec.slot)?;
     verdict.seq = Some(seq.value());
     let data = packet.data_mut();
-    headers::announce(data, spec.inner, insertion.announced_at, ip::PROTOCOL_AH);
+    headers::announce(data, inner, insertion.announced_at, ip::PROTOCOL_AH);
     let (len, esp_at) = (data.len(), insertion.insert_at);
     let header = &mut data[esp_at..esp_at + ah_len];
     let esn_high = entry.sa.write_ah(header, insertion.insert_protocol, seq, len);

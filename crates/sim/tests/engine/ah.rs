@@ -30,7 +30,7 @@ use crate::support::sample;
 use crate::support::through;
 
 /// AH of `sha256` between two hosts behind the gateways, or between the gateways.
-fn tunnel(mode: Mode, six: bool) -> Tunnel {
+pub(crate) fn tunnel(mode: Mode, six: bool) -> Tunnel {
     let tunnel = Tunnel::ordinary(0).with_algorithm(Algorithm::AhSha256).with_mode(mode);
     match mode {
         Mode::Tunnel => tunnel.with_outer(six),
@@ -84,7 +84,7 @@ fn ah_packet(
 }
 
 /// The AH packet around `payload` with the header that it has on the wire.
-fn sent(tunnel: &Tunnel, seq: u64, wire: &[u8], content: (u8, &[u8])) -> Vec<u8> {
+pub(crate) fn sent(tunnel: &Tunnel, seq: u64, wire: &[u8], content: (u8, &[u8])) -> Vec<u8> {
     let header_len = if wire[0] >> 4 == 4 { 20 } else { 40 };
     let header = &wire[..header_len];
     let high = tunnel.esn.then_some((seq >> 32) as u32);
@@ -248,6 +248,120 @@ fn options_over_v6() {
     let changed = with(&made, 40 + 4, &[0xff]);
     let expected = hop(&hop(&with(&plain, 40 + 4, &[0xff])));
     assert_eq!(one(&mut b, (B, WAN), &changed), expected);
+}
+
+/// The fragment header of a packet that is whole (RFC 6946).
+fn atomic(next: u8) -> [u8; 8] {
+    [next, 0, 0, 0, 0xaa, 0xbb, 0xcc, 0xdd]
+}
+
+/// A04: a fragment header on a whole packet is taken out before AH goes in: the ICV covers neither
+/// it nor its length, and the header before it announces AH; octet by octet, alone, behind
+/// hop-by-hop options, and before destination options, which AH protects.
+#[test]
+fn left_over_fragment_header_is_removed_before_ah() {
+    let tunnel = tunnel(Mode::Transport, true);
+    let scenario = Scenario::quiet(vec![tunnel.clone()]);
+    let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
+    let segment = packets::udp(addresses(&tunnel), 10);
+    let options = |next| [next, 0, 1, 4, 0, 0, 0, 0];
+    // First header and headers of the packet; the same without the fragment header; first header
+    // and headers in front of AH; first header and headers behind it.
+    let cases: [[(u8, Vec<u8>); 4]; 3] = [
+        [(44, atomic(17).into()), (17, vec![]), (51, vec![]), (17, vec![])],
+        [
+            (0, [options(44), atomic(17)].concat()),
+            (0, options(17).into()),
+            (0, options(51).into()),
+            (17, vec![]),
+        ],
+        [
+            (44, [atomic(60), options(17)].concat()),
+            (60, options(17).into()),
+            (51, vec![]),
+            (60, options(17).into()),
+        ],
+    ];
+    for (seq, [before, without, in_front, behind]) in (1..).zip(cases) {
+        let plain = packet_with(addresses(&tunnel), &before.1, before.0, &segment);
+        let payload = [&behind.1[..], &segment].concat();
+        let room = vec![0; payload.len() + 32];
+        let wire = hop(&packet_with(addresses(&tunnel), &in_front.1, in_front.0, &room));
+        let len = 40 + in_front.1.len();
+        let seen = [&covered(&wire[..40]), &wire[40..len]].concat();
+        let sa = (tunnel.spi[A].value(), &tunnel.keymat[A]);
+        let expected = ah_packet(sa, (seq, None), (&wire[..len], &seen), (behind.0, &payload));
+        let made = one(&mut a, (A, LAN), &plain);
+        assert_eq!(made, expected, "case {seq}");
+        let whole = packet_with(addresses(&tunnel), &without.1, without.0, &segment);
+        assert_eq!(one(&mut b, (B, WAN), &made), hop(&hop(&whole)), "case {seq}");
+    }
+    // A fragment that is not whole is refused, first or not, as it was.
+    for place in [1, 8, 9] {
+        let header = [17, 0, 0, place, 0, 0, 0, 1];
+        let fragment = packet_with(addresses(&tunnel), &header, 44, &segment[..16]);
+        let refused = Fate::Drop(DropReason::Fragment);
+        assert_eq!(none(&mut a, (A, LAN), &fragment), refused, "{place}");
+    }
+}
+
+/// A04: a fragment header that somebody left on a whole packet in front of AH is taken out before
+/// the ICV is verified; so it is between other headers. It protects nothing: a packet that differs
+/// elsewhere is forged.
+#[test]
+fn left_over_fragment_header_is_skipped_before_the_icv() {
+    let tunnel = tunnel(Mode::Transport, true);
+    let scenario = Scenario::quiet(vec![tunnel.clone()]);
+    let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
+    let options = |next| [next, 0, 1, 4, 0, 0, 0, 0];
+    let segment = packets::udp(addresses(&tunnel), 10);
+    for (first, headers) in [(17, vec![]), (0, options(17).to_vec())] {
+        let plain = packet_with(addresses(&tunnel), &headers, first, &segment);
+        let made = one(&mut a, (A, LAN), &plain);
+        let ah_at = 40 + headers.len();
+        let announced_at = if headers.is_empty() { 6 } else { 40 };
+        let mut left = [&made[..ah_at], &atomic(51), &made[ah_at..]].concat();
+        left[announced_at] = 44;
+        let len = u16::try_from(left.len() - 40).unwrap().to_be_bytes();
+        left[4..6].copy_from_slice(&len);
+        for at in [8, ah_at + 8 + 2, ah_at + 8 + 12, left.len() - 1] {
+            let mut forged = left.clone();
+            forged[at] ^= 1;
+            assert!(through(&mut b, (B, WAN), &[&forged]).is_empty(), "octet {at}");
+        }
+        assert_eq!(through(&mut b, (B, WAN), &[&left]), [hop(&hop(&plain))]);
+    }
+    let counters = b.counters();
+    assert_eq!((counters.dropped(DropReason::Icv), counters.dropped_total()), (8, 8));
+}
+
+/// A05: over IPv4 some peers pad AH to 8 octets; its length says so, and the ICV covers the padding,
+/// whatever that is. Padding that no alignment asks for is refused.
+#[test]
+fn padding_to_eight_octets_over_v4() {
+    let tunnel = tunnel(Mode::Transport, false);
+    let scenario = Scenario::quiet(vec![tunnel.clone()]);
+    let mut b = gateway(&scenario, B);
+    let segment = packets::udp(addresses(&tunnel), 10);
+    let padded = |seq: u8, padding: &[u8]| {
+        let words = u8::try_from((28 + padding.len()) / 4 - 2).unwrap();
+        let spi = tunnel.spi[A].value().to_be_bytes();
+        let fixed = [&[17, words, 0, 0][..], &spi, &[0, 0, 0, seq]].concat();
+        let ah = [&fixed[..], &[0; 16], padding, &segment].concat();
+        let made = packet(addresses(&tunnel), 51, &ah);
+        let icv = hmac_sha256(&tunnel.keymat[A], &[&covered(&made[..20]), &made[20..]]);
+        with(&made, 20 + 12, &icv)
+    };
+    let plain = packet(addresses(&tunnel), 17, &segment);
+    for (seq, padding) in (1..).zip([[0; 4], [0xff, 1, 2, 3]]) {
+        let made = padded(seq, &padding);
+        assert_eq!(made[21], 6);
+        let bent = with(&made, 20 + 28, &[made[48] ^ 0x40]);
+        assert_eq!(none(&mut b, (B, WAN), &bent), Fate::Drop(DropReason::Icv));
+        assert_eq!(one(&mut b, (B, WAN), &made), hop(&plain), "{padding:?}");
+    }
+    assert_eq!(one(&mut b, (B, WAN), &padded(3, &[])), hop(&plain));
+    assert_eq!(none(&mut b, (B, WAN), &padded(4, &[0; 8])), Fate::Drop(DropReason::Icv));
 }
 
 /// A07, I10, I11: the rules for numbers are those of ESP: once each, none left of the window, not

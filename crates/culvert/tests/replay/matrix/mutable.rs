@@ -331,3 +331,37 @@ fn ah_covers_ipv6_routing_headers_as_they_arrive() {
     run.assert_all("forward");
     assert_eq!(run.protected[0].1, forwarded(&arrived(&sent)));
 }
+
+/// The packet with a fragment header that says it is whole, behind its IPv6 header.
+fn left_over(packet: &[u8]) -> Vec<u8> {
+    let header = [packet[6], 0, 0, 0, 0xde, 0xad, 0xbe, 0xef];
+    let mut packet = [&packet[..40], &header, &packet[40..]].concat();
+    packet[6] = 44;
+    let len = u16::try_from(packet.len() - 40).unwrap();
+    packet[4..6].copy_from_slice(&len.to_be_bytes());
+    packet
+}
+
+/// A04: a fragment header that was left on a whole packet is no part of what AH covers, both ways:
+/// culvert seals such a packet without it, and scapy opens that; of what scapy sealed without one,
+/// culvert takes it out again.
+#[test]
+fn ah_leaves_out_a_left_over_fragment_header() {
+    let Some(mut witness) = Witness::start() else { return };
+    let case = Case::transport(1, Algorithm::AhSha256, true);
+    let plain = witness.plain(std::slice::from_ref(&case), Way::Out, |_| vec![20]).remove(0);
+    let config = case::config(std::slice::from_ref(&case), Way::Out);
+    let out = run(&config, "protected-in", &[left_over(&plain[0])]);
+    out.assert_all("forward");
+    let judged = witness.judge(&case, Way::Out, &[out.unprotected[0].1.clone()], &[0]);
+    assert_eq!(judged, [Some(forwarded(&plain[0]))]);
+
+    let plain = witness.plain(std::slice::from_ref(&case), Way::In, |_| vec![20]).remove(0);
+    let sealed = witness.seal(std::slice::from_ref(&case), &[plain.clone()]).remove(0);
+    let sealed = octets(sealed.sealed).remove(0);
+    let bent = changed(&left_over(&sealed), |packet| packet[40 + 8 + 12] ^= 1);
+    let run = run(&case::config(&[case], Way::In), "unprotected-in", &[bent, left_over(&sealed)]);
+    let delivered: Vec<_> = run.protected.into_iter().map(|(_, packet)| packet).collect();
+    assert_eq!(delivered, [forwarded(&plain[0])]);
+    assert_eq!(run.report.more.get("icv"), Some(&1));
+}
