@@ -357,10 +357,12 @@ impl<A: Aead> Plane<A> {
     /// a link that carries it (RFC 1812 section 5.2, RFC 8200 section 5).
     #[inline]
     pub(crate) fn way(&mut self, packet: &ip::Packet, decrypted: bool) -> Result<Way, Stop> {
-        if packet.ttl() <= 1 {
+        let resolution = self.resolve(packet);
+        // What is for this machine makes no hop more.
+        if packet.ttl() <= 1 && resolution != Resolution::Local {
             return Err(Stop::Tell(DropReason::Ttl, ErrorKind::TimeExceeded));
         }
-        match self.resolve(packet) {
+        match resolution {
             Resolution::Reachable(hop) if decrypted && !self.is_protected(hop.port) => {
                 Err(Stop::Drop(DropReason::WrongSide))
             }
