@@ -82,6 +82,13 @@ struct Site {
 
 type Jobs = ArrayVec<Job, BATCH>;
 
+/// What becomes of a packet that came out of an SA and is for another: a job of the next round, or
+/// a verdict.
+struct Onward<'a> {
+    jobs: &'a mut Jobs,
+    verdict: &'a mut Verdict,
+}
+
 /// Runs a batch from the unprotected side; one verdict is appended for each packet, in order.
 pub(crate) fn run<A: Aead>(
     plane: &mut Plane<A>,
@@ -96,7 +103,8 @@ pub(crate) fn run<A: Aead>(
         let mut again = Jobs::new();
         for (job, status) in jobs.iter().zip(statuses) {
             let index = job.site.index;
-            let Some(fate) = finish(plane, &mut packets[index], job, status, &mut again) else {
+            let onward = Onward { jobs: &mut again, verdict: &mut verdicts[index] };
+            let Some(fate) = finish(plane, &mut packets[index], job, status, onward) else {
                 continue;
             };
             verdicts[index].fate = fate;
@@ -161,19 +169,26 @@ fn classify<A: Aead>(
             unusual(plane, packet, index, verdict, jobs)
         };
         if let Err(fate) = admitted {
-            refuse(plane, packet, fate, verdict);
+            refuse(plane, packet, None, fate, verdict);
         }
     }
 }
 
-/// A packet that goes no further than pass 1.
+/// A packet that goes no further than pass 1; its IP header stands at `at`, if not behind an
+/// Ethernet header.
 #[cold]
-fn refuse<A: Aead>(plane: &mut Plane<A>, packet: &Packet, fate: Fate, verdict: &mut Verdict) {
+fn refuse<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &Packet,
+    at: Option<usize>,
+    fate: Fate,
+    verdict: &mut Verdict,
+) {
     verdict.fate = fate;
     if let Fate::Drop(reason) = fate
         && reason.is_auditable()
     {
-        plane.audit(verdict, packet.data(), None);
+        plane.audit(verdict, packet.data(), at);
     }
 }
 
@@ -298,7 +313,9 @@ fn icmp_error<A: Aead>(plane: &mut Plane<A>, error: &esp::IcmpError) -> Fate {
     let icmp::Reported::TooBig { mtu } = error.reported else {
         return implausible;
     };
-    let Some(&location) = plane.snapshot.senders.get(&(spi, error.destination)) else {
+    let protocol = if error.protocol == ip::PROTOCOL_AH { Protocol::Ah } else { Protocol::Esp };
+    let sender = (protocol, spi, error.destination);
+    let Some(&location) = plane.snapshot.senders.get(&sender) else {
         return implausible;
     };
     if location.worker != plane.id {
@@ -440,8 +457,7 @@ impl Nature {
 /// 4. merge ECN, decrement the TTL;
 /// 5. find the next hop, trim the packet, put the Ethernet header in front.
 ///
-/// None when it goes round again: there is another SA to apply, or the same one once more. The
-/// families of inner packets are kept apart to the end, and what is unusual is not in line, so that
+/// None when it goes onward: there is another SA to apply, or the same one once more. The families of inner packets are kept apart to the end, and what is unusual is not in line, so that
 /// headers stay in registers.
 #[inline(always)]
 fn finish<A: Aead>(
@@ -449,11 +465,11 @@ fn finish<A: Aead>(
     packet: &mut Packet,
     Job { candidate, site }: &Job,
     status: Status,
-    again: &mut Jobs,
+    onward: Onward<'_>,
 ) -> Option<Fate> {
     let entry = plane.inbound.at_mut(site.slot).expect("classify found the SA in this slot");
     let Status::Authentic(proof) = status else {
-        return forged(entry, candidate, site, again);
+        return forged(entry, candidate, site, onward);
     };
     // A packet before it in the batch may have been the last one.
     if entry.sa.is_expired() {
@@ -477,7 +493,7 @@ fn finish<A: Aead>(
         news(plane, packet, site, seq > highest);
     }
     if site.is_ah {
-        return finish_ah(plane, packet, site, nature, again);
+        return finish_ah(plane, packet, site, nature, onward);
     }
     let trailer = match trailer::strip(&packet.data()[covered.clone()], nature.padding) {
         Ok(trailer) => trailer,
@@ -488,7 +504,7 @@ fn finish<A: Aead>(
         count_wrong_padding(plane, site);
     }
     let end = covered.start + trailer.payload_len;
-    unwrap(plane, packet, site, nature, (trailer.next_header, covered.start..end), again)
+    unwrap(plane, packet, site, nature, (trailer.next_header, covered.start..end), onward)
 }
 
 /// A packet whose ICV is wrong. It may be worth another try.
@@ -497,11 +513,11 @@ fn forged<K>(
     entry: &mut InboundEntry<K>,
     candidate: &Candidate,
     site: &Site,
-    again: &mut Jobs,
+    onward: Onward<'_>,
 ) -> Option<Fate> {
     match entry.sa.failed(candidate) {
         Some(candidate) if !site.retried => {
-            again.push(Job { candidate, site: Site { retried: true, ..*site } });
+            onward.jobs.push(Job { candidate, site: Site { retried: true, ..*site } });
             None
         }
         _ => Some(Fate::Drop(DropReason::Icv)),
@@ -522,11 +538,11 @@ fn finish_ah<A: Aead>(
     packet: &mut Packet,
     site: &Site,
     nature: Nature,
-    again: &mut Jobs,
+    onward: Onward<'_>,
 ) -> Option<Fate> {
     let ah = &packet.data()[site.esp_at..site.esp_end];
     match headers::ah_content(ah, site.esp_at, site.esp_end) {
-        Ok((protocol, at, end)) => unwrap(plane, packet, site, nature, (protocol, at..end), again),
+        Ok((protocol, at, end)) => unwrap(plane, packet, site, nature, (protocol, at..end), onward),
         Err(reason) => Some(Fate::Drop(reason)),
     }
 }
@@ -541,23 +557,23 @@ fn unwrap<A: Aead>(
     site: &Site,
     nature: Nature,
     (protocol, content): (u8, Range<usize>),
-    again: &mut Jobs,
+    onward: Onward<'_>,
 ) -> Option<Fate> {
     if protocol == ip::PROTOCOL_NO_NEXT {
         return Some(Fate::Drop(DropReason::Dummy));
     }
     if !nature.is_tunnel {
-        return unwrap_transport(plane, packet, site, nature, (protocol, content), again);
+        return unwrap_transport(plane, packet, site, nature, (protocol, content), onward);
     }
     let at = content.start;
     let inner = &packet.data()[content];
     match protocol {
         ip::PROTOCOL_IPIP => match ipv4::parse(inner) {
-            Ok(inner) => emerge(plane, packet, site, (nature, at, &ip::Packet::V4(inner)), again),
+            Ok(inner) => emerge(plane, packet, site, (nature, at, &ip::Packet::V4(inner)), onward),
             Err(_) => Some(Fate::Drop(DropReason::InnerMalformed)),
         },
         ip::PROTOCOL_IPV6 => match ipv6::parse(inner) {
-            Ok(inner) => emerge(plane, packet, site, (nature, at, &ip::Packet::V6(inner)), again),
+            Ok(inner) => emerge(plane, packet, site, (nature, at, &ip::Packet::V6(inner)), onward),
             Err(_) => Some(Fate::Drop(DropReason::InnerMalformed)),
         },
         _ => Some(Fate::Drop(DropReason::NextHeader)),
@@ -572,14 +588,14 @@ fn unwrap_transport<A: Aead>(
     site: &Site,
     nature: Nature,
     content: (u8, Range<usize>),
-    again: &mut Jobs,
+    onward: Onward<'_>,
 ) -> Option<Fate> {
     let entry = plane.inbound.at(site.slot).expect("classify found the SA in this slot");
     let original = entry.receiving.original.filter(|_| site.encapsulated);
     let header_end = site.esp_at - if site.encapsulated { udp::HEADER_LEN } else { 0 };
     let outer = site.ip_at..header_end;
     match headers::unwrap_transport(packet.data_mut(), outer, content, original) {
-        Ok((at, inner)) => emerge(plane, packet, site, (nature, at, &inner), again),
+        Ok((at, inner)) => emerge(plane, packet, site, (nature, at, &inner), onward),
         Err(reason) => Some(Fate::Drop(reason)),
     }
 }
@@ -591,10 +607,10 @@ fn emerge<A: Aead>(
     packet: &mut Packet,
     site: &Site,
     (nature, at, inner): (Nature, usize, &ip::Packet),
-    again: &mut Jobs,
+    mut onward: Onward<'_>,
 ) -> Option<Fate> {
     if Plane::<A>::may_be_nested(packet.data(), at, inner)
-        && let Some(nested) = nested(plane, packet, site, (nature, at, *inner), again)
+        && let Some(nested) = nested(plane, packet, site, (nature, at, *inner), &mut onward)
     {
         return nested;
     }
@@ -647,7 +663,7 @@ fn nested<A: Aead>(
     packet: &mut Packet,
     site: &Site,
     (nature, at, inner): (Nature, usize, ip::Packet),
-    again: &mut Jobs,
+    onward: &mut Onward<'_>,
 ) -> Option<Option<Fate>> {
     let (protocol, outer) = Plane::<A>::nested(packet.data(), at)?;
     let found =
@@ -669,9 +685,11 @@ fn nested<A: Aead>(
         }));
     }
     let within = within.filter(|&around| around == nature.group);
-    let mut verdict = Verdict::new(Fate::Held);
-    let admitted = admit(plane, site.index, (protocol, &outer, within), &mut verdict, again);
-    Some(admitted.err())
+    let Onward { jobs, verdict } = onward;
+    if let Err(fate) = admit(plane, site.index, (protocol, &outer, within), verdict, jobs) {
+        refuse(plane, packet, Some(at), fate, verdict);
+    }
+    Some(None)
 }
 
 /// Checks a packet that came out of its last SA, and makes it ready to be sent.

@@ -298,6 +298,8 @@ fn dummy<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, slot: u32) -> bool {
         fate @ Fate::Forward(_) => worker.send(packet, fate),
         fate => {
             worker.io.recycle(packet.into_free());
+            // Nothing of it is left for a packet of the next batch.
+            worker.plane.take_extra(0);
             // A dummy is not worth waiting for a neighbour.
             let reason = match fate {
                 Fate::Drop(reason) => reason,

@@ -49,6 +49,7 @@ use crate::plane::Stop;
 use crate::plane::may_be_fragmented;
 use crate::plane::put_link_header;
 use crate::tables::Bundle;
+use crate::tables::Location;
 use crate::tables::OutboundEntry;
 
 /// Least MTU an IPv6 sender reckons with (RFC 8200 section 5): what does not fit then is
@@ -338,7 +339,7 @@ fn prepare<A: Aead>(
     let slot = bundle.slots()[place.applied];
     let completes =
         plane.ports[usize::from(packet.port().0)].is_some_and(|config| config.completes_checksums);
-    let link_mtu = next_hop(plane, slot)?;
+    let path_mtu = path_mtu(plane, bundle, slot)?;
     let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
     verdict.spi = Some(entry.sa.spi().value());
     verdict.seq = None;
@@ -351,7 +352,6 @@ fn prepare<A: Aead>(
         return Err(Stopped::Stop(exceeded));
     }
     let (protocol, mode) = (entry.protocol, entry.mode);
-    let path_mtu = link_mtu.map(|link| entry.path_mtu.limit(link));
     let is_plain_tunnel = (protocol, mode) == (Protocol::Esp, Mode::Tunnel);
     let mut is_small_v6 = place.is_small_v6;
     if let Some(mtu) = path_mtu
@@ -375,7 +375,8 @@ fn prepare<A: Aead>(
         }
     }
     let inherited = inherited(inner, is_small_v6);
-    let spec = Spec { slot, inner, path_mtu, inherited };
+    let around = &bundle.slots()[place.applied + 1..];
+    let spec = Spec { slot, inner, around, path_mtu, inherited };
     let made = apply(plane, packet, &spec, verdict, (protocol, mode))?;
     let Made { esn_high, inherited, esp_at, shape } = made;
     let (index, applied) = (place.index, place.applied + 1);
@@ -388,6 +389,8 @@ fn prepare<A: Aead>(
 struct Spec<'a> {
     slot: u32,
     inner: &'a ip::Packet,
+    /// The SAs that are still to be applied after this one.
+    around: &'a [u32],
     path_mtu: Option<usize>,
     inherited: Inherited,
 }
@@ -427,6 +430,7 @@ fn tunnel<A: Aead>(
     spec: &Spec<'_>,
     verdict: &mut Verdict,
 ) -> Result<Made, DropReason> {
+    let mtu = spec.path_mtu.map(|mtu| room_within(plane, spec.slot, spec.around, mtu));
     let entry = plane.outbound.at_mut(spec.slot).ok_or(DropReason::NoOutboundSa)?;
     let layout = entry.sa.layout();
     let text_at = usize::from(layout.text_at);
@@ -434,7 +438,7 @@ fn tunnel<A: Aead>(
         return Err(DropReason::NoRoom);
     }
     if entry.sending.tfc != TfcPadding::Off {
-        pad_for_secrecy(entry, packet, spec.path_mtu)?;
+        pad_for_secrecy(entry, packet, mtu)?;
     }
     let tail_len = layout.tail_len(packet.len());
     let icv_len = usize::from(layout.icv_len);
@@ -590,12 +594,25 @@ fn ah_tunnel<A: Aead>(
     Ok(Made { esn_high, inherited, esp_at, shape: Shape::Ah })
 }
 
-/// Octets that a bundle's SAs make of `len` octets.
-fn outer_len<A: Aead>(plane: &Plane<A>, bundle: &Bundle, inner: &ip::Packet, len: usize) -> usize {
-    let mut is_v4 = matches!(inner, ip::Packet::V4(_));
+/// What SAs around a packet must know of it to say how long they make it.
+#[derive(Clone, Copy)]
+struct Outline {
+    is_v4: bool,
+    header_len: usize,
+}
+
+impl Outline {
+    fn of(packet: &ip::Packet) -> Outline {
+        let is_v4 = matches!(packet, ip::Packet::V4(_));
+        Outline { is_v4, header_len: packet.upper_at() }
+    }
+}
+
+/// Octets that SAs, innermost first, make of `len` octets.
+fn outer_len<A: Aead>(plane: &Plane<A>, slots: &[u32], inner: Outline, len: usize) -> usize {
+    let Outline { mut is_v4, mut header_len } = inner;
     let mut total = len;
-    let mut header_len = inner.upper_at();
-    for entry in bundle.slots().iter().filter_map(|&slot| plane.outbound.at(slot)) {
+    for entry in slots.iter().filter_map(|&slot| plane.outbound.at(slot)) {
         let template = &entry.sa.template;
         let layout = entry.sa.layout();
         match entry.mode {
@@ -614,18 +631,32 @@ fn outer_len<A: Aead>(plane: &Plane<A>, bundle: &Bundle, inner: &ip::Packet, len
     total
 }
 
-/// The largest packet that a bundle's SAs make no larger than `mtu`.
-fn inner_mtu<A: Aead>(plane: &Plane<A>, bundle: &Bundle, inner: &ip::Packet, mtu: usize) -> usize {
-    let overhead = outer_len(plane, bundle, inner, mtu) - mtu;
+/// The largest packet that SAs make no larger than `mtu`.
+fn inner_mtu<A: Aead>(plane: &Plane<A>, slots: &[u32], inner: Outline, mtu: usize) -> usize {
+    let overhead = outer_len(plane, slots, inner, mtu) - mtu;
     let mut len = mtu.saturating_sub(overhead);
     // Padding depends on the length; a few octets more may fit.
-    while outer_len(plane, bundle, inner, len + 1) <= mtu {
+    while outer_len(plane, slots, inner, len + 1) <= mtu {
         len += 1;
     }
-    while len > 0 && outer_len(plane, bundle, inner, len) > mtu {
+    while len > 0 && outer_len(plane, slots, inner, len) > mtu {
         len -= 1;
     }
     len
+}
+
+/// The largest packet that the SA in `slot` may make for those `around` it to make no more than
+/// `mtu` octets of it.
+#[inline]
+fn room_within<A: Aead>(plane: &Plane<A>, slot: u32, around: &[u32], mtu: usize) -> usize {
+    match plane.outbound.at(slot) {
+        Some(entry) if !around.is_empty() => {
+            let template = &entry.sa.template;
+            let made = Outline { is_v4: template.is_v4(), header_len: template.len() };
+            inner_mtu(plane, around, made, mtu)
+        }
+        _ => mtu,
+    }
 }
 
 /// Checks a packet that may be too big for its path: it goes on whole, to be fragmented outside if
@@ -637,7 +668,8 @@ fn check_size<A: Aead>(
     inner: &ip::Packet,
     mtu: usize,
 ) -> Result<bool, Stopped> {
-    if outer_len(plane, bundle, inner, inner.total_len()) <= mtu {
+    let outline = Outline::of(inner);
+    if outer_len(plane, bundle.slots(), outline, inner.total_len()) <= mtu {
         return Ok(false);
     }
     let last = bundle.slots().last().and_then(|&slot| plane.outbound.at(slot));
@@ -655,7 +687,7 @@ fn check_size<A: Aead>(
     if outside && (prefers_outside || is_small_v6) {
         return Ok(true);
     }
-    let mtu = inner_mtu(plane, bundle, inner, mtu);
+    let mtu = inner_mtu(plane, bundle.slots(), outline, mtu);
     if may_be_fragmented(inner) && is_tunnel {
         return Err(Stopped::Split { mtu });
     }
@@ -693,7 +725,8 @@ fn clamp_mss<A: Aead>(
             tcp::clamp_mss(data, inner, usize::from(size) + headers);
         }
         (Mss::Auto, Some(mtu)) => {
-            tcp::clamp_mss(data, inner, inner_mtu(plane, bundle, inner, mtu));
+            let mtu = inner_mtu(plane, bundle.slots(), Outline::of(inner), mtu);
+            tcp::clamp_mss(data, inner, mtu);
         }
         (Mss::Auto, None) | (Mss::Off, _) => {}
     }
@@ -756,6 +789,23 @@ fn next_hop<A: Aead>(plane: &mut Plane<A>, slot: u32) -> Result<Option<usize>, D
     entry.next_hop = Some(hop);
     entry.next_hop_generation = plane.next_hop_generation;
     Ok(Some(usize::from(hop.mtu)))
+}
+
+/// What the path of a bundle carries, for its SA in `slot`: packets go to where the last one sends
+/// them, and none may be larger than what was learned of the way of either. `None` when the next
+/// hop must be resolved first.
+#[inline]
+fn path_mtu<A: Aead>(
+    plane: &mut Plane<A>,
+    bundle: &Bundle,
+    slot: u32,
+) -> Result<Option<usize>, DropReason> {
+    let last = bundle.slots().last().copied().unwrap_or(slot);
+    let Some(link) = next_hop(plane, last)? else {
+        return Ok(None);
+    };
+    let limit = |slot, mtu| plane.outbound.at(slot).map_or(mtu, |entry| entry.path_mtu.limit(mtu));
+    Ok(Some(limit(slot, limit(last, link))))
 }
 
 /// Forwards a packet in clear, as policy says.
@@ -900,16 +950,36 @@ fn onward<A: Aead>(
     encapsulate(plane, packet, &parsed, 0, (&further.bundle, place), verdict)
 }
 
-/// Makes a dummy packet (RFC 4303 section 2.6) out of an empty one, and says what becomes of it.
+/// Makes a dummy packet (RFC 4303 section 2.6) out of an empty one, with the SAs around its own,
+/// and says what becomes of it.
 pub(crate) fn dummy<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, slot: u32) -> Fate {
-    match dummy_job(plane, packet, slot) {
-        Ok(job) => {
-            let jobs = Jobs::from_iter([job]);
-            crypt(plane, std::slice::from_mut(packet), &jobs);
-            finish(plane, packet, &jobs[0]).unwrap_or(Fate::Drop(DropReason::NoOutboundSa))
-        }
-        Err(reason) => Fate::Drop(reason),
+    let mut job = match dummy_job(plane, packet, slot) {
+        Ok(job) => job,
+        Err(reason) => return Fate::Drop(reason),
+    };
+    loop {
+        let jobs = Jobs::from_iter([job]);
+        crypt(plane, std::slice::from_mut(packet), &jobs);
+        let further = match finish(plane, packet, &jobs[0]) {
+            Ok(fate) => return fate,
+            Err(further) => further,
+        };
+        let mut verdict = Verdict::new(Fate::Held);
+        job = match onward(plane, packet, 0, further, &mut verdict) {
+            Ok(job) => job,
+            Err(fate) => return fate,
+        };
     }
+}
+
+/// The SA in `slot` with those around it in its bundle; alone when it is in none.
+fn bundle_of<A: Aead>(plane: &Plane<A>, slot: u32) -> (Bundle, usize) {
+    let here = plane.snapshot.bundles.iter().filter(|bundle| bundle.worker == plane.id);
+    let mut places = here.filter_map(|bundle| {
+        Some((*bundle, bundle.slots().iter().position(|&member| member == slot)?))
+    });
+    let alone = Bundle::of(Location { worker: plane.id, slot });
+    places.next().unwrap_or((alone, 0))
 }
 
 fn dummy_job<A: Aead>(
@@ -917,15 +987,20 @@ fn dummy_job<A: Aead>(
     packet: &mut Packet,
     slot: u32,
 ) -> Result<Job, DropReason> {
-    let link_mtu = next_hop(plane, slot)?;
+    let (bundle, place) = bundle_of(plane, slot);
+    let around = &bundle.slots()[place + 1..];
+    let path_mtu = path_mtu(plane, &bundle, slot)?;
+    let mtu = path_mtu.map(|mtu| room_within(plane, slot, around, mtu));
     let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
     if entry.sa.is_expired() {
         return Err(DropReason::Expired);
     }
-    let path_mtu = link_mtu.map(|link| entry.path_mtu.limit(link));
     let layout = entry.sa.layout();
     let (seed, number) = (u64::from(entry.sa.spi().value()), entry.sa.sequence.last());
-    let most = path_mtu.and_then(|mtu| entry.sa.payload_len_max(mtu)).unwrap_or(0);
+    let most = match mtu {
+        Some(mtu) => entry.sa.payload_len_max(mtu).ok_or(DropReason::TooBig)?,
+        None => 0,
+    };
     let room = packet.tailroom().saturating_sub(layout.tail_len(0) + trailer::PAD_LEN_MAX);
     let payload = tfc::dummy_len(seed, number, most.min(room));
     tfc::fill_dummy(packet.append(payload).ok_or(DropReason::NoRoom)?, seed, number);
@@ -940,6 +1015,9 @@ fn dummy_job<A: Aead>(
         expire(plane, slot);
     }
     let inherited = Inherited { tos: 0, dont_fragment: false, ttl: DUMMY_TTL };
+    let applied = place + 1;
+    let further =
+        (applied < bundle.slots().len()).then_some(Further { bundle, applied, is_small_v6: false });
     let shape = Shape::Tunnel;
-    Ok(Job { index: 0, slot, esn_high, inherited, esp_at: 0, shape, path_mtu, further: None })
+    Ok(Job { index: 0, slot, esn_high, inherited, esp_at: 0, shape, path_mtu, further })
 }

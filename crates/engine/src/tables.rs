@@ -50,8 +50,10 @@ pub struct Snapshot {
     pub directory: Directory,
     /// The outbound SAs of each group.
     pub groups: FxHashMap<Group, Members>,
-    /// Outbound SAs by SPI and outer destination: for errors that name them.
-    pub senders: FxHashMap<(u32, IpAddr), Location>,
+    /// Outbound SAs of more than one group: for what an SA sends by itself.
+    pub bundles: Vec<Bundle>,
+    /// Outbound SAs by protocol, SPI and outer destination: for errors that name them.
+    pub senders: FxHashMap<(Protocol, u32, IpAddr), Location>,
 }
 
 /// Outbound SAs applied to one packet, innermost first: one, or an SA bundle (RFC 2401 section

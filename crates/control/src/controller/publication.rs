@@ -113,7 +113,8 @@ impl<A: Aead> Controller<A> {
                 name_inbound(&mut snapshot.directory, record);
                 continue;
             }
-            snapshot.senders.insert((record.spi, record.destination), record.location);
+            let sender = (record.protocol, record.spi, record.destination);
+            snapshot.senders.insert(sender, record.location);
             if record.is_ready {
                 latest.entry(record.group).or_default().push(record);
             }
@@ -123,6 +124,8 @@ impl<A: Aead> Controller<A> {
             snapshot.groups.insert(group, members(&records));
         }
         let bundles = self.bundles.assemble(&|group| snapshot.groups.get(&group).cloned());
+        let all = bundles.iter().flat_map(|(_, members)| members.shared.iter().chain(&members.own));
+        snapshot.bundles = all.filter(|bundle| bundle.slots().len() > 1).copied().collect();
         snapshot.groups.extend(bundles);
         snapshot
     }

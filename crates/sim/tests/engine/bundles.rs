@@ -34,15 +34,15 @@ const BUNDLE: Group = Group(90);
 
 /// What is put around packets between the hosts: SAs with groups 0, 1, .., innermost first.
 #[derive(Clone)]
-struct Nest {
-    scenario: Scenario,
-    hosts: (IpAddr, IpAddr),
+pub(crate) struct Nest {
+    pub(crate) scenario: Scenario,
+    pub(crate) hosts: (IpAddr, IpAddr),
 }
 
 /// An SA between the hosts (true) or the gateways, its mode and algorithm.
-type Layer = (bool, Mode, Algorithm);
+pub(crate) type Layer = (bool, Mode, Algorithm);
 
-fn nest(layers: &[Layer], six: bool) -> Nest {
+pub(crate) fn nest(layers: &[Layer], six: bool) -> Nest {
     let hosts = [A, B].map(|side| Scenario::host(side, 0, six, 5));
     let tunnels = (0u8..).zip(layers).map(|(index, &(of_hosts, mode, algorithm))| {
         let tunnel = Tunnel::ordinary(index).with_algorithm(algorithm).with_mode(mode);
@@ -59,7 +59,7 @@ impl Nest {
 
     /// What a gateway has to know: the bundle, that inbound SAs are nested so, and one policy each
     /// way. Inbound the policy names the innermost SA, which comes last.
-    fn configure(&self, config: &mut GatewayConfig) {
+    pub(crate) fn configure(&self, config: &mut GatewayConfig) {
         let groups: Vec<Group> = (0..self.layers()).map(Group).collect();
         config.bundles = vec![(BUNDLE, groups)];
         for sa in &mut config.sas {
@@ -71,11 +71,11 @@ impl Nest {
         config.spd.inbound = any(Action::Protect(Group(0)));
     }
 
-    fn gateway(&self, side: usize) -> TestGateway {
+    pub(crate) fn gateway(&self, side: usize) -> TestGateway {
         changed(&self.scenario, side, |config| self.configure(config))
     }
 
-    fn plain(&self) -> Vec<u8> {
+    pub(crate) fn plain(&self) -> Vec<u8> {
         packet(self.hosts, 17, &packets::udp(self.hosts, 61))
     }
 }

@@ -3,6 +3,7 @@
 //! - `round_trip`: all families, encapsulations, key sizes and sequence numbers, without a copy.
 //! - `transport`: every octet of transport mode, extension headers, checksums behind a NAT.
 //! - `ah`: every octet of AH, what it covers and what may change on the way.
+//! - `attack`: what an attacker may try on all of these together.
 //! - `bundles`: AH and ESP on one packet, tunnels in tunnels, in the right order.
 //! - `header_duties`: what outer headers take from inner ones, and what comes back.
 //! - `size`: path MTU, ICMP errors, fragments before and behind ESP, padding, dummies, MSS.
@@ -19,6 +20,7 @@
 //! - `packets`: packets made octet by octet, to compare with.
 
 mod ah;
+mod attack;
 mod audit;
 mod bundles;
 mod drop_reasons;
