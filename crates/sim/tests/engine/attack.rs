@@ -11,7 +11,6 @@ use culvert_engine::Notice;
 use culvert_engine::next_hop::Route;
 use culvert_esp::Mode;
 use culvert_esp::tfc::TfcPadding;
-use culvert_sim::gateway::GatewayConfig;
 use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
 use culvert_sim::scenario::Tunnel;
@@ -19,8 +18,6 @@ use culvert_sim::scenario::WAN;
 use culvert_spd::Action;
 use culvert_spd::Policy;
 use culvert_spd::Selector;
-use culvert_wire::esp;
-use culvert_wire::esp::Unprotected;
 
 use crate::ah;
 use crate::bundles::Layer;
@@ -30,13 +27,11 @@ use crate::packets;
 use crate::packets::hop;
 use crate::packets::null_esp;
 use crate::packets::packet;
-use crate::packets::packet_with;
 use crate::packets::with;
 use crate::support::A;
 use crate::support::B;
 use crate::support::KNOWN;
 use crate::support::TestGateway;
-use crate::support::arriving;
 use crate::support::assert_dropped_only;
 use crate::support::assert_frames_conserved;
 use crate::support::changed;
@@ -48,7 +43,6 @@ use crate::support::notices;
 use crate::support::one;
 use crate::support::through;
 use crate::support::through_at;
-use crate::support::turn;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -252,5 +246,283 @@ fn ttl_of_what_is_for_the_gateway() {
             let plain = with(&packet((peer, us), 17, &packets::udp((peer, us), 8)), 8, &[ttl]);
             assert_eq!(none(&mut b, (B, WAN), &plain), Fate::Punt, "{action:?}, {ttl}");
         }
+    }
+}
+
+/// Ways to protect packets between the two hosts, by name: layers, and whether in UDP.
+fn ways() -> Vec<(String, Nest)> {
+    let of_hosts = |mode, algorithm| (true, mode, algorithm);
+    let gateways = |algorithm| (false, Mode::Tunnel, algorithm);
+    let gcm = Algorithm::Aes128Gcm16;
+    let layers: [(Vec<Layer>, bool); 7] = [
+        (vec![gateways(gcm)], false),
+        (vec![gateways(Algorithm::Aes128CbcSha256)], true),
+        (vec![gateways(AH)], false),
+        (vec![of_hosts(Mode::Transport, gcm)], false),
+        (vec![of_hosts(Mode::Transport, ESP)], true),
+        (vec![of_hosts(Mode::Transport, AH)], false),
+        (vec![of_hosts(Mode::Transport, ESP), of_hosts(Mode::Transport, AH), gateways(gcm)], false),
+    ];
+    let mut ways = Vec::new();
+    for ((layers, udp), six) in layers.into_iter().flat_map(|l| [(l.clone(), false), (l, true)]) {
+        let mut nest = nest(&layers, six);
+        if udp {
+            let first = nest.scenario.tunnels[0].clone();
+            nest.scenario.tunnels[0] = first.with_udp();
+        }
+        ways.push((format!("{layers:?}, IPv6 {six}, UDP {udp}"), nest));
+    }
+    ways
+}
+
+/// A receiver that takes the same packet as often as it comes.
+fn forgetful(nest: &Nest) -> TestGateway {
+    changed(&nest.scenario, B, |config| {
+        nest.configure(config);
+        config.sas.iter_mut().for_each(|sa| sa.replay_window = 0);
+    })
+}
+
+/// What B delivers of packets that arrive in batches.
+fn delivered(b: &mut TestGateway, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let batches = packets.chunks(48).map(|batch| batch.iter().map(Vec::as_slice).collect());
+    batches.flat_map(|batch: Vec<&[u8]>| through(b, (B, WAN), &batch)).collect()
+}
+
+/// The first `len` octets of a packet, with lengths of IP and UDP that say so.
+fn cut(packet: &[u8], len: usize) -> Vec<u8> {
+    let mut cut = packet[..len].to_vec();
+    let is_v4 = packet[0] >> 4 == 4;
+    let (at, header, protocol_at) = if is_v4 { (2, 20, 9) } else { (4, 40, 6) };
+    if len < header {
+        return cut;
+    }
+    let said = u16::try_from(if is_v4 { len } else { len - header }).unwrap();
+    cut[at..at + 2].copy_from_slice(&said.to_be_bytes());
+    if packet[protocol_at] == 17 && len >= header + 8 {
+        let said = u16::try_from(len - header).unwrap();
+        cut[header + 4..header + 6].copy_from_slice(&said.to_be_bytes());
+    }
+    with(&cut, 0, &[packet[0]])
+}
+
+/// I03, I06, A07: a packet that ends too early, wherever, comes to nothing, whether its lengths say
+/// so or not, and does no harm to the whole one.
+#[test]
+fn packets_cut_at_every_octet() {
+    for (name, nest) in ways() {
+        let (mut a, mut b) = (nest.gateway(A), nest.gateway(B));
+        let sent = one(&mut a, (A, LAN), &nest.plain());
+        let short = (1..sent.len()).map(|len| sent[..len].to_vec());
+        let cut = (1..sent.len()).map(|len| cut(&sent, len));
+        let all: Vec<_> = short.chain(cut).collect();
+        assert_eq!(delivered(&mut b, &all), [[0; 0]; 0], "{name}");
+        assert_eq!(one(&mut b, (B, WAN), &sent), hop(&hop(&nest.plain())), "{name}");
+        assert_frames_conserved(&mut b, &nest.scenario);
+        assert_eq!(b.counters().received, all.len() as u64 + 1);
+    }
+}
+
+/// I06, A03, A04: every octet of the headers with every value: what comes out is what went in, but
+/// for the fields of the IP header that nothing protects.
+#[test]
+fn headers_with_every_value() {
+    for (name, nest) in ways() {
+        let mut a = nest.gateway(A);
+        let mut b = forgetful(&nest);
+        let plain = nest.plain();
+        let sent = one(&mut a, (A, LAN), &plain);
+        let header = if plain[0] >> 4 == 4 { 20 } else { 40 };
+        let mut forged = Vec::new();
+        for at in 0..header + 40 {
+            forged.extend((0..=255).map(|octet| with(&sent, at, &[octet])));
+        }
+        let found = delivered(&mut b, &forged);
+        assert!(found.len() >= 40, "the genuine one comes out each time: {name}");
+        for packet in &found {
+            assert_eq!(packet[header..], plain[header..], "{name}");
+            assert_eq!(packet.len(), plain.len(), "{name}");
+        }
+        assert_frames_conserved(&mut b, &nest.scenario);
+    }
+}
+
+/// Contents that no honest peer protects: chains of headers that lie, SAs of ours in them,
+/// fragments, and all that ends too early.
+fn nonsense(spi: u32) -> Vec<Vec<u8>> {
+    let spi = spi.to_be_bytes();
+    let mut contents = vec![
+        vec![],
+        vec![0],
+        vec![17, 0, 1, 4, 0, 0, 0, 0],
+        vec![43, 255, 0, 255, 0, 0, 0, 0],
+        vec![17, 0, 0, 1, 0, 0, 0, 1, 1, 2, 3],
+        vec![17, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3],
+        vec![44, 0, 0, 8, 0, 0, 0, 1, 1, 2, 3],
+        [&spi[..], &[0, 0, 0xff, 0], &[7; 40]].concat(),
+        [&[17, 5, 0, 0], &spi[..], &[0, 0, 0xff, 0], &[7; 40]].concat(),
+        [&[17, 255, 0, 0], &spi[..], &[0, 0, 0xff, 0], &[7; 40]].concat(),
+        [&[17, 148, 17, 148, 0, 48, 0, 0], &spi[..], &[0, 0, 0xff, 0], &[7; 32]].concat(),
+        vec![17, 148, 17, 148, 0, 9, 0, 0, 0xff],
+        vec![17, 148, 17, 148, 0xff, 0xff, 0, 0, 1, 2, 3, 4],
+        vec![3, 4, 0, 0, 0, 0, 5, 0, 0x45, 0, 0, 60],
+        vec![0x45, 0, 0xff, 0xff, 0, 0, 0, 0, 1, 50, 0, 0, 1, 2, 3, 4, 1, 2, 3, 4],
+        vec![0x4f; 60],
+        vec![0x6f; 60],
+        vec![0xff; 200],
+    ];
+    let chain = [0, 0, 43, 0, 60, 0, 44].iter().flat_map(|next| [*next, 0, 0, 0, 0, 0, 0, 0]);
+    contents.push(chain.collect());
+    contents
+}
+
+/// I14, I23, P09: whatever a peer with valid keys puts into an SA, under any next header, stops
+/// nothing; what comes out is a whole packet between the addresses that the SA is for.
+#[test]
+fn authentic_nonsense() {
+    for (mode, six) in
+        [Mode::Tunnel, Mode::Transport].into_iter().flat_map(|m| [(m, false), (m, true)])
+    {
+        for algorithm in [ESP, AH] {
+            let tunnel = Tunnel { algorithm, ..ah::tunnel(mode, six) };
+            let scenario = Scenario::quiet(vec![tunnel.clone()]);
+            let mut b = gateway(&scenario, B);
+            let ends = (tunnel.outer[A], tunnel.outer[B]);
+            let contents = nonsense(tunnel.spi[A].value());
+            let all =
+                contents.iter().flat_map(|content| (0..=255).map(move |next| (next, content)));
+            let packets = (1..).zip(all).map(|(seq, (next, content))| {
+                if algorithm == ESP {
+                    let sa = (tunnel.spi[A].value(), &tunnel.keymat[A]);
+                    return packet(ends, 50, &null_esp(sa, seq, None, (content, next)));
+                }
+                let room = vec![0; content.len() + if six { 32 } else { 28 }];
+                ah::sent(&tunnel, seq.into(), &packet(ends, 51, &room), (next, content))
+            });
+            let packets: Vec<Vec<u8>> = packets.collect();
+            let found = delivered(&mut b, &packets);
+            assert_eq!(found.is_empty(), mode == Mode::Tunnel, "{mode:?} {six} {algorithm}");
+            for packet in found {
+                let parsed = culvert_wire::ip::parse(&packet).unwrap();
+                assert_eq!((parsed.source(), parsed.destination()), ends);
+                assert_eq!(parsed.total_len(), packet.len());
+            }
+            let (counters, inbound) = (b.counters(), b.samples().find(|sample| sample.inbound));
+            // Of what it takes for packets of the same SA inside.
+            assert!(counters.dropped(DropReason::Icv) < 5);
+            assert!(inbound.unwrap().packets >= packets.len() as u64, "each is authentic");
+            assert_frames_conserved(&mut b, &scenario);
+        }
+    }
+}
+
+/// I06, I08, A07: batches of ESP and AH in any order, some of them forged, some twice, some nobody's:
+/// each packet gets the verdict that is its own.
+#[test]
+fn esp_and_ah_in_one_batch() {
+    let scenario = colliding();
+    let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
+    let mut state = 1_u32;
+    let mut draw = |bound: u32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) % bound
+    };
+    for _ in 0..60 {
+        let (mut batch, mut expected): (Vec<Vec<u8>>, Vec<Fate>) = (Vec::new(), Vec::new());
+        while batch.len() < 60 {
+            let index = u8::try_from(draw(2)).unwrap();
+            let sent = one(&mut a, (A, LAN), &plain_of(index));
+            let (packet, fate) = match draw(6) {
+                0 => (with(&sent, 200, &[sent[200] ^ 1]), Fate::Drop(DropReason::Icv)),
+                1 => (with(&sent, 9, &[6]), Fate::Drop(DropReason::NoPolicy)),
+                2 => {
+                    batch.push(sent.clone());
+                    expected.push(Fate::Forward(LAN));
+                    (sent, Fate::Drop(DropReason::Replay))
+                }
+                _ => (sent, Fate::Forward(LAN)),
+            };
+            batch.push(packet);
+            expected.push(fate);
+        }
+        let batch: Vec<&[u8]> = batch.iter().map(Vec::as_slice).collect();
+        let forwarded = expected.iter().filter(|fate| matches!(fate, Fate::Forward(_))).count();
+        assert_eq!(through(&mut b, (B, WAN), &batch).len(), forwarded);
+        assert_eq!(fates(&b), expected);
+    }
+}
+
+/// P28: an SA that a peer nests in itself ends: each layer counts once, and more layers than a
+/// gateway unpacks are refused.
+#[test]
+fn an_sa_nested_in_itself() {
+    let tunnel = Tunnel { algorithm: ESP, ..ah::tunnel(Mode::Transport, false) };
+    let ends = (tunnel.outer[A], tunnel.outer[B]);
+    let sa = (tunnel.spi[A].value(), &tunnel.keymat[A]);
+    let segment = packets::udp(ends, 16);
+    for layers in 1..=30_u32 {
+        let mut b = gateway(&Scenario::quiet(vec![tunnel.clone()]), B);
+        let (mut content, mut next) = (segment.clone(), 17);
+        for seq in 1..=layers {
+            (content, next) = (null_esp(sa, seq, None, (&content, next)), 50);
+        }
+        let sent = packet(ends, 50, &content);
+        let found = through(&mut b, (B, WAN), &[&sent]);
+        let expected = if layers <= 5 { vec![hop(&packet(ends, 17, &segment))] } else { vec![] };
+        assert_eq!(found, expected, "{layers} layers: {:?}", fates(&b));
+        let opened = b.samples().find(|sample| sample.inbound).unwrap().packets;
+        assert_eq!(opened, u64::from(layers.min(5)));
+        if layers > 5 {
+            assert_dropped_only(&b.counters(), DropReason::Nesting, 1);
+        }
+        // The same number inside and outside is a replay.
+        let inside = null_esp(sa, 100, None, (&segment, 17));
+        let twice = packet(ends, 50, &null_esp(sa, 100, None, (&inside, 50)));
+        assert_eq!(none(&mut b, (B, WAN), &twice), Fate::Drop(DropReason::Replay));
+    }
+}
+
+/// I03, I06: what a gateway sent is nothing it takes back: not at its peer's address, and, where
+/// both directions have one SPI that finds the SA alone, not under the other direction's key.
+#[test]
+fn own_packets_come_back() {
+    for (name, nest) in ways() {
+        let sent = one(&mut nest.gateway(A), (A, LAN), &nest.plain());
+        let mut a = nest.gateway(A);
+        assert_eq!(none(&mut a, (A, WAN), &sent), Fate::Drop(DropReason::NoSa), "{name}");
+        let mut same = nest.clone();
+        same.scenario.tunnels.iter_mut().for_each(|tunnel| tunnel.spi[B] = tunnel.spi[A]);
+        let mut a = changed(&same.scenario, A, |config| {
+            same.configure(config);
+            let inbound = config.sas.iter_mut();
+            inbound.for_each(|sa| sa.lookup = culvert_engine::options::Lookup::Spi);
+        });
+        assert_eq!(none(&mut a, (A, WAN), &sent), Fate::Drop(DropReason::Icv), "{name}");
+    }
+}
+
+/// A packet as large as a frame, or nearly, leaves whole or is dropped for want of room, in every
+/// way that there is; nothing is cut off and no frame is lost.
+#[test]
+fn packets_as_large_as_a_frame() {
+    for (name, mut nest) in ways() {
+        nest.scenario.wan_mtu = 9000;
+        let header = if nest.hosts.0.is_ipv4() { 28 } else { 48 };
+        let mut a = nest.gateway(A);
+        let mut whole = 0;
+        for len in 1600..=1778 {
+            let plain = packet(nest.hosts, 17, &packets::udp(nest.hosts, len - header));
+            let sent = through(&mut a, (A, LAN), &[&plain]);
+            match fates(&a)[0] {
+                Fate::Forward(_) => {
+                    assert_eq!(sent.len(), 1);
+                    assert!(sent[0].len() > plain.len());
+                    whole += 1;
+                }
+                fate => assert_eq!(fate, Fate::Drop(DropReason::NoRoom), "{len}: {name}"),
+            }
+        }
+        assert!(whole > 80, "{whole}: {name}");
+        assert_frames_conserved(&mut a, &nest.scenario);
     }
 }
