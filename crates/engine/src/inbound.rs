@@ -29,6 +29,7 @@ use culvert_frame::Packet;
 use culvert_spd::Action;
 use culvert_spd::Group;
 use culvert_wire::esp;
+use culvert_wire::esp::FragmentOf;
 use culvert_wire::esp::Outer;
 use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
@@ -665,7 +666,14 @@ fn nested<A: Aead>(
     (nature, at, inner): (Nature, usize, ip::Packet),
     onward: &mut Onward<'_>,
 ) -> Option<Option<Fate>> {
-    let (protocol, outer) = Plane::<A>::nested(packet.data(), at)?;
+    let (protocol, outer) = match esp::classify_packet(packet.data(), at) {
+        Ok(Unprotected::Esp(outer)) => (Protocol::Esp, outer),
+        Ok(Unprotected::Ah(outer)) => (Protocol::Ah, outer),
+        Ok(Unprotected::Fragment(fragment)) => {
+            return nested_fragment(plane, packet, site, (nature, &inner, &fragment)).map(Some);
+        }
+        _ => return None,
+    };
     let found =
         plane.snapshot.directory.find(protocol, outer.spi, outer.source, outer.destination)?;
     let here = found.worker == plane.id;
@@ -690,6 +698,45 @@ fn nested<A: Aead>(
         refuse(plane, packet, Some(at), fate, verdict);
     }
     Some(None)
+}
+
+/// What came out of an SA is a fragment for one of our SAs, which take whole packets only (RFC 4303
+/// section 3.4.1), and fragments are put together on the way in, not here. The first fragment shows
+/// its SPI; later ones cannot be told, and go where their addresses say.
+#[cold]
+fn nested_fragment<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &Packet,
+    site: &Site,
+    (nature, inner, fragment): (Nature, &ip::Packet, &FragmentOf),
+) -> Option<Fate> {
+    let data = packet.data();
+    let (protocol, spi) = first_spi(data, fragment)?;
+    let (source, destination) = (inner.source(), inner.destination());
+    let found = plane.snapshot.directory.find(protocol, spi, source, destination)?;
+    let entry = plane.inbound.at(found.slot).filter(|_| found.worker == plane.id);
+    let is_bundled = entry.is_some_and(|entry| entry.receiving.within == Some(nature.group));
+    let reason =
+        match is_bundled || admits(plane, site.slot, nature, &data[fragment.ip_at..], inner) {
+            true => DropReason::Fragment,
+            false => DropReason::Selector,
+        };
+    Some(Fate::Drop(reason))
+}
+
+/// Protocol and SPI of the packet that a first fragment begins.
+fn first_spi(data: &[u8], fragment: &FragmentOf) -> Option<(Protocol, u32)> {
+    let first = data.get(fragment.payload_at..fragment.end).filter(|_| fragment.offset == 0)?;
+    let (protocol, spi_at) = match fragment.protocol {
+        ip::PROTOCOL_ESP => (Protocol::Esp, 0),
+        ip::PROTOCOL_AH => (Protocol::Ah, 4),
+        ip::PROTOCOL_UDP if first.get(2..4)? == esp::NAT_TRAVERSAL_PORT.to_be_bytes() => {
+            (Protocol::Esp, udp::HEADER_LEN)
+        }
+        _ => return None,
+    };
+    let spi = first.get(spi_at..)?.first_chunk()?;
+    Some((protocol, u32::from_be_bytes(*spi)))
 }
 
 /// Checks a packet that came out of its last SA, and makes it ready to be sent.

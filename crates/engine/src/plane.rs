@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use culvert_aead::Aead;
-use culvert_aead::Protocol;
 use culvert_frame::BATCH;
 use culvert_frame::MAX_PORTS;
 use culvert_frame::Packet;
@@ -13,7 +12,6 @@ use culvert_spd::Flow;
 use culvert_spd::Match;
 use culvert_spd::Upper;
 use culvert_wire::esp;
-use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
 use culvert_wire::ethernet::Mac;
 use culvert_wire::icmp::ErrorKind;
@@ -307,26 +305,21 @@ impl<A: Aead> Plane<A> {
         }
     }
 
-    /// True when the IP packet at `at` may itself be for an inbound SA.
+    /// True when the IP packet at `at` may itself be for an inbound SA; in IPv6 also when extension
+    /// headers hide what it is.
     #[inline]
     pub(crate) fn may_be_nested(data: &[u8], at: usize, parsed: &ip::Packet) -> bool {
         match parsed.protocol() {
             ip::PROTOCOL_ESP | ip::PROTOCOL_AH => true,
+            ip::PROTOCOL_HOP_BY_HOP
+            | ip::PROTOCOL_ROUTING
+            | ip::PROTOCOL_FRAGMENT
+            | ip::PROTOCOL_DESTINATION_OPTIONS => matches!(parsed, ip::Packet::V6(_)),
             ip::PROTOCOL_UDP => {
                 let port = at + parsed.upper_at() + 2;
                 data.get(port..port + 2) == Some(&esp::NAT_TRAVERSAL_PORT.to_be_bytes())
             }
             _ => false,
-        }
-    }
-
-    /// The ESP or AH header of the IP packet at `at`, if that has one.
-    #[cold]
-    pub(crate) fn nested(data: &[u8], at: usize) -> Option<(Protocol, esp::Outer)> {
-        match esp::classify_packet(data, at) {
-            Ok(Unprotected::Esp(outer)) => Some((Protocol::Esp, outer)),
-            Ok(Unprotected::Ah(outer)) => Some((Protocol::Ah, outer)),
-            _ => None,
         }
     }
 }

@@ -6,8 +6,10 @@ use crate::packets::INBOUND;
 use crate::packets::OUTBOUND;
 use crate::packets::PROTOCOL_AH;
 use crate::packets::Sa;
+use crate::packets::changed;
 use crate::packets::forwarded;
 use crate::packets::policy;
+use crate::packets::replaced;
 use crate::support::Run;
 use crate::support::replay;
 
@@ -140,4 +142,53 @@ fn a_bundle_has_to_be_whole() {
     let only_ah = replay(&only_ah, &plain, &[]).sealed();
     let run = replay(&whole, &[], &only_ah);
     run.assert_all("selector");
+}
+
+/// The gateway with only the SA `index` of a bundle, with the SPI and key it has there.
+fn only(direction: &str, pair: &Pair, index: u32) -> String {
+    let key = |spi| hex::encode(Sa { spi, algorithm: pair.algorithm, ..Sa::outbound() }.keymat());
+    let spi = 0x1001 + index;
+    gateway(direction, std::slice::from_ref(pair))
+        .replace("spi = 4097", &format!("spi = {spi}"))
+        .replace(&key(0x1001), &key(spi))
+}
+
+/// E18 P28: IPv6 extension headers stay in front of AH and ESP, and hide neither.
+#[test]
+fn extension_headers_before_a_bundle() {
+    let pairs = [Pair::transport("esp", ESP, None), Pair::transport("ah", AH, None)];
+    let six = |text: String| text.replace("10.1.0.5", "fd01::5").replace("10.2.0.5", "fd02::5");
+    let plain = Sa::outbound().plain(true, 1).packet();
+    let options = [plain[6], 0, 1, 4, 0, 0, 0, 0];
+    let plain = replaced(&plain, 0, &[&options, &plain[40..]].concat());
+    let there = replay(&six(gateway(OUTBOUND, &pairs)), std::slice::from_ref(&plain), &[]);
+    there.assert_all("forward");
+    let sealed = there.sealed();
+    assert_eq!((sealed[0][6], sealed[0][40]), (0, PROTOCOL_AH), "options, then AH");
+    let back = replay(&six(gateway(INBOUND, &pairs)), &[], &sealed);
+    back.assert_all("forward");
+    assert_eq!(back.opened(), [forwarded(&forwarded(&plain))]);
+}
+
+/// I01: a fragment of ESP that comes out of a tunnel is dropped and recorded, and the whole packet
+/// passes.
+#[test]
+fn fragments_out_of_a_tunnel_are_dropped() {
+    let inner = Pair::tunnel("inner", ESP, (1, 2));
+    let outer = Pair::tunnel("outer", ESP, (3, 4));
+    let plain = [Sa::outbound().plain(false, 1).packet()];
+    let sealed = replay(&only(OUTBOUND, &inner, 0), &plain, &[]).sealed().remove(0);
+    let first = changed(&sealed[..20 + 32], |packet| {
+        packet[2..4].copy_from_slice(&[0, 20 + 32]);
+        packet[6] = 0x20;
+    });
+    let around = only(OUTBOUND, &outer, 1)
+        .replace("\"10.1.0.5\"", "\"192.0.2.1\"")
+        .replace("\"10.2.0.5\"", "\"192.0.2.2\"");
+    let sent = replay(&around, &[first, sealed], &[]);
+    sent.assert_all("forward");
+    let run = replay(&gateway(INBOUND, &[inner, outer]), &[], &sent.sealed());
+    assert_eq!(run.outcomes(), ["fragment", "forward"]);
+    assert_eq!(run.audit.len(), 1);
+    assert_eq!(run.audit[0]["reason"], "fragment");
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use culvert_aead::Algorithm;
 use culvert_engine::DropReason;
 use culvert_engine::Fate;
+use culvert_engine::Notice;
 use culvert_esp::Mode;
 use culvert_sim::gateway::GatewayConfig;
 use culvert_sim::scenario::LAN;
@@ -21,11 +22,14 @@ use crate::packets::hmac_sha256;
 use crate::packets::hop;
 use crate::packets::null_esp;
 use crate::packets::packet;
+use crate::packets::packet_with;
+use crate::packets::with;
 use crate::support::A;
 use crate::support::B;
 use crate::support::TestGateway;
 use crate::support::changed;
 use crate::support::none;
+use crate::support::notices;
 use crate::support::one;
 use crate::support::through;
 
@@ -170,6 +174,83 @@ fn case_4_tunnels_in_tunnels() {
         check(&nest(&[tunnel(true, AH), tunnel(false, Algorithm::Aes128Gcm16Iiv)], six));
         let four = [tunnel(true, ESP), tunnel(true, AH), tunnel(false, AH), tunnel(false, ESP)];
         check(&nest(&four, six));
+    }
+}
+
+/// E18, P28: IPv6 extension headers stay in front of both headers of a bundle in transport mode,
+/// and hide neither from the receiver.
+#[test]
+fn extension_headers_before_a_bundle() {
+    let nest = nest(&[(true, Mode::Transport, ESP), (true, Mode::Transport, AH)], true);
+    let (mut a, mut b) = (nest.gateway(A), nest.gateway(B));
+    let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+    let routing = |next: u8| [&[next, 2, 4, 0][..], &[0; 20]].concat();
+    let udp = packets::udp(nest.hosts, 61);
+    for (first, headers) in [
+        (0, options(17).to_vec()),
+        (43, routing(17)),
+        (0, [&options(43)[..], &routing(17)].concat()),
+        (60, options(17).to_vec()),
+        (0, [&options(60)[..], &options(17)].concat()),
+    ] {
+        let plain = packet_with(nest.hosts, &headers, first, &udp);
+        let sent = one(&mut a, (A, LAN), &plain);
+        let received = one(&mut b, (B, WAN), &sent);
+        assert_eq!(received, hop(&hop(&plain)), "{first} {headers:?}");
+    }
+}
+
+/// The first fragment of a packet: 48 octets of what follows its header.
+fn first_fragment(packet: &[u8], addresses: (IpAddr, IpAddr)) -> Vec<u8> {
+    if addresses.0.is_ipv4() {
+        return with(&packet[..20 + 48], 2, &[0, 20 + 48, 0x12, 0x34, 0x20, 0]);
+    }
+    let header = [packet[6], 0, 0, 1, 0, 0, 0x12, 0x34];
+    packet_with(addresses, &header, 44, &packet[40..40 + 48])
+}
+
+/// I01, A07: a fragment of ESP or AH that comes out of one SA is never given to another, nor passed
+/// on: it is dropped, with an audit record. The whole packet passes.
+#[test]
+fn fragments_out_of_an_sa() {
+    for (six, algorithm, bundled) in [
+        (false, ESP, true),
+        (false, AH, true),
+        (true, ESP, true),
+        (true, AH, true),
+        (false, ESP, false),
+        (true, AH, false),
+    ] {
+        let inner = (true, Mode::Tunnel, algorithm);
+        let nest = nest(&[inner, (false, Mode::Tunnel, ESP)], six);
+        let mut inner_only = changed(&nest.scenario, A, |config| {
+            nest.configure(config);
+            config.bundles[0].1 = vec![Group(0)];
+        });
+        let mut b = changed(&nest.scenario, B, |config| {
+            nest.configure(config);
+            if !bundled {
+                // What comes out of the outer tunnel may be anything, and is no bundle.
+                config.sas.iter_mut().for_each(|sa| sa.receiving.within = None);
+                config.spd.inbound = vec![Policy::new(Selector::ANY, Action::Protect(Group(1)))];
+            }
+        });
+        let around = &nest.scenario.tunnels[1];
+        let outer = |seq: u32, inner: &[u8]| {
+            let next = if six { 41 } else { 4 };
+            let sa = (around.spi[A].value(), &around.keymat[A]);
+            let esp = null_esp(sa, seq, None, (inner, next));
+            packet((around.outer[A], around.outer[B]), 50, &esp)
+        };
+        let sealed = one(&mut inner_only, (A, LAN), &nest.plain());
+        let fragment = outer(1, &first_fragment(&sealed, nest.hosts));
+        let fate = none(&mut b, (B, WAN), &fragment);
+        assert_eq!(fate, Fate::Drop(DropReason::Fragment), "{six} {algorithm} {bundled}");
+        let [Notice::Audit(record)] = notices(&mut b)[..] else { panic!("one record") };
+        assert_eq!((record.reason, record.seq), (DropReason::Fragment, Some(1)));
+        if bundled {
+            assert_eq!(one(&mut b, (B, WAN), &outer(2, &sealed)), hop(&hop(&nest.plain())));
+        }
     }
 }
 
