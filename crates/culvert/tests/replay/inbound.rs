@@ -1,6 +1,7 @@
 //! From ESP to plaintext (RFC 4303 section 3.4): replays, forgeries, trailers, and what may come
 //! out of an SA.
 
+use culvert_aead::Algorithm;
 use culvert_sim::plain::Plain;
 use culvert_sim::plain::ip_packet;
 use culvert_wire::ip;
@@ -163,6 +164,38 @@ fn the_high_half_is_inferred() {
     let numbers: Vec<_> = run.verdicts[..6].iter().map(|verdict| verdict.seq.unwrap()).collect();
     assert_eq!((&numbers[..4], numbers[4], numbers[5]), (&order[..4], 0, order[5]));
     assert_eq!(run.report.sas[0].sequence, boundary + 40);
+}
+
+/// ESN: after a loss of 2^32 packets and more, all that comes looks forged, until from the 64th in
+/// a row a packet now and then is tried further up, and the SA goes on from there. Forgeries,
+/// however many, move nothing and hold up nothing. // I18 I19
+#[test]
+fn a_long_loss_is_recovered_from() {
+    for algorithm in [Algorithm::Aes128Gcm16, Algorithm::Aes256CbcSha512] {
+        let sa = Sa { esn: true, sequence: 1000, algorithm, ..Sa::inbound() };
+        for subspaces in 1..=3 {
+            let first = (subspaces << 32) + 2000;
+            let packets: Vec<_> = (first..first + 200).map(|seq| numbered(&sa, seq)).collect();
+            let run = receive(&sa, &packets);
+            let outcomes = run.outcomes();
+            let lost = outcomes.iter().position(|&outcome| outcome == "forward").unwrap();
+            assert!((63..64 + 3 * 16).contains(&lost), "{lost} packets");
+            assert!(outcomes[..lost].iter().all(|&outcome| outcome == "icv"));
+            assert!(outcomes[lost..].iter().all(|&outcome| outcome == "forward"));
+            assert_eq!(run.report.sas[0].sequence, first + 199);
+        }
+        // Forged packets far up, and among them one that is genuine, a little above the window.
+        let genuine = [1001, 1500, 1499];
+        let forged: Vec<_> = (0..300).map(|seq| forged(&numbered(&sa, (2 << 32) + seq))).collect();
+        let mut packets = forged.clone();
+        packets.insert(0, numbered(&sa, genuine[0]));
+        packets.insert(150, numbered(&sa, genuine[1]));
+        packets.push(numbered(&sa, genuine[2]));
+        let run = receive(&sa, &packets);
+        let passed = (0..packets.len()).filter(|&at| run.outcomes()[at] == "forward");
+        assert_eq!(passed.collect::<Vec<_>>(), [0, 150, 302]);
+        assert_eq!((run.report.sas[0].sequence, run.report.sas[0].packets), (1500, 3));
+    }
 }
 
 /// Authentic packets with a wrong end: each is dropped for its reason, and its number is used.

@@ -52,6 +52,20 @@ fn numbers_count_up() {
     }
 }
 
+/// With ESN the last number is 2^64-1, and none comes after it. // E03
+#[test]
+fn the_last_extended_number_is_the_last() {
+    let sa = Sa { esn: true, sequence: u64::MAX - 2, ..Sa::outbound() };
+    let packets: Vec<_> = (0..4).map(|id| sa.plain(false, id).packet()).collect();
+    let run = replay(&config(std::slice::from_ref(&sa)), &packets, &[]);
+    let exhausted = "sequence_exhausted";
+    assert_eq!(run.outcomes(), ["forward", "forward", exhausted, exhausted]);
+    assert_eq!(run.verdicts[1].seq, Some(u64::MAX));
+    let (_, esp) = unwrapped(&run.unprotected[1].1);
+    assert_eq!(number(esp), LOW);
+    sa.open(u64::MAX, esp);
+}
+
 /// After number 2^32-1 an SA without ESN sends no more, and never starts again. // E03
 #[test]
 fn the_last_number_is_the_last() {

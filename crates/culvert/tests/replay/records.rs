@@ -68,15 +68,31 @@ fn refused_packets_are_recorded() {
     }
 }
 
-/// E03 E04: an attempt to cycle the sequence number is refused and recorded.
+/// E03 E04: an attempt to cycle the sequence number is refused and recorded, with SPI, time,
+/// addresses and over IPv6 the flow label of the packet.
 #[test]
 fn overflow_is_recorded() {
-    let sa = Sa { sequence: LOW - 1, ..Sa::outbound() };
-    let packets: Vec<_> = (0..2).map(|id| sa.plain(false, id).packet()).collect();
-    let run = replay(&config(std::slice::from_ref(&sa)), &packets, &[]);
-    assert_eq!(run.outcomes(), ["forward", "sequence_exhausted"]);
-    let [record] = run.audit.as_slice() else { panic!("one record: {:?}", run.audit) };
-    assert_eq!((&record["reason"], &record["spi"]), (&"sequence_exhausted".into(), &sa.spi.into()));
+    for six in [false, true] {
+        let sa = Sa { sequence: LOW - 1, ..Sa::outbound() };
+        let mut packets: Vec<_> = (0..2).map(|id| sa.plain(six, id).packet()).collect();
+        if six {
+            packets.iter_mut().for_each(|packet| packet[1..4].copy_from_slice(&[0x0a, 0xbc, 0xde]));
+        }
+        let run = replay(&config(std::slice::from_ref(&sa)), &packets, &[]);
+        assert_eq!(run.outcomes(), ["forward", "sequence_exhausted"]);
+        let (source, destination) = sa.inner(six);
+        let expected = json!({
+            "time_ns": u64::try_from(START.as_nanos()).unwrap() + 100_000,
+            "reason": "sequence_exhausted",
+            "spi": sa.spi,
+            "seq": null,
+            "source": source,
+            "destination": destination,
+            "flow_label": six.then_some(0xabcde),
+            "suppressed": 0,
+        });
+        assert_eq!(run.audit, [expected]);
+    }
 }
 
 /// P29 U14: a flood is recorded at the configured rate, counted exactly, and IKE is told no more

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use culvert_aead::Algorithm;
 use culvert_sim::plain::Plain;
 use culvert_sim::plain::ip_packet;
 use culvert_wire::ip;
@@ -148,15 +149,33 @@ fn packets_are_fragmented_after_and_put_together() {
     }
 }
 
-/// E17: transport mode is never applied to a fragment.
+/// E17 A07: transport mode, of ESP raw and in UDP and of AH, is never applied to a fragment of
+/// either family; each is recorded.
 #[test]
 fn fragments_do_not_get_transport_mode() {
-    let sa = Sa { transport: true, ..Sa::outbound() };
-    let plain = sa.plain(false, 1).packet();
-    let first = changed(&plain, |packet| packet[6] = 0x20);
-    let later = changed(&plain, |packet| packet[6..8].copy_from_slice(&[0, 9]));
-    let run = replay(&config(std::slice::from_ref(&sa)), &[first, later, plain], &[]);
-    assert_eq!(run.outcomes(), ["fragment", "fragment", "forward"]);
+    let esp = Sa { transport: true, ..Sa::outbound() };
+    let udp = Sa { encapsulated: true, ..esp.clone() };
+    let ah = Sa { algorithm: Algorithm::AhSha256, ..esp.clone() };
+    for (sa, six) in [esp, udp, ah].into_iter().flat_map(|sa| [(sa.clone(), false), (sa, true)]) {
+        let sa = Sa { six, ..sa };
+        let plain = sa.plain(six, 1).packet();
+        let fragment = |v4: [u8; 2], v6: [u8; 2]| match six {
+            true => {
+                let header = [17, 0, v6[0], v6[1], 0, 0, 0, 7];
+                crate::packets::replaced(&plain, 44, &[&header, &plain[40..]].concat())
+            }
+            false => changed(&plain, |packet| packet[6..8].copy_from_slice(&v4)),
+        };
+        let packets = [
+            fragment([0x20, 0], [0, 1]),
+            fragment([0, 9], [0, 72]),
+            fragment([0x20, 9], [0, 73]),
+            plain.clone(),
+        ];
+        let run = replay(&config(std::slice::from_ref(&sa)), &packets, &[]);
+        assert_eq!(run.outcomes(), ["fragment", "fragment", "fragment", "forward"], "{sa:?}");
+        assert_eq!((run.audit.len(), run.report.sas[0].sequence), (3, 1), "no number is spent");
+    }
 }
 
 /// An ICMP error of a router on the path about a packet that was sent.

@@ -80,6 +80,35 @@ fn the_ipv4_header_follows() {
     assert_eq!(sa.open(1, &run.sealed()[0][20..])[..plain.len() - 20], plain[20..]);
 }
 
+/// I13 I14 I15: ends that are wrong have their reasons in transport mode too, raw and in UDP, over
+/// both families; a dummy is no error, and its number counts.
+#[test]
+fn wrong_trailers_have_their_reasons_in_transport_mode() {
+    for (six, encapsulated) in [(false, false), (false, true), (true, false), (true, true)] {
+        let sa = Sa { six, encapsulated, ..back() };
+        let plain = sa.plain(six, 1).packet();
+        let payload = &plain[if six { 40 } else { 20 }..];
+        let end = |payload: &[u8], end: &[u8]| [payload, end].concat();
+        assert_eq!(payload.len() % 4, 0, "padding of 2, 6, ...");
+        let cases = [
+            (text(payload, 17), "forward"),
+            (end(payload, &[1, 2, 3, 4, 5, 6, 6, 17]), "forward"),
+            (end(payload, &[1, 2, 3, 4, 5, 7, 6, 17]), "padding"),
+            (end(payload, &[1, 2, 255, 17]), "trailer"),
+            (end(&[], &[1, 2, 3, 17]), "trailer"),
+            (text(payload, 59), "dummy"),
+            (text(&[0xa5; 30], 59), "dummy"),
+        ];
+        let sealed = cases.iter().zip(1..).map(|((text, _), seq)| sa.with_text(seq, text));
+        let run = replay(&config(std::slice::from_ref(&sa)), &[], &sealed.collect::<Vec<_>>());
+        assert_eq!(run.outcomes(), cases.each_ref().map(|&(_, outcome)| outcome));
+        let totals = &run.report.sas[0];
+        assert_eq!((totals.packets, totals.sequence), (7, 7));
+        let recorded: Vec<_> = run.audit.iter().map(|record| &record["reason"]).collect();
+        assert_eq!(recorded, ["trailer", "trailer"]);
+    }
+}
+
 /// P14: the DSCP is no part of what an SA is checked against.
 #[test]
 fn dscp_does_not_matter() {

@@ -396,19 +396,84 @@ fn the_last_number_of_ah() {
     assert_eq!(none(&mut a, (A, LAN), &plain), Fate::Drop(DropReason::SequenceExhausted));
 }
 
-/// A07, I02: fragments of AH are put together before anything is verified.
+/// A07, I02: fragments of AH are put together before anything is verified, over both families.
 #[test]
 fn fragments_are_put_together_first() {
-    let tunnel = tunnel(Mode::Transport, false);
-    let scenario = Scenario::quiet(vec![tunnel.clone()]);
-    let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
-    let plain = packet(addresses(&tunnel), 17, &packets::udp(addresses(&tunnel), 100));
-    let whole = one(&mut a, (A, LAN), &plain);
-    let first = with(&whole[..20 + 64], 2, &[0, 84, whole[4], whole[5], 0x20, 0]);
-    let rest = [&whole[..20], &whole[84..]].concat();
-    let len = u16::try_from(rest.len()).unwrap().to_be_bytes();
-    let rest = with(&rest, 2, &[len[0], len[1], whole[4], whole[5], 0, 8]);
-    assert!(through(&mut b, (B, WAN), &[&rest]).is_empty());
-    assert_eq!(sample(&b, true).packets, 0);
-    assert_eq!(through(&mut b, (B, WAN), &[&first]), [hop(&hop(&plain))]);
+    for six in [false, true] {
+        let tunnel = tunnel(Mode::Transport, six);
+        let scenario = Scenario::quiet(vec![tunnel.clone()]);
+        let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
+        let plain = packet(addresses(&tunnel), 17, &packets::udp(addresses(&tunnel), 100));
+        let whole = one(&mut a, (A, LAN), &plain);
+        let payload = &whole[if six { 40 } else { 20 }..];
+        let piece = |octets: &[u8], offset: u16, more: bool| {
+            let piece = match six {
+                true => {
+                    let [high, low] = (offset | u16::from(more)).to_be_bytes();
+                    let header = [51, 0, high, low, 0, 0, 7, 7];
+                    packet_with(addresses(&tunnel), &header, 44, octets)
+                }
+                false => {
+                    let [high, low] = ((offset / 8) | (u16::from(more) << 13)).to_be_bytes();
+                    let piece = packet(addresses(&tunnel), 51, octets);
+                    with(&piece, 4, &[whole[4], whole[5], high, low])
+                }
+            };
+            with(&piece, if six { 7 } else { 8 }, &[63])
+        };
+        let (first, rest) = (piece(&payload[..64], 0, true), piece(&payload[64..], 64, false));
+        assert!(through(&mut b, (B, WAN), &[&rest]).is_empty());
+        assert_eq!(sample(&b, true).packets, 0);
+        assert_eq!(through(&mut b, (B, WAN), &[&first]), [hop(&hop(&plain))], "IPv6 {six}");
+    }
+}
+
+/// I23, A07: what comes out of an AH tunnel must be an IP packet of the family that its next header
+/// says, as with ESP.
+#[test]
+fn only_ip_comes_out_of_a_tunnel() {
+    for six in [false, true] {
+        let tunnel = tunnel(Mode::Tunnel, six);
+        let scenario = Scenario::quiet(vec![tunnel.clone()]);
+        let mut b = gateway(&scenario, B);
+        let hosts = (Scenario::host(A, 0, false, 5), Scenario::host(B, 0, false, 5));
+        let inner = packet(hosts, 17, &packets::udp(hosts, 20));
+        let room = vec![0; inner.len() + if six { 32 } else { 28 }];
+        let wire = packet(addresses(&tunnel), 51, &room);
+        for (seq, next, reason) in [
+            (1, 6, DropReason::NextHeader),
+            (2, 17, DropReason::NextHeader),
+            (3, 41, DropReason::InnerMalformed),
+        ] {
+            let fate = none(&mut b, (B, WAN), &sent(&tunnel, seq, &wire, (next, &inner)));
+            assert_eq!(fate, Fate::Drop(reason), "{next}");
+        }
+        let good = sent(&tunnel, 4, &wire, (4, &inner));
+        assert_eq!(one(&mut b, (B, WAN), &good), hop(&inner));
+    }
+}
+
+/// A07, I03, I04: SAs of AH and of ESP may have one SPI: each packet finds the one of its protocol,
+/// and where that has none it is dropped.
+#[test]
+fn each_protocol_has_its_spis() {
+    let esp = Tunnel::ordinary(0).with_algorithm(Algorithm::NullSha256);
+    let ah = Tunnel { spi: esp.spi, ..Tunnel::ordinary(1).with_algorithm(Algorithm::AhSha256) };
+    let ah = Tunnel { outer: esp.outer, ..ah };
+    let both = Scenario::quiet(vec![esp.clone(), ah.clone()]);
+    let (mut a, mut b) = (gateway(&both, A), gateway(&both, B));
+    let plain = |net| {
+        let hosts = (Scenario::host(A, net, false, 5), Scenario::host(B, net, false, 5));
+        packet(hosts, 17, &packets::udp(hosts, 20))
+    };
+    let sent = [0, 1].map(|net| one(&mut a, (A, LAN), &plain(net)));
+    assert_eq!(sent.each_ref().map(|packet| packet[9]), [50, 51]);
+    assert_eq!(sent[0][20..24], sent[1][24..28], "one SPI");
+    for (net, sent) in (0..).zip(&sent) {
+        assert_eq!(one(&mut b, (B, WAN), sent), hop(&hop(&plain(net))));
+    }
+    for (known, unknown) in [(&esp, &sent[1]), (&ah, &sent[0])] {
+        let mut b = gateway(&Scenario::quiet(vec![known.clone()]), B);
+        assert_eq!(none(&mut b, (B, WAN), unknown), Fate::Drop(DropReason::NoSa));
+    }
 }

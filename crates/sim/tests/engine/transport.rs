@@ -6,6 +6,7 @@ use culvert_aead::Algorithm;
 use culvert_aead::Protocol;
 use culvert_engine::DropReason;
 use culvert_engine::Fate;
+use culvert_engine::Notice;
 use culvert_esp::Mode;
 use culvert_esp::tfc::TfcPadding;
 use culvert_sim::scenario::LAN;
@@ -24,9 +25,11 @@ use crate::support::B;
 use crate::support::changed;
 use crate::support::gateway;
 use crate::support::none;
+use crate::support::notices;
 use crate::support::one;
 use crate::support::sample;
 use crate::support::through;
+use crate::support::through_at;
 
 /// An SA in transport mode between two hosts behind the gateways.
 fn between_hosts(algorithm: Algorithm, six: bool) -> Tunnel {
@@ -45,9 +48,9 @@ fn esp(tunnel: &Tunnel, seq: u32, payload: &[u8], next_header: u8) -> Vec<u8> {
     null_esp((tunnel.spi[A].value(), &tunnel.keymat[A]), seq, high, (payload, next_header))
 }
 
-/// E06, E07, E08, E10, E14, E15, E20, A05: octets of transport mode ESP over IPv4, with and without
-/// options and ESN: the header keeps all but protocol, length, TTL and checksum, and the packet
-/// comes out as it went in.
+/// E07, E08, E10, E14, E15, E20: octets of transport mode ESP over IPv4, with and without options
+/// and ESN: the header keeps all but protocol, length, TTL and checksum, and the packet comes out
+/// as it went in.
 #[test]
 fn v4_octets() {
     for (esn, options) in [(false, vec![]), (true, vec![]), (false, vec![7, 7, 4, 0, 0, 0, 0, 0])] {
@@ -136,32 +139,39 @@ fn v6_extension_headers() {
     }
 }
 
-/// E17: transport mode is never applied to a fragment of either family, first or not.
+/// E17, A07: transport mode of ESP, raw or in UDP, or of AH is never applied to a fragment of
+/// either family, first or not; each is an audit event.
 #[test]
 fn fragments_are_refused() {
     for six in [false, true] {
-        let tunnel = between_hosts(Algorithm::NullSha256, six);
-        let mut a = gateway(&Scenario::quiet(vec![tunnel.clone()]), A);
-        let udp = packets::udp(addresses(&tunnel), 32);
-        for offset in [[0x20, 0], [0, 5], [0x20, 5]] {
-            let fragment = match six {
-                false => with(&packet(addresses(&tunnel), 17, &udp), 6, &offset),
-                true => {
-                    let place = u16::from(offset[1]) << 3 | u16::from(offset[0] >> 5);
-                    let [high, low] = place.to_be_bytes();
-                    let header = [17, 0, high, low, 0, 0, 0, 1];
-                    packet_with(addresses(&tunnel), &header, 44, &udp)
-                }
-            };
-            let fate = none(&mut a, (A, LAN), &fragment);
-            assert_eq!(fate, Fate::Drop(DropReason::Fragment), "{six} {offset:?}");
+        let esp = between_hosts(Algorithm::NullSha256, six);
+        for tunnel in [esp.clone(), esp.with_udp(), between_hosts(Algorithm::AhSha256, six)] {
+            let mut a = gateway(&Scenario::quiet(vec![tunnel.clone()]), A);
+            for offset in [[0x20, 0], [0, 5], [0x20, 5]] {
+                let fragment = fragment_of(addresses(&tunnel), offset);
+                let fate = none(&mut a, (A, LAN), &fragment);
+                assert_eq!(fate, Fate::Drop(DropReason::Fragment), "{six} {offset:?}");
+                assert!(matches!(notices(&mut a)[..], [Notice::Audit(_)]));
+            }
+            assert_eq!(sample(&a, false).sequence, 0, "no number is spent");
+            let udp = packets::udp(addresses(&tunnel), 32);
+            one(&mut a, (A, LAN), &packet(addresses(&tunnel), 17, &udp));
         }
-        assert_eq!(sample(&a, false).sequence, 0, "no number is spent");
-        one(&mut a, (A, LAN), &packet(addresses(&tunnel), 17, &udp));
     }
 }
 
-/// E17: transport mode is for traffic between its own endpoints.
+/// A fragment of UDP with flags and offset as IPv4 has them.
+fn fragment_of(addresses: (IpAddr, IpAddr), offset: [u8; 2]) -> Vec<u8> {
+    let udp = packets::udp(addresses, 32);
+    if addresses.0.is_ipv4() {
+        return with(&packet(addresses, 17, &udp), 6, &offset);
+    }
+    let place = u16::from(offset[1]) << 3 | u16::from(offset[0] >> 5);
+    let [high, low] = place.to_be_bytes();
+    packet_with(addresses, &[17, 0, high, low, 0, 0, 0, 1], 44, &udp)
+}
+
+/// P26: transport mode is for traffic between its own endpoints.
 #[test]
 fn only_between_the_endpoints() {
     let tunnel = between_hosts(Algorithm::NullSha256, false);
@@ -257,9 +267,9 @@ fn no_secret_padding_behind_tcp() {
     assert_eq!(sent, hop(&packet(addresses(&tunnel), 50, &esp)));
 }
 
-/// E10, E19, A08, P26: every algorithm of both protocols in transport mode, over both families,
-/// with and without ESN, raw and in UDP: what goes in comes out, and over IPv6 ESP and AH headers
-/// are as aligned as they must be.
+/// E08, E10, A01, A05, A08, P26: every algorithm of both protocols in transport mode, over both
+/// families, with and without ESN, raw and in UDP: what goes in comes out, ESP is whole words, and
+/// AH is a multiple of 4 octets over IPv4 and of 8 over IPv6, as its length field says.
 #[test]
 fn every_algorithm() {
     for algorithm in Algorithm::ALL.into_iter().chain(Algorithm::ALL_AH) {
@@ -276,15 +286,46 @@ fn every_algorithm() {
                 let plain = packet(addresses(&tunnel), 17, &segment);
                 let sent = one(&mut a, (A, LAN), &plain);
                 let headers = if six { 40 } else { 20 } + if udp { 8 } else { 0 };
-                let protected = sent.len() - headers;
-                assert_eq!(
-                    protected % 4,
-                    if algorithm.protocol() == Protocol::Ah { len % 4 } else { 0 }
-                );
+                match algorithm.protocol() {
+                    Protocol::Esp => assert_eq!((sent.len() - headers) % 4, 0),
+                    Protocol::Ah => {
+                        let ah_len = (usize::from(sent[headers + 1]) + 2) * 4;
+                        assert_eq!(ah_len % if six { 8 } else { 4 }, 0, "{algorithm}");
+                        assert_eq!(sent[headers + ah_len..], segment);
+                    }
+                }
                 assert_eq!(one(&mut b, (B, WAN), &sent), hop(&hop(&plain)), "{algorithm} {len}");
             }
             assert!(through(&mut b, (B, WAN), &[]).is_empty());
             assert_eq!(b.counters().dropped_total(), 0);
         }
+    }
+}
+
+/// E11, I15: dummies in transport mode, over both families, raw and in UDP: they are sent between
+/// the endpoints, and the receiver drops them without an error, and counts their numbers.
+#[test]
+fn dummies_in_transport_mode() {
+    const SECOND: u64 = 1_000_000_000;
+    for (six, udp) in [(false, false), (false, true), (true, false), (true, true)] {
+        let tunnel = between_hosts(Algorithm::NullSha256, six);
+        let tunnel = if udp { tunnel.with_udp() } else { tunnel };
+        let scenario = Scenario::quiet(vec![tunnel.clone()]);
+        let mut a = changed(&scenario, A, |config| {
+            config.sas.iter_mut().for_each(|sa| sa.sending.dummy_interval = Some(SECOND));
+        });
+        let mut b = gateway(&scenario, B);
+        let mut count = 0;
+        for second in 1..=10 {
+            for dummy in through_at(&mut a, (A, LAN), &[], second * SECOND) {
+                let end = dummy.len() - 16;
+                assert_eq!(dummy[end - 1], 59, "the next header says so");
+                assert_eq!(none(&mut b, (B, WAN), &dummy), Fate::Drop(DropReason::Dummy));
+                count += 1;
+            }
+        }
+        assert!((8..=10).contains(&count), "{count} dummies");
+        assert_eq!((sample(&b, true).packets, sample(&b, true).sequence), (count, count));
+        assert_eq!(notices(&mut b), [], "no error");
     }
 }
