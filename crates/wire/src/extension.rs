@@ -300,7 +300,7 @@ mod tests {
         }
     }
 
-    /// E18: in IPv4 it goes behind the header with its options.
+    /// In IPv4 it goes behind the header with its options.
     #[test]
     fn insertion_in_ipv4() {
         let packet = testing::v4_with_options(&[0x94, 4, 0, 0], 17, &[0; 8]);

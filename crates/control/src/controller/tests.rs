@@ -179,7 +179,7 @@ fn mark(controller: &Controller<RustCrypto>, spec: &SaSpec) -> u64 {
     controller.leases.store().unwrap().high_water(&Fingerprint::of(&spec.keymat)).unwrap()
 }
 
-/// E21: a start leases numbers before any is used, and a crash costs just those.
+/// E21, G02: a start leases numbers before any is used, and a crash costs just those.
 #[test]
 fn a_crash_costs_one_lease() {
     let directory = tempfile::tempdir().unwrap();

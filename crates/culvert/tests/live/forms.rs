@@ -66,7 +66,7 @@ fn is_between(frame: &[u8], protocol: u8, ends: [&str; 2]) -> bool {
     [(protocol, a, b), (protocol, b, a)].contains(&found)
 }
 
-/// P26, E10, E18: transport mode between the hosts, both families, raw and in UDP: the packets on
+/// P26, E10: transport mode between the hosts, both families, raw and in UDP: the packets on
 /// the wire have the hosts' addresses, and protocol 50 or UDP.
 #[test]
 fn transport_mode() {

@@ -45,7 +45,7 @@ fn run_once(lab: &mut Lab, signal: Signal) -> Seen {
 }
 
 /// Numbers continue behind the last one used after an orderly stop, behind the lease after SIGKILL,
-/// always by one, and no pair of SPI and number is ever seen twice.
+/// always by one, and no pair of SPI and number is ever seen twice. // E21 G02
 #[test]
 fn numbers_survive_the_process() {
     let plan = Plan { esn: false, ..Plan::default() };

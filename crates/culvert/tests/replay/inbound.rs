@@ -38,7 +38,7 @@ fn forged(packet: &[u8]) -> Vec<u8> {
 }
 
 /// Whatever bit of an ESP packet is changed, it is refused: the SPI finds no SA, all the rest fails
-/// the integrity check, and the genuine packet is accepted afterwards. // I03 I06 I07 I12 I17
+/// the integrity check, and the genuine packet is accepted afterwards. // I03 I05 I06 I07 I12 I17
 #[test]
 fn every_changed_bit_is_refused() {
     let raw = Sa { sequence: 1 << 20, ..Sa::inbound() };

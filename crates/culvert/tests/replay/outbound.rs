@@ -29,7 +29,7 @@ fn iv(esp: &[u8]) -> [u8; 8] {
 }
 
 /// The first packet of an SA carries 1 and the next ones 1 more each, or go on from where the
-/// configuration says; no IV occurs twice. // E01 E02 E21 M08
+/// configuration says; no IV occurs twice. // E01 E02 E21 G02 M08
 #[test]
 fn numbers_count_up() {
     for (esn, sequence) in [(false, 0), (true, 0), (false, 77), (true, 1 << 40)] {

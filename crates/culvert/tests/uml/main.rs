@@ -232,7 +232,7 @@ fn linux_esp_tunnel() {
     }
 }
 
-/// G10, P26, E10, E18: ESP in transport mode, every algorithm that Linux has too, IPv4 and IPv6.
+/// G10, P26, E10: ESP in transport mode, every algorithm that Linux has too, IPv4 and IPv6.
 #[test]
 fn linux_esp_transport() {
     let Some(mut net) = Net::new() else { return };

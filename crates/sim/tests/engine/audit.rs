@@ -59,7 +59,7 @@ fn inner(source: IpAddr) -> Vec<u8> {
     packet(addresses, 17, &packets::udp(addresses, 8))
 }
 
-/// I03, I11, I12, I17, I23, P09: each refused packet has its record: time, reason, SPI, source,
+/// I03, I11, I12, I23, P09: each refused packet has its record: time, reason, SPI, source,
 /// destination, number (with ESN all of it), and over IPv6 the flow label.
 #[test]
 fn inbound_records() {

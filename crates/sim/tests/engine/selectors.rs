@@ -165,7 +165,7 @@ fn sealed(tunnel: &Tunnel, seq: u32, inner: &[u8]) -> Vec<u8> {
     packet((tunnel.outer[A], tunnel.outer[B]), 50, &esp)
 }
 
-/// P09, I23: an authentic packet whose inner source, destination, or port is not one of the SA's
+/// P09: an authentic packet whose inner source, destination, or port is not one of the SA's
 /// own selectors is dropped, although a policy would admit it; so is one whom no policy admits. The
 /// SA counts them, and its number is spent.
 #[test]

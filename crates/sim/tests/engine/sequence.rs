@@ -177,8 +177,8 @@ fn without_a_window() {
     assert_eq!(sample(&b, true).packets, 6);
 }
 
-/// E02, E21: packets that come in at three workers leave on one SA with numbers 1, 2, 3, .., each
-/// once and without a gap.
+/// E02, E21, G02: packets that come in at three workers leave on one SA with numbers 1, 2, 3, ..,
+/// each once and without a gap.
 #[test]
 fn numbers_of_several_workers() {
     let scenario = Scenario { workers: vec![3, 1], ..ordinary() };

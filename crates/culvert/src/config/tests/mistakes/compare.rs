@@ -6,7 +6,7 @@ pub(super) fn all() -> Vec<Mistake> {
     [names_and_spis(), groups(), same_keys()].into_iter().flatten().collect()
 }
 
-/// What two SAs may not share is named.
+/// What two SAs may not share is named: key and salt (E21, G02), and what finds them (I04).
 #[test]
 fn clashes_of_sas_are_refused() {
     check(&all());

@@ -11,7 +11,8 @@ pub(super) fn all() -> Vec<Mistake> {
     topics.into_iter().flatten().collect()
 }
 
-/// Whatever is wrong with what every SA has is named.
+/// Whatever is wrong with what every SA has is named: reserved SPIs (E06), keys in a file where the
+/// lab has no word (G05), algorithms that must not be (G04, G11, G12), ESN without a window (I21).
 #[test]
 fn mistakes_in_sas_are_refused() {
     check(&all());
