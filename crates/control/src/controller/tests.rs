@@ -581,13 +581,18 @@ fn an_spi_is_claimed_once() {
     assert_eq!(lab.places(0x1001).len(), 2);
 }
 
-/// I21: without a window there is nothing to tell the halves of extended numbers by.
+/// I21, A06: without a window there is nothing to tell the halves of extended numbers by, neither
+/// in ESP nor in AH.
 #[test]
 fn esn_needs_a_window() {
-    let mut lab = lab(1, 1);
-    let spec = SaSpec { replay_window: 0, esn: true, ..inbound(0x1001) };
-    assert!(matches!(lab.controller.add_sa(&spec), Err(ControlError::EsnWithoutWindow)));
-    lab.controller.add_sa(&SaSpec { esn: false, ..spec }).unwrap();
+    let mut lab = lab(1, 2);
+    let algorithm = Algorithm::AhSha256;
+    let ah = SaSpec { algorithm, keymat: Keymat::new(vec![9; 32]), ..inbound(0x1002) };
+    for spec in [inbound(0x1001), ah] {
+        let spec = SaSpec { replay_window: 0, esn: true, ..spec };
+        assert!(matches!(lab.controller.add_sa(&spec), Err(ControlError::EsnWithoutWindow)));
+        lab.controller.add_sa(&SaSpec { esn: false, ..spec }).unwrap();
+    }
 }
 
 /// SAs that come without end do not put off those that have arrived.

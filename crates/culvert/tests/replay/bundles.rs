@@ -98,7 +98,7 @@ fn case_1_transport_end_to_end() {
     }
 }
 
-/// P28: case 2, between gateways: ESP or AH in tunnel mode.
+/// P28 A08: case 2, between gateways: ESP or AH in tunnel mode.
 #[test]
 fn case_2_tunnel_between_gateways() {
     there_and_back(&[Pair::tunnel("esp", ESP, (1, 2))]);

@@ -231,7 +231,8 @@ fn tally(cases: &[Case], gaps: Option<Vec<Option<String>>>, alone: usize, helped
 /// allows. E10: next header 4 and 41. E14: the ICV is right over all. E15: with ESN and an HMAC the
 /// high half is covered and not sent. E19: text is aligned to 8 octets. E20: protocol, length and
 /// checksum of the outer header. G01, G03, G06, G07, G08: nonces and covered octets of each
-/// algorithm. P18: outer DSCP, ECN, DF, TTL. U01, U02: ports, and the checksum zero in IPv4.
+/// algorithm. G04: ICVs of AES-GCM with 16, 12 and 8 octets. P18: outer DSCP, ECN, DF, TTL. U01,
+/// U02: ports, and the checksum zero in IPv4.
 #[test]
 fn esp_tunnel_sealed_by_culvert() {
     let cases = case::all(Protocol::Esp, true);
@@ -243,7 +244,7 @@ fn esp_tunnel_sealed_by_culvert() {
 ///
 /// I06, I12: a bit changed in number, IV, text, trailer or ICV: dropped for its ICV, counted once,
 /// nothing delivered. I07: a forged number far ahead moves no window. I18: numbers run across
-/// 2^32. E15, G01, G03, G06, G07, G08: nonces and covered octets. U01: ESP in UDP.
+/// 2^32. E15, G01, G03, G04, G06, G07, G08: nonces, covered octets, lengths. U01: ESP in UDP.
 #[test]
 fn esp_tunnel_sealed_by_scapy() {
     let cases = case::all(Protocol::Esp, true);

@@ -297,6 +297,41 @@ fn pipes_are_read() {
     assert_eq!(report.fates["forward"], 3);
 }
 
+/// E06 G04 G05 G11 G12: what must not be is refused before any packet is looked at, and why is
+/// said: reserved SPIs, manual keys, weak algorithms, other lengths of ICVs, no integrity.
+#[test]
+fn what_must_not_be_configured_is_refused() {
+    let good = config(&[Sa::outbound()]);
+    let algorithm = "algorithm = \"aes128gcm16\"";
+    let reserved = "RFC 4303 section 2.1 reserves 0 to 255";
+    let mut cases = vec![
+        ("spi = \"0x1001\"", "spi = 0".to_owned(), reserved),
+        ("spi = \"0x1001\"", "spi = 255".to_owned(), reserved),
+        ("static_keys = true", "static_keys = false".to_owned(), "RFC 4106 section 2"),
+    ];
+    for (keyword, reason) in [
+        ("des", "RFC 8221 section 5"),
+        ("3des-sha256", "RFC 8221 section 5"),
+        ("aes128-md5", "RFC 8221 section 6"),
+        ("aes128gcm10", "RFC 4106 section 6"),
+        ("aes128gcm8", "RFC 4106 section 6"),
+        ("aes128", "encryption without integrity"),
+        ("null", "neither encryption nor integrity"),
+        ("null-null", "neither encryption nor integrity"),
+    ] {
+        cases.push((algorithm, format!("algorithm = \"{keyword}\""), reason));
+    }
+    for (from, to, reason) in cases {
+        assert!(good.contains(from), "{from}");
+        let invocation = Invocation::new(&good.replace(from, &to));
+        invocation.put("protected-in", &Form::of(LINK_RAW).file(&three()));
+        let line = invocation.refusal();
+        assert!(line.contains(reason), "{to}: {line}");
+        let written = std::fs::read(invocation.path("unprotected-out")).unwrap_or_default();
+        assert!(written.is_empty(), "{to}: nothing is sent");
+    }
+}
+
 /// Times beyond what a pcap can say are an error, not a panic.
 #[test]
 fn times_beyond_a_capture_are_refused() {

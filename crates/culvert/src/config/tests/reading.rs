@@ -53,7 +53,8 @@ action = "protect"          # protect | bypass | discard
 sa = "to-b"
 "#;
 
-/// Every value of a valid file arrives where it belongs.
+/// Every value of a valid file arrives where it belongs; a window that is not there is one of 1024
+/// numbers (I09).
 #[test]
 fn a_good_file_is_read_in_full() {
     let config = Config::parse("gw.toml", GOOD).unwrap();
@@ -96,7 +97,8 @@ fn a_good_file_is_read_in_full() {
     assert_eq!(lines, expected);
 }
 
-/// What may be left out has its documented default, and each other way to write a value works.
+/// What may be left out has its documented default, and each other way to write a value works,
+/// windows from 64 on (I09).
 #[test]
 fn defaults_and_other_spellings() {
     let config = Config::parse("f", "interfaces = {protected=['a'], unprotected=['b']}").unwrap();
