@@ -17,7 +17,8 @@ pub enum Unfragmentable {
     /// An IPv6 packet has a fragment header: only its source adds that.
     #[error("IPv6 packet: expected one without a fragment header")]
     Fragmented,
-    /// The MTU has no room for the headers and 8 octets.
+    /// The MTU has no room for the headers and 8 octets; in IPv6, for all extension headers and the
+    /// header of the upper layer, which must be in the first fragment (RFC 8200 section 4.5).
     #[error("MTU: expected room for the headers and 8 octets of payload")]
     Mtu,
     /// The packet's headers contradict themselves.
@@ -119,7 +120,7 @@ pub fn pieces(
     let insertion = extension::insertion(packet, parsed)?;
     let source_headers_len = insertion.insert_at;
     let whole = end <= mtu;
-    let (base, more, headers_len, rest_headers_len) = match parsed {
+    let (base, more, headers_len, rest_headers_len, first_end) = match parsed {
         ip::Packet::V4(header) => {
             if header.dont_fragment && !whole {
                 return Err(Unfragmentable::DontFragment);
@@ -132,20 +133,23 @@ pub fn pieces(
             }
             let copied = copied_options(&packet[ipv4::HEADER_LEN..header.header_len])?;
             let rest = ipv4::HEADER_LEN + copied.as_slice().len();
-            (base, header.more_fragments, header.header_len, rest)
+            (base, header.more_fragments, header.header_len, rest, 0)
         }
         ip::Packet::V6(header) => {
-            if extension::walk(packet, header)?.fragment.is_some() && !whole {
+            let chain = extension::walk(packet, header)?;
+            if chain.fragment.is_some() && !whole {
                 return Err(Unfragmentable::Fragmented);
             }
             let len = source_headers_len + extension::FRAGMENT_HEADER_LEN;
-            (0, false, len, len)
+            (0, false, len, len, end.min(chain.upper_at + upper_header_len(chain.protocol)))
         }
     };
     // The first headers are the longest. What is whole keeps the payload's place.
     let (headers_len, payload_len) =
         if whole { (source_headers_len, end - source_headers_len) } else { (headers_len, 0) };
-    if !whole && mtu < headers_len + 8 {
+    if !whole
+        && (mtu < headers_len + 8 || source_headers_len + ((mtu - headers_len) & !7) < first_end)
+    {
         return Err(Unfragmentable::Mtu);
     }
     let next = Piece {
@@ -161,6 +165,16 @@ pub fn pieces(
         whole,
     };
     Ok(Pieces { mtu, end, more, rest_headers_len, next })
+}
+
+/// Octets of an upper layer's header that belong to the header chain (RFC 7112 section 3): its fixed
+/// part, 8 where it is not known.
+fn upper_header_len(protocol: u8) -> usize {
+    match protocol {
+        ip::PROTOCOL_TCP => 20,
+        ip::PROTOCOL_SCTP | ip::PROTOCOL_DCCP => 12,
+        _ => 8,
+    }
 }
 
 /// Writes a fragment of `packet` into the first [`Piece::total_len`] octets of `out`; answers that
@@ -429,10 +443,32 @@ mod tests {
         assert_eq!(split(&fragment, 147), Err(Unfragmentable::Fragmented));
         assert_eq!(split(&testing::v4(6, &[1; 100]), 27), Err(Unfragmentable::Mtu));
         assert_eq!(split(&testing::v4(6, &[1; 100]), 28).unwrap().len(), 13);
-        assert_eq!(split(&testing::v6(6, &[1; 100]), 55), Err(Unfragmentable::Mtu));
-        assert_eq!(split(&testing::v6(6, &[1; 100]), 56).unwrap().len(), 13);
+        assert_eq!(split(&testing::v6(50, &[1; 100]), 55), Err(Unfragmentable::Mtu));
+        assert_eq!(split(&testing::v6(50, &[1; 100]), 56).unwrap().len(), 13);
         let options = testing::v4_with_options(&[7, 5, 0, 0], 6, &[1; 100]);
         assert_eq!(split(&options, 60), Err(Malformed::Options.into()));
+    }
+
+    /// In IPv6 all headers, that of the upper layer too, are in the first fragment (RFC 8200 section
+    /// 4.5, RFC 7112 section 5): destination options are not cut in two, nor a TCP header.
+    #[test]
+    fn ipv6_first_fragments_hold_all_headers() {
+        for (extensions, protocol, least) in [
+            (0, 6, 40 + 8 + 24),
+            (0, 17, 40 + 8 + 8),
+            (1, 6, 40 + 8 + 8 + 24),
+            (3, 17, 40 + 8 + 24 + 8),
+            (3, 132, 40 + 8 + 24 + 16),
+        ] {
+            let headers = vec![(60, OPTIONS); extensions];
+            let packet = testing::v6_with(&headers, protocol, &[1; 200]);
+            assert_eq!(split(&packet, least - 1), Err(Unfragmentable::Mtu), "{extensions}");
+            let first = split(&packet, least).unwrap().remove(0);
+            assert_eq!(first.len(), least);
+        }
+        // What has no more behind its headers is no shorter than that.
+        let short = testing::v6_with(&[(60, OPTIONS)], 6, &[1; 12]);
+        assert_eq!(split(&short, 56), Err(Unfragmentable::Mtu));
     }
 
     /// Puts payloads behind the headers of the first fragment, as a reassembler does.
