@@ -33,7 +33,6 @@ use culvert_wire::esp::FragmentOf;
 use culvert_wire::esp::Outer;
 use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
-use culvert_wire::icmp;
 use culvert_wire::ip;
 use culvert_wire::ipv4;
 use culvert_wire::ipv6;
@@ -43,10 +42,10 @@ use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
 use crate::headers;
+use crate::icmp;
 use crate::mailbox::Notice;
 use crate::mailbox::Peer;
 use crate::next_hop::Resolution;
-use crate::path_mtu;
 use crate::plane::Plane;
 use crate::plane::Sent;
 use crate::plane::Stop;
@@ -296,7 +295,7 @@ fn unprotected<A: Aead>(
             worker if worker == plane.id => Fate::Reassembling,
             worker => Fate::Handoff(worker),
         },
-        Ok(Unprotected::IcmpError(error)) => icmp_error(plane, &error),
+        Ok(Unprotected::IcmpError(error)) => icmp_error(plane, packet, index, &error),
         Ok(Unprotected::Plain(parsed)) => plaintext(plane, packet, index, &parsed),
         // IKE and what is not IP are the stack's.
         Ok(_) => Fate::Punt,
@@ -304,41 +303,24 @@ fn unprotected<A: Aead>(
     }
 }
 
-/// An ICMP error about one of our packets: a path MTU is believed if the error names an SA of ours
-/// and a number it used a short while ago (RFC 4301 section 8.2.1).
-fn icmp_error<A: Aead>(plane: &mut Plane<A>, error: &esp::IcmpError) -> Fate {
-    let implausible = Fate::Drop(DropReason::IcmpError);
-    let (Some(spi), Some(seq)) = (error.spi, error.seq) else {
-        return implausible;
-    };
-    let icmp::Reported::TooBig { mtu } = error.reported else {
-        return implausible;
-    };
-    let protocol = if error.protocol == ip::PROTOCOL_AH { Protocol::Ah } else { Protocol::Esp };
-    let sender = (protocol, spi, error.destination);
-    let Some(&location) = plane.snapshot.senders.get(&sender) else {
-        return implausible;
-    };
-    if location.worker != plane.id {
-        return Fate::Handoff(location.worker);
+/// An ICMP error about ESP or AH: about a packet of ours, or under way to others in clear, if policy
+/// says so.
+fn icmp_error<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    index: usize,
+    error: &esp::IcmpError,
+) -> Fate {
+    if let icmp::Received::Done(fate) = icmp::received(plane, error) {
+        return fate;
     }
-    let now = plane.now;
-    let Some(entry) = plane.outbound.at_mut(location.slot) else {
-        return implausible;
-    };
-    #[expect(clippy::cast_possible_truncation, reason = "the half on the wire")]
-    let behind = u64::from((entry.sa.sequence.last() as u32).wrapping_sub(seq));
-    let recent = behind < path_mtu::RECENT.min(entry.sa.sequence.last());
-    if !recent || entry.sa.spi().value() != spi || !entry.sending.trusts_icmp {
-        return implausible;
+    let data = &packet.data()[error.ip_at..];
+    match ip::parse(data) {
+        Ok(parsed) if plane.inbound_policy(data, &parsed).action == Some(Action::Bypass) => {
+            plaintext(plane, packet, index, &parsed)
+        }
+        _ => Fate::Drop(DropReason::IcmpError),
     }
-    let link = entry.next_hop.as_ref().map_or(usize::from(u16::MAX), |hop| usize::from(hop.mtu));
-    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-    if entry.path_mtu.learn(mtu, error.destination, link, now) {
-        let mtu = entry.path_mtu.learned();
-        plane.tell(Notice::PathMtu { slot: location.slot, spi, mtu });
-    }
-    Fate::Drop(DropReason::PathMtu)
 }
 
 /// Plaintext from the unprotected side: what policy protects must not come in clear (RFC 4301
@@ -852,11 +834,11 @@ fn admits_slowly<A: Aead>(
     if of(&culvert_spd::Flow::of(data, inner), action) {
         return true;
     }
-    // An error about a packet that the SA's traffic caused may come from any router (section 6.2).
-    let Some(enclosed) = icmp::enclosed(data, inner).filter(|_| entry.receiving.enclosed_errors)
-    else {
+    // An error about the SA's traffic may come from any router (section 6.2). What policy discards
+    // by name stays discarded.
+    if !entry.receiving.enclosed_errors || action == Some(Action::Discard) {
         return false;
-    };
-    let flow = culvert_spd::Flow::of(&data[enclosed.at..enclosed.end], &enclosed.packet).reversed();
-    of(&flow, plane.snapshot.spd.inbound(&flow).action)
+    }
+    icmp::return_flow(data, inner)
+        .is_some_and(|flow| of(&flow, plane.snapshot.spd.inbound(&flow).action))
 }

@@ -7,6 +7,7 @@
 //! - [`outbound`]: plaintext to ESP and AH, in three passes.
 //! - `plane`: tables, lookups and caches that the passes share.
 //! - `headers`: headers that move inside a frame: AH, transport mode.
+//! - `icmp`: ICMP errors, about our packets and through SAs.
 //! - `originate`: packets the gateway makes itself.
 //! - [`reassembly`]: fragments from the unprotected side.
 //! - [`path_mtu`]: what the path of an SA carries.
@@ -33,6 +34,7 @@ pub mod fate;
 pub mod handoff;
 mod headers;
 pub mod hold;
+mod icmp;
 pub mod ids;
 pub mod inbound;
 pub mod mailbox;

@@ -142,6 +142,18 @@ pub enum Notice {
         /// Its SPI.
         spi: u32,
     },
+    /// An ICMP error about a packet of an outbound SA came, unauthenticated, that says something
+    /// else than a path MTU (RFC 4301 section 6).
+    IcmpError {
+        /// Slot of the outbound SA.
+        slot: u32,
+        /// Its SPI.
+        spi: u32,
+        /// Who sent the error.
+        reporter: IpAddr,
+        /// ICMP type and code.
+        kind: [u8; 2],
+    },
     /// The path of an outbound SA carries less than before, or more.
     PathMtu {
         /// Slot of the outbound SA.

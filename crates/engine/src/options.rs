@@ -33,8 +33,8 @@ pub struct Receiving {
     pub dscp: DscpPolicy,
     /// Whether a packet is dropped that cannot carry its congestion mark (RFC 6040 section 4.2).
     pub ecn_drop: bool,
-    /// Whether an ICMP error that no policy admits is admitted if the packet it encloses would be
-    /// (RFC 4301 section 6.2).
+    /// Whether an ICMP error that no policy names is admitted if what would answer the packet it
+    /// encloses is (RFC 4301 section 6.2).
     pub enclosed_errors: bool,
     /// In transport mode through NAT: the source and destination addresses the sender computed
     /// checksums with (RFC 3948 section 3.1.2).
@@ -48,7 +48,7 @@ impl Default for Receiving {
             padding: PaddingCheck::Strict,
             dscp: DscpPolicy::default(),
             ecn_drop: true,
-            enclosed_errors: false,
+            enclosed_errors: true,
             original: None,
         }
     }
@@ -67,8 +67,12 @@ pub struct Sending {
     pub fragmentation: Fragmentation,
     /// Whether the MSS of TCP connections is lowered to what fits.
     pub mss: Mss,
-    /// Whether an ICMP error that looks right lowers the path MTU (RFC 4301 section 8.2.1).
+    /// Whether an ICMP error that looks right is believed (RFC 4301 sections 6.1.1 and 8.2.1).
     pub trusts_icmp: bool,
+    /// Least path MTU that is believed, in octets of the outer packet. Without one it is
+    /// [`FLOOR_V4`](crate::path_mtu::FLOOR_V4) or [`FLOOR_V6`](crate::path_mtu::FLOOR_V6); over IPv6
+    /// it is never less (RFC 4301 section 6.1.1).
+    pub path_mtu_floor: Option<u16>,
 }
 
 impl Default for Sending {
@@ -80,6 +84,7 @@ impl Default for Sending {
             fragmentation: Fragmentation::Before,
             mss: Mss::Off,
             trusts_icmp: true,
+            path_mtu_floor: None,
         }
     }
 }
@@ -123,7 +128,48 @@ impl Default for Options {
     }
 }
 
-/// Which ICMP errors the gateway sends.
+/// A kind of ICMP errors, in both families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum IcmpKind {
+    /// IPv4 type 3 code 4, IPv6 type 2.
+    PacketTooBig,
+    /// IPv4 type 3 with other codes, IPv6 type 1.
+    DestinationUnreachable,
+    /// IPv4 type 11, IPv6 type 3.
+    TimeExceeded,
+    /// IPv4 type 12, IPv6 type 4.
+    ParameterProblem,
+}
+
+/// The kinds of unauthenticated ICMP errors that are accepted (RFC 4301 section 6.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted(u8);
+
+impl Accepted {
+    /// No kind.
+    pub const NONE: Accepted = Accepted(0);
+    /// All kinds.
+    pub const ALL: Accepted = Accepted::NONE
+        .and(IcmpKind::PacketTooBig)
+        .and(IcmpKind::DestinationUnreachable)
+        .and(IcmpKind::TimeExceeded)
+        .and(IcmpKind::ParameterProblem);
+
+    /// These and another kind.
+    #[must_use]
+    pub const fn and(self, kind: IcmpKind) -> Accepted {
+        Accepted(self.0 | 1 << kind as u8)
+    }
+
+    /// True for a kind that is accepted.
+    #[must_use]
+    pub const fn has(self, kind: IcmpKind) -> bool {
+        self.0 & 1 << kind as u8 != 0
+    }
+}
+
+/// Which ICMP errors the gateway sends, and which it accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpOptions {
     /// Source address over IPv4. Without one, 192.0.0.8 (RFC 7600 section 4.8).
@@ -138,6 +184,8 @@ pub struct IcmpOptions {
     pub prohibited: bool,
     /// Errors each worker sends in a second at most.
     pub rate: u32,
+    /// Errors about packets of the gateway's own SAs that it takes note of.
+    pub accepted: Accepted,
 }
 
 impl Default for IcmpOptions {
@@ -149,6 +197,7 @@ impl Default for IcmpOptions {
             time_exceeded: true,
             prohibited: false,
             rate: 100,
+            accepted: Accepted::ALL,
         }
     }
 }

@@ -11,7 +11,9 @@ use culvert_frame::HEADROOM;
 use culvert_frame::Packet;
 use culvert_frame::PacketIo;
 use culvert_frame::Port;
+use culvert_spd::Action;
 use culvert_wire::ethernet;
+use culvert_wire::ethernet::Mac;
 use culvert_wire::fragment;
 use culvert_wire::icmp;
 use culvert_wire::icmp::ErrorKind;
@@ -26,6 +28,7 @@ use crate::next_hop::NextHop;
 use crate::next_hop::Resolution;
 use crate::outbound;
 use crate::plane::Answer;
+use crate::plane::Back;
 use crate::plane::put_link_header;
 use crate::worker::Worker;
 
@@ -82,10 +85,13 @@ pub(crate) fn answer<A: Aead, Io: PacketIo>(
     };
     let kept = packet.truncate(len);
     assert!(kept.is_some(), "it was written into this frame");
-    if answer.through_policy {
-        return process_as_plaintext(worker, packet);
-    }
-    match reply_header(&mut packet, about) {
+    let is_framed = match answer.back {
+        Back::ThroughPolicy if may_leave_in_clear(worker, &packet) => false,
+        Back::ThroughPolicy => return process_as_plaintext(worker, packet),
+        Back::OutOfItsPort => reply_header(&mut packet, about),
+        Back::ByRoute(side) => return answer_by_route(worker, packet, side),
+    };
+    match is_framed {
         true => {
             worker.counters.made += 1;
             let port = packet.port();
@@ -95,16 +101,48 @@ pub(crate) fn answer<A: Aead, Io: PacketIo>(
     }
 }
 
+/// True when policy has an answer leave in clear. It quotes what came out of an SA, which nobody
+/// outside may see.
+fn may_leave_in_clear<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, packet: &Packet) -> bool {
+    let parsed = ip::parse(packet.data()).expect("we wrote it");
+    worker.plane.outbound_policy(packet.data(), &parsed).action == Some(Action::Bypass)
+}
+
+/// Sends an answer to a packet that has no Ethernet header any more, if the way back to its source
+/// is known and leads out of the side it came from.
+fn answer_by_route<A: Aead, Io: PacketIo>(
+    worker: &mut Worker<A, Io>,
+    mut packet: Packet,
+    side: Side,
+) {
+    if let Some(Resolution::Reachable(hop)) = worker.plane.resolve_packet(&packet)
+        && worker.plane.is_protected(hop.port) == (side == Side::Protected)
+        && put_link_header(&mut packet, &hop)
+    {
+        worker.counters.made += 1;
+        return worker.send(packet, Fate::Answer(hop.port));
+    }
+    worker.io.recycle(packet.into_free());
+}
+
 /// Puts the Ethernet header of `about` in front of `packet`, its addresses exchanged.
 fn reply_header(packet: &mut Packet, about: &Packet) -> bool {
     let Ok(link) = ethernet::parse(about.data()) else {
         return false;
     };
+    // There is no error about what was sent to all stations of a link (RFC 1122 section 3.2.2).
+    if is_group(link.destination) || is_group(link.source) {
+        return false;
+    }
     let Some(out) = packet.prepend(ethernet::header_len(link.vlan)) else {
         return false;
     };
     ethernet::emit(out, link.source, link.destination, link.vlan, link.ether_type);
     true
+}
+
+fn is_group(mac: Mac) -> bool {
+    mac.0[0] & 1 != 0
 }
 
 /// Processes an IP packet of our own like one from the protected side.

@@ -37,6 +37,7 @@ use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
 use crate::headers;
+use crate::icmp;
 use crate::mailbox::Event;
 use crate::mailbox::Notice;
 use crate::next_hop::Resolution;
@@ -55,6 +56,9 @@ use crate::tables::OutboundEntry;
 /// Least MTU an IPv6 sender reckons with (RFC 8200 section 5): what does not fit then is
 /// fragmented outside.
 const MTU_MIN_V6: usize = 1280;
+
+/// Least MTU an IPv4 sender reckons with (RFC 791 section 3.2).
+const MTU_MIN_V4: usize = 68;
 
 /// Octets of a TCP header without options.
 const TCP_HEADER_LEN: usize = 20;
@@ -157,7 +161,7 @@ fn classify<A: Aead>(
         Some(Action::Protect(group)) => group,
         Some(Action::Bypass) => return Err(bypass(plane, packet, index, (at, &inner))),
         Some(Action::Discard) => return Err(refuse(plane, index, at, DropReason::Discard)),
-        None => return Err(refuse(plane, index, at, DropReason::NoPolicy)),
+        None => return unmatched(plane, packet, index, (&inner, at), verdict, jobs),
     };
     let (bundle, lacks_own) = match plane.snapshot.groups.get(&group) {
         Some(members) => members.of(plane.id, plane.handed_over),
@@ -263,6 +267,37 @@ fn refuse<A: Aead>(plane: &mut Plane<A>, index: usize, at: usize, reason: DropRe
         _ => ErrorKind::Prohibited,
     };
     Fate::Drop(plane.stop(index, Stop::Tell(reason, kind), at, false))
+}
+
+/// What no policy matches is dropped, but for an ICMP error: that goes by the SA which carries what
+/// would answer the packet it encloses, if there is one; none is asked for (RFC 4301 section 6.2).
+#[cold]
+fn unmatched<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    index: usize,
+    (inner, at): (&ip::Packet, usize),
+    verdict: &mut Verdict,
+    jobs: &mut Jobs,
+) -> Result<(), Fate> {
+    let Some(flow) = icmp::return_flow(&packet.data()[at..], inner) else {
+        return Err(refuse(plane, index, at, DropReason::NoPolicy));
+    };
+    let bundle = match plane.snapshot.spd.outbound(&flow).action {
+        Some(Action::Protect(group)) => plane.snapshot.groups.get(&group),
+        _ => None,
+    };
+    let Some(bundle) = bundle.and_then(|members| members.of(plane.id, plane.handed_over).0) else {
+        let fate = Fate::Drop(DropReason::IcmpUnmapped);
+        plane.audit(&Verdict { fate, ..*verdict }, packet.data(), Some(at));
+        return Err(fate);
+    };
+    if bundle.worker != plane.id {
+        return Err(Fate::Handoff(bundle.worker));
+    }
+    let place = Place { index, applied: 0, is_small_v6: false };
+    jobs.push(encapsulate(plane, packet, inner, at, (&bundle, place), verdict)?);
+    Ok(())
 }
 
 /// Which packet of the batch, and how far it came through its bundle.
@@ -680,9 +715,15 @@ fn check_size<A: Aead>(
     let is_tunnel = first.mode == Mode::Tunnel;
     let is_small_v6 = is_v6_minimum(inner);
     let template = &last.sa.template;
-    // The gateway is the source of the outer packet: over IPv6 it may fragment, DF or not.
+    // Over IPv6 only the source of a packet fragments it: the gateway that of a tunnel's, DF or not,
+    // and one of a host only if the host cannot send less.
+    let mut all = bundle.slots().iter().filter_map(|&slot| plane.outbound.at(slot));
+    let is_source = all.any(|entry| entry.mode == Mode::Tunnel);
     let inherited = inherited(inner, is_small_v6);
-    let outside = !template.is_v4() || !template.dont_fragment(inherited);
+    let outside = match template.is_v4() {
+        true => !template.dont_fragment(inherited),
+        false => is_source || is_small_v6,
+    };
     let prefers_outside = last.sending.fragmentation == Fragmentation::After || !is_tunnel;
     if outside && (prefers_outside || is_small_v6) {
         return Ok(true);
@@ -692,7 +733,7 @@ fn check_size<A: Aead>(
         return Err(Stopped::Split { mtu });
     }
     let told = match inner {
-        ip::Packet::V4(_) => mtu,
+        ip::Packet::V4(_) => mtu.max(MTU_MIN_V4),
         ip::Packet::V6(_) => mtu.max(MTU_MIN_V6),
     };
     let told = u32::try_from(told).unwrap_or(u32::MAX);

@@ -46,6 +46,9 @@ const CACHE_SLOTS: usize = 4096;
 /// Acquires that a worker asks for in a second at most.
 const ACQUIRE_RATE: u32 = 100;
 
+/// ICMP errors that a worker tells control of in a second at most.
+const ICMP_NEWS_RATE: u32 = 10;
+
 /// Tables, lookups and caches of a worker.
 pub(crate) struct Plane<A: Aead> {
     pub(crate) id: WorkerId,
@@ -72,6 +75,7 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) extras: ArrayVec<(usize, Extra), BATCH>,
     audit: Limiter,
     acquires: Limiter,
+    pub(crate) icmp_news: Limiter,
     identification: u16,
     /// Workers of the gateway, or as many more as make a power of two.
     stride: u16,
@@ -96,9 +100,18 @@ pub(crate) struct Answer {
     pub(crate) kind: ErrorKind,
     /// Where the packet it is about starts in the frame.
     pub(crate) at: usize,
-    /// True when it goes back through a tunnel, as policy says; false for back out of the port that
-    /// the packet came in on.
-    pub(crate) through_policy: bool,
+    pub(crate) back: Back,
+}
+
+/// How an answer goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Back {
+    /// Out of the port that the packet came in on, in an Ethernet header like the packet's.
+    OutOfItsPort,
+    /// By the route to the source, on this side.
+    ByRoute(Side),
+    /// Through an SA, as policy says.
+    ThroughPolicy,
 }
 
 impl<A: Aead> Plane<A> {
@@ -126,6 +139,7 @@ impl<A: Aead> Plane<A> {
             extras: ArrayVec::new(),
             audit: Limiter::new(config.options.audit_rate),
             acquires: Limiter::new(ACQUIRE_RATE),
+            icmp_news: Limiter::new(ICMP_NEWS_RATE),
             identification: u16::from(config.id.0),
             stride: u16::from(config.options.workers).next_power_of_two(),
             fragments: u32::from(config.id.0),
@@ -384,7 +398,8 @@ impl<A: Aead> Plane<A> {
         match stop {
             Stop::Drop(reason) => reason,
             Stop::Tell(reason, kind) => {
-                self.note(index, Extra::Answer(Answer { kind, at, through_policy }));
+                let back = if through_policy { Back::ThroughPolicy } else { Back::OutOfItsPort };
+                self.note(index, Extra::Answer(Answer { kind, at, back }));
                 reason
             }
         }

@@ -22,6 +22,7 @@ use culvert_frame::Port;
 use culvert_wire::esp;
 use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet::Mac;
+use culvert_wire::icmp::ErrorKind;
 use culvert_wire::ip;
 
 use crate::audit::Limiter;
@@ -31,6 +32,7 @@ use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
 use crate::handoff::Handoff;
+use crate::hold::Held;
 use crate::hold::Hold;
 use crate::ids::Side;
 use crate::ids::WorkerId;
@@ -44,6 +46,8 @@ use crate::next_hop::Resolution;
 use crate::options::Options;
 use crate::originate;
 use crate::outbound;
+use crate::plane::Answer;
+use crate::plane::Back;
 use crate::plane::Extra;
 use crate::plane::Plane;
 use crate::plane::may_be_fragmented;
@@ -616,7 +620,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                                 true => {
                                     originate::split_outer(self, &held.packet, (&hop, mtu), fate)
                                 }
-                                false => Fate::Drop(DropReason::TooBig),
+                                false => self.refuse_held(&held, hop.mtu),
                             }
                         }
                     }
@@ -628,7 +632,25 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             self.dispatch(held.origin, held.packet, &Verdict::new(fate), now);
         }
         self.flush();
+        if !self.made.is_empty() {
+            released += self.process_made(now);
+        }
         released
+    }
+
+    /// Drops a held packet that does not fit, and tells its source. That of a sealed packet is told
+    /// when it sends the next one, for which the path is known.
+    fn refuse_held(&mut self, held: &Held, mtu: u16) -> Fate {
+        let back = match (held.origin, held.in_clear) {
+            (Side::Unprotected, false) => Some(Back::ThroughPolicy),
+            (side, true) => Some(Back::ByRoute(side)),
+            (Side::Protected, false) => None,
+        };
+        if let Some(back) = back {
+            let kind = ErrorKind::TooBig { mtu: u32::from(mtu) };
+            originate::answer(self, &held.packet, Answer { kind, at: 0, back });
+        }
+        Fate::Drop(DropReason::TooBig)
     }
 
     /// The fate of a held packet whose next hop is known; an error when it does not fit, with

@@ -34,8 +34,14 @@ pub enum Reported {
         /// Octets of the largest packet that would have; 0 when an old router does not say.
         mtu: u32,
     },
-    /// Anything else.
-    Other,
+    /// The packet was not delivered, for another reason (3; 1).
+    Unreachable,
+    /// It came too fast (4): not to be heeded (RFC 6633 section 3).
+    SourceQuench,
+    /// Its time to live or hop limit ended, or that of its fragments (11; 3).
+    TimeExceeded,
+    /// Its header was not understood (12; 4).
+    ParameterProblem,
 }
 
 /// The packet that an ICMP error encloses.
@@ -43,6 +49,10 @@ pub enum Reported {
 pub struct Enclosed {
     /// What is reported of it.
     pub reported: Reported,
+    /// Type and code of the error.
+    pub kind: [u8; 2],
+    /// Octets that it had, as its header says.
+    pub len: usize,
     /// Offset of its IP header in the packet around the error.
     pub at: usize,
     /// Offset one past what is quoted of it.
@@ -210,16 +220,7 @@ fn may_answer_v4(offending: &[u8], header: &ipv4::Ipv4) -> bool {
         source.octets()[0] != 0 && !source.is_loopback() && source.octets()[0] < FIRST_GROUP_V4;
     let to_group = header.destination.is_multicast() || header.destination.is_broadcast();
     let error = header.protocol == ip::PROTOCOL_ICMP
-        && offending.get(header.header_len).is_none_or(|&kind| {
-            matches!(
-                kind,
-                UNREACHABLE_V4
-                    | SOURCE_QUENCH
-                    | REDIRECT_V4
-                    | TIME_EXCEEDED_V4
-                    | PARAMETER_PROBLEM_V4
-            )
-        });
+        && offending.get(header.header_len).is_none_or(|&kind| is_error_type_v4(kind));
     one_host && !to_group && header.fragment_offset == 0 && !error
 }
 
@@ -233,7 +234,7 @@ fn may_answer_v6(offending: &[u8], header: &ipv6::Ipv6, kind: ErrorKind) -> bool
     let to_group = header.destination.is_multicast() && !matches!(kind, ErrorKind::TooBig { .. });
     let error = match extension::next_layer(offending, &ip::Packet::V6(*header)) {
         (ip::PROTOCOL_ICMPV6, Some(at)) => {
-            offending.get(at).is_none_or(|&kind| kind < INFORMATIONAL_V6 || kind == REDIRECT_V6)
+            offending.get(at).is_none_or(|&kind| is_error_type_v6(kind))
         }
         (ip::PROTOCOL_ICMPV6, None) => true,
         // Whatever could not be followed may hide one.
@@ -245,7 +246,8 @@ fn may_answer_v6(offending: &[u8], header: &ipv6::Ipv6, kind: ErrorKind) -> bool
 
 /// The packet that `packet`, which was parsed as `parsed`, encloses, if it is an ICMP error with a
 /// right checksum: destination unreachable, packet too big, source quench, time exceeded, or
-/// parameter problem.
+/// parameter problem. None when it encloses an ICMP error: there are no errors about errors
+/// (RFC 1122 section 3.2.2, RFC 4443 section 2.4(e)).
 #[must_use]
 pub fn enclosed(packet: &[u8], parsed: &ip::Packet) -> Option<Enclosed> {
     let packet = packet.get(..parsed.total_len())?;
@@ -269,8 +271,40 @@ pub fn enclosed(packet: &[u8], parsed: &ip::Packet) -> Option<Enclosed> {
         ip::Packet::V4(_) => ip::Packet::V4(ipv4::parse_quoted(quoted)?),
         ip::Packet::V6(_) => ip::Packet::V6(ipv6::parse_quoted(quoted)?),
     };
-    let at = at + HEADER_LEN;
-    Some(Enclosed { reported, at, end: at + packet.total_len(), packet })
+    if is_error(quoted, &packet) {
+        return None;
+    }
+    let word = |at: usize| usize::from(u16::from_be_bytes([quoted[at], quoted[at + 1]]));
+    let len = match packet {
+        ip::Packet::V4(_) => word(2),
+        ip::Packet::V6(_) => ipv6::HEADER_LEN + word(4),
+    };
+    let (at, end) = (at + HEADER_LEN, at + HEADER_LEN + packet.total_len());
+    Some(Enclosed { reported, kind: [header[0], header[1]], len, at, end, packet })
+}
+
+/// True when `packet` shows that it is an ICMP error or a redirect.
+fn is_error(packet: &[u8], parsed: &ip::Packet) -> bool {
+    let (protocol, Some(at)) = extension::next_layer(packet, parsed) else {
+        return false;
+    };
+    let kind = packet.get(at).copied();
+    match (parsed, protocol) {
+        (ip::Packet::V4(_), ip::PROTOCOL_ICMP) => kind.is_some_and(is_error_type_v4),
+        (ip::Packet::V6(_), ip::PROTOCOL_ICMPV6) => kind.is_some_and(is_error_type_v6),
+        _ => false,
+    }
+}
+
+fn is_error_type_v4(message_type: u8) -> bool {
+    matches!(
+        message_type,
+        UNREACHABLE_V4 | SOURCE_QUENCH | REDIRECT_V4 | TIME_EXCEEDED_V4 | PARAMETER_PROBLEM_V4
+    )
+}
+
+fn is_error_type_v6(message_type: u8) -> bool {
+    message_type < INFORMATIONAL_V6 || message_type == REDIRECT_V6
 }
 
 fn reported(parsed: &ip::Packet, header: &[u8; HEADER_LEN]) -> Option<Reported> {
@@ -280,12 +314,15 @@ fn reported(parsed: &ip::Packet, header: &[u8; HEADER_LEN]) -> Option<Reported> 
             // RFC 1191 section 4: the low half of the word.
             Some(Reported::TooBig { mtu: u32::from(u16::from_be_bytes([m2, m3])) })
         }
-        (
-            ip::Packet::V4(_),
-            UNREACHABLE_V4 | SOURCE_QUENCH | TIME_EXCEEDED_V4 | PARAMETER_PROBLEM_V4,
-        )
-        | (ip::Packet::V6(_), UNREACHABLE_V6 | TIME_EXCEEDED_V6 | PARAMETER_PROBLEM_V6) => {
-            Some(Reported::Other)
+        (ip::Packet::V4(_), UNREACHABLE_V4) | (ip::Packet::V6(_), UNREACHABLE_V6) => {
+            Some(Reported::Unreachable)
+        }
+        (ip::Packet::V4(_), SOURCE_QUENCH) => Some(Reported::SourceQuench),
+        (ip::Packet::V4(_), TIME_EXCEEDED_V4) | (ip::Packet::V6(_), TIME_EXCEEDED_V6) => {
+            Some(Reported::TimeExceeded)
+        }
+        (ip::Packet::V4(_), PARAMETER_PROBLEM_V4) | (ip::Packet::V6(_), PARAMETER_PROBLEM_V6) => {
+            Some(Reported::ParameterProblem)
         }
         (ip::Packet::V6(_), TOO_BIG_V6) => {
             Some(Reported::TooBig { mtu: u32::from_be_bytes([m0, m1, m2, m3]) })
@@ -530,9 +567,10 @@ mod tests {
                 let found = enclosed(&packet, &testing::parse(&packet)).unwrap();
                 let expected = match kind {
                     ErrorKind::TooBig { mtu } => Reported::TooBig { mtu },
-                    _ => Reported::Other,
+                    ErrorKind::TimeExceeded => Reported::TimeExceeded,
+                    _ => Reported::Unreachable,
                 };
-                assert_eq!(found.reported, expected);
+                assert_eq!((found.reported, found.len), (expected, offending.len()));
                 assert_eq!(found.end, packet.len());
                 let quoted = &packet[found.at..found.end];
                 assert_eq!(quoted, &offending[..quoted.len()]);
@@ -583,6 +621,21 @@ mod tests {
                 }
                 assert!(!is_error(&packet), "{six} {cut}");
             }
+        }
+        // What an error about an error says is not heeded (RFC 1122 section 3.2.2).
+        for (six, protocol, kind) in [(false, 1, 3), (false, 1, 5), (true, 58, 1), (true, 58, 137)]
+        {
+            let echo = [if six { 128 } else { 8 }, 0, 0, 0, 0, 0, 0, 0];
+            let about = testing::packet(six, protocol, &echo);
+            let mut packet = answer(TOO_BIG, &about).unwrap();
+            assert!(is_error(&packet), "{six}");
+            let (at, quoted) = if six { (40, 40) } else { (20, 20) };
+            packet[at + 8 + quoted] = kind;
+            let sum = u16::from_be_bytes([packet[at + 2], packet[at + 3]]);
+            let word = |octet| u16::from_be_bytes([octet, 0]);
+            let sum = checksum::update(sum, word(echo[0]), word(kind));
+            packet[at + 2..at + 4].copy_from_slice(&sum.to_be_bytes());
+            assert!(!is_error(&packet), "{six} {kind}");
         }
         let mut fragment = answer(TOO_BIG, &testing::v4(17, &[0; 16])).unwrap();
         fragment[6] = 0x20;

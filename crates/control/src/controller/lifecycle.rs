@@ -475,9 +475,9 @@ impl<A: Aead> Controller<A> {
     pub(super) fn note(&mut self, index: usize, notice: Notice) {
         let state = &self.workers[index];
         let sa = match notice {
-            Notice::Expire { inbound: false, slot, .. } | Notice::PathMtu { slot, .. } => {
-                state.outbound.owner(slot)
-            }
+            Notice::Expire { inbound: false, slot, .. }
+            | Notice::IcmpError { slot, .. }
+            | Notice::PathMtu { slot, .. } => state.outbound.owner(slot),
             Notice::Expire { slot, .. }
             | Notice::Mapping { slot, .. }
             | Notice::UnusualEcn { slot, .. } => state.inbound.owner(slot),

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
+use culvert_engine::options::Accepted;
+use culvert_engine::options::IcmpKind;
 use culvert_engine::options::IcmpOptions;
 use culvert_engine::options::Options;
 use culvert_spd::DefaultAction;
@@ -15,8 +17,8 @@ use super::reader::Section;
 /// Keys of the sections.
 pub(super) const SPD_KEYS: [&str; 1] = ["default"];
 pub(super) const IKE_KEYS: [&str; 1] = ["bypass"];
-pub(super) const ICMP_KEYS: [&str; 5] =
-    ["addresses", "too_big", "time_exceeded", "prohibited", "rate"];
+pub(super) const ICMP_KEYS: [&str; 6] =
+    ["accept", "addresses", "too_big", "time_exceeded", "prohibited", "rate"];
 pub(super) const AUDIT_KEYS: [&str; 1] = ["rate"];
 
 /// Most ICMP errors and most audit records of a worker in a second.
@@ -57,7 +59,28 @@ pub(super) fn icmp(section: &Section<'_>) -> Result<IcmpOptions, ConfigError> {
         time_exceeded: flag("time_exceeded", default.time_exceeded)?,
         prohibited: flag("prohibited", default.prohibited)?,
         rate: rate(section, default.rate)?,
+        accepted: section
+            .optional("accept")
+            .map_or(Ok(default.accepted), |field| accepted(&field))?,
     })
+}
+
+/// Which errors about the gateway's own packets are heeded (RFC 4301 section 6.1.1).
+fn accepted(field: &Field<'_>) -> Result<Accepted, ConfigError> {
+    const TOGETHER: [(&str, Accepted); 2] = [("all", Accepted::ALL), ("none", Accepted::NONE)];
+    const KINDS: [(&str, IcmpKind); 4] = [
+        ("packet-too-big", IcmpKind::PacketTooBig),
+        ("destination-unreachable", IcmpKind::DestinationUnreachable),
+        ("time-exceeded", IcmpKind::TimeExceeded),
+        ("parameter-problem", IcmpKind::ParameterProblem),
+    ];
+    let expected = "\"all\", \"none\" or a list such as [\"packet-too-big\"]";
+    if let Some(word) = field.as_text() {
+        let found = TOGETHER.iter().find(|(name, _)| *name == word);
+        return found.map(|&(_, accepted)| accepted).ok_or_else(|| field.wrong(expected));
+    }
+    let kinds = field.list(expected)?;
+    kinds.iter().try_fold(Accepted::NONE, |accepted, kind| Ok(accepted.and(kind.word(&KINDS)?)))
 }
 
 /// Reads `[audit]`: records a second.

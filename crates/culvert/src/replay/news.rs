@@ -61,6 +61,9 @@ enum Event {
     InvalidSelectors { spi: Option<u32>, source: IpAddr, destination: IpAddr },
     /// A combination of ECN fields that nobody should make (RFC 6040 section 4.2).
     UnusualEcn { spi: u32 },
+    /// An ICMP error that says something else than a path MTU names an outbound SA (RFC 4301 section
+    /// 6.1.1).
+    IcmpError { spi: u32, reporter: IpAddr, icmp: String },
     /// The path MTU of an outbound SA changed; none when it was forgotten.
     PathMtu { spi: u32, mtu: Option<u16> },
 }
@@ -114,6 +117,11 @@ pub(super) fn lines(notice: &Notice, now: u64, start: u64, spd: &Spd) -> Vec<New
             resource: resource.map(|worker| worker.0),
         },
         Notice::UnusualEcn { spi, .. } => Event::UnusualEcn { spi: *spi },
+        Notice::IcmpError { spi, reporter, kind, .. } => Event::IcmpError {
+            spi: *spi,
+            reporter: *reporter,
+            icmp: icmp(u16::from_be_bytes(*kind)),
+        },
         Notice::PathMtu { spi, mtu, .. } => Event::PathMtu { spi: *spi, mtu: *mtu },
     };
     vec![NewsLine::Event(EventLine { time_ns: now, event })]

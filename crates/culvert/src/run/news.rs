@@ -69,6 +69,10 @@ impl NewsLog {
             Notice::UnusualEcn { spi, .. } => {
                 warn!(worker, name, spi = hex(spi), "unusual ECN came out of the SA");
             }
+            Notice::IcmpError { spi, reporter, kind: [kind, code], .. } => {
+                let spi = hex(spi);
+                info!(worker, name, spi, %reporter, kind, code, "ICMP error about the SA");
+            }
             Notice::PathMtu { spi, mtu: Some(mtu), .. } => {
                 info!(worker, name, spi = hex(spi), mtu, "path MTU learned");
             }

@@ -264,9 +264,8 @@ fn parallel_sas_serve_one_policy() {
     assert!(run.report.sas.iter().all(|sa| sa.packets == 1));
 }
 
-/// P25: an ICMP error from a router whose address no policy admits is let out only where it is
-/// configured so, and only when the packet it encloses could have been sent through the SA's
-/// policy.
+/// P25: an ICMP error from a router whose address no policy admits is let out only when the packet
+/// it encloses could have been sent through the SA's policy, and not where that is switched off.
 #[test]
 fn icmp_errors_are_admitted_by_what_they_enclose() {
     let sa = Sa::inbound();
@@ -283,6 +282,7 @@ fn icmp_errors_are_admitted_by_what_they_enclose() {
     for (option, outcomes) in [
         ("icmp_errors = 'policy'", ["selector", "selector", "forward"]),
         ("icmp_errors = 'enclosed'", ["forward", "selector", "forward"]),
+        ("", ["forward", "selector", "forward"]),
     ] {
         let sa = sa.clone().with(option);
         let packets = [
@@ -293,4 +293,37 @@ fn icmp_errors_are_admitted_by_what_they_enclose() {
         let run = replay(&config(std::slice::from_ref(&sa)), &[], &packets);
         assert_eq!(run.outcomes(), outcomes, "{option}");
     }
+}
+
+/// P25: an ICMP error from a router behind the gateway that no policy names goes by the SA of the
+/// return traffic of the packet it encloses; without such an SA it is dropped and recorded, and none
+/// is asked for; what policy discards by name stays discarded.
+#[test]
+fn icmp_errors_go_by_what_they_enclose() {
+    let sa = Sa::outbound();
+    let (near, far) = sa.inner(false);
+    let error = |about: &[u8]| {
+        let mut icmp = vec![3, 1, 0, 0, 0, 0, 0, 0];
+        icmp.extend(&about[..28]);
+        let sum = culvert_wire::checksum::internet(&icmp);
+        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+        ip_packet([172, 16, 0, 1].into(), far, ICMP, &icmp)
+    };
+    let ours = error(&ip_packet(far, near, UDP, &[7; 20]));
+    let others = error(&ip_packet(far, [10, 77, 0, 1].into(), UDP, &[7; 20]));
+    let packets = [ours.clone(), others];
+    let run = replay(&config(std::slice::from_ref(&sa)), &packets, &[]);
+    assert_eq!(run.outcomes(), ["forward", "icmp_unmapped"]);
+    let [sealed] = &run.sealed()[..] else { panic!("one packet") };
+    let text = sa.open(1, crate::packets::unwrapped(sealed).1);
+    assert!(text.starts_with(&crate::packets::forwarded(&ours)));
+    let [record] = &run.audit[..] else { panic!("one record") };
+    assert_eq!(
+        (&record["reason"], &record["source"]),
+        (&"icmp_unmapped".into(), &"172.16.0.1".into())
+    );
+    assert!(run.events.is_empty(), "nothing is asked for: {:?}", run.events);
+    let discard = policy(OUTBOUND, "172.16.0.0/16", "any", "discard", None);
+    let text = config_with(&discard, std::slice::from_ref(&sa));
+    assert_eq!(replay(&text, &packets, &[]).outcomes(), ["discard"; 2]);
 }

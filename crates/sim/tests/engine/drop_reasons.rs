@@ -161,6 +161,10 @@ reasons! {
     path_mtu => PathMtu, 1;
     /// P24: an error about a packet that was never sent, and one about nothing known.
     icmp_error => IcmpError, 2;
+    /// P24: an error that says that the peer is not reachable.
+    icmp_noted => IcmpNoted, 1;
+    /// P25: an error from the protected side about a packet that no SA answers.
+    icmp_unmapped => IcmpUnmapped, 1;
     /// No route to the tunnel endpoint, or to the host.
     no_route => NoRoute, 2;
     /// A decrypted packet would leave in clear.
@@ -552,12 +556,17 @@ fn reassembly_timeout() -> Counters {
 
 /// An ICMP error, fragmentation needed, about the packet of tunnel 0 with this number.
 fn needs_fragmentation(a: &mut TestGateway, mtu: u16, seq: u32) -> Vec<Vec<u8>> {
+    outer_error(a, [3, 4], mtu, seq)
+}
+
+/// An ICMP error about the packet of tunnel 0 with this number.
+fn outer_error(a: &mut TestGateway, kind: [u8; 2], mtu: u16, seq: u32) -> Vec<Vec<u8>> {
     let scenario = ordinary();
     let outer = scenario.tunnels[0].outer;
     let mut esp = scenario.tunnels[0].spi[A].value().to_be_bytes().to_vec();
     esp.extend(seq.to_be_bytes());
     let about = ip_packet(outer[A], outer[B], ip::PROTOCOL_ESP, &[&esp[..], &[0; 100]].concat());
-    let mut icmp = vec![3, 4, 0, 0, 0, 0];
+    let mut icmp = vec![kind[0], kind[1], 0, 0, 0, 0];
     icmp.extend(mtu.to_be_bytes());
     icmp.extend(&about[..28]);
     let sum = culvert_wire::checksum::internet(&icmp);
@@ -587,6 +596,33 @@ fn icmp_error() -> Counters {
     needs_fragmentation(&mut a, 1000, 2);
     needs_fragmentation(&mut a, 1000, 0);
     assert_eq!(turn(&mut a, 0, LAN, &[&frame]).len(), 1, "it is not believed");
+    a.counters()
+}
+
+fn icmp_noted() -> Counters {
+    let mut a = gateway(&ordinary(), A);
+    let frame = from_host(A, &plain(A, false, 1));
+    assert_eq!(turn(&mut a, 0, LAN, &[&frame]).len(), 1);
+    assert!(outer_error(&mut a, [3, 1], 0, 1).is_empty());
+    assert_eq!(turn(&mut a, 0, LAN, &[&frame]).len(), 1, "nothing changes");
+    a.counters()
+}
+
+fn icmp_unmapped() -> Counters {
+    let mut a = gateway(&ordinary(), A);
+    let (near, far) = (Scenario::host(A, 0, false, 5), Scenario::host(B, 0, false, 5));
+    let error = |about: &[u8]| {
+        let mut icmp = vec![3, 1, 0, 0, 0, 0, 0, 0];
+        icmp.extend(&about[..28]);
+        let sum = culvert_wire::checksum::internet(&icmp);
+        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+        let packet = ip_packet([172, 16, 0, 1].into(), far, ip::PROTOCOL_ICMP, &icmp);
+        let (to, from) = (gateway_mac(A, LAN), host_mac(A));
+        link_frame(to, from, None, 0x0800, &packet)
+    };
+    let ours = error(&ip_packet(far, near, ip::PROTOCOL_UDP, &[7; 20]));
+    let others = error(&ip_packet(far, [172, 16, 0, 2].into(), ip::PROTOCOL_UDP, &[7; 20]));
+    assert_eq!(turn(&mut a, 0, LAN, &[&ours, &others]).len(), 1);
     a.counters()
 }
 

@@ -7,6 +7,7 @@
 //! - `bundles`: AH and ESP on one packet, tunnels in tunnels, in the right order.
 //! - `header_duties`: what outer headers take from inner ones, and what comes back.
 //! - `size`: path MTU, ICMP errors, fragments before and behind ESP, padding, dummies, MSS.
+//! - `icmp`: ICMP errors through SAs, about packets of ours, and from the gateway.
 //! - `nat`: raw and encapsulated, keepalives, peers that move.
 //! - `lifetimes`: soft and hard, in time, octets and packets.
 //! - `selectors`: what policies and SAs see of a packet, and what SAs control is asked for.
@@ -26,6 +27,7 @@ mod bundles;
 mod drop_reasons;
 mod header_duties;
 mod hostile;
+mod icmp;
 mod lifetimes;
 mod nat;
 mod packets;

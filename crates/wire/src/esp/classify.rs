@@ -90,6 +90,10 @@ pub struct IcmpError {
     pub reporter: IpAddr,
     /// What it reports.
     pub reported: icmp::Reported,
+    /// Type and code of the ICMP message.
+    pub kind: [u8; 2],
+    /// Octets of the packet it is about, as that one's header says.
+    pub len: usize,
     /// Source address of the packet it is about.
     pub source: IpAddr,
     /// Destination address of the packet it is about.
@@ -470,6 +474,8 @@ fn icmp_error(packet: &[u8], place: Place<'_>) -> Option<Unprotected> {
         ip_at: place.ip_at,
         reporter: place.ip.source(),
         reported: enclosed.reported,
+        kind: enclosed.kind,
+        len: enclosed.len,
         source: enclosed.packet.source(),
         destination: enclosed.packet.destination(),
         protocol,

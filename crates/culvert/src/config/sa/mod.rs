@@ -46,7 +46,7 @@ pub(super) use self::identity::DIRECTIONS;
 pub(super) use self::numbers::LIMITS_KEYS;
 
 /// Keys of `[[sa]]`.
-pub(super) const KEYS: [&str; 39] = [
+pub(super) const KEYS: [&str; 40] = [
     "name",
     "group",
     "direction",
@@ -77,6 +77,7 @@ pub(super) const KEYS: [&str; 39] = [
     "fragmentation",
     "mss_clamp",
     "trust_icmp",
+    "path_mtu_floor",
     "resource",
     "lookup",
     "selectors",
@@ -89,7 +90,7 @@ pub(super) const KEYS: [&str; 39] = [
 ];
 
 /// Keys of what goes in.
-const OUTBOUND_ONLY: [&str; 13] = [
+const OUTBOUND_ONLY: [&str; 14] = [
     "allow_short_icv",
     "behind_nat",
     "keepalive",
@@ -103,6 +104,7 @@ const OUTBOUND_ONLY: [&str; 13] = [
     "fragmentation",
     "mss_clamp",
     "trust_icmp",
+    "path_mtu_floor",
 ];
 
 /// Which way packets go through an SA or a policy.

@@ -24,6 +24,11 @@ const KEEPALIVE: u64 = 20_000_000_000;
 /// Least segment that is asked for: what every IPv4 host takes (RFC 9293 section 3.7.1).
 const MSS_MIN: u16 = 536;
 
+/// Least path MTU that may be believed: the smallest of any link worth a tunnel (RFC 1191 section
+/// 7.1), and over IPv6 of any link at all (RFC 8200 section 5).
+const PATH_MTU_MIN_V4: u16 = 296;
+const PATH_MTU_MIN_V6: u16 = 1280;
+
 pub(super) fn read(
     section: &Section<'_>,
     identity: &Identity,
@@ -40,6 +45,9 @@ pub(super) fn read(
     let mss = section.optional("mss_clamp");
     let mss = mss.map(|field| field.number_or(&MSSES, MSS_MIN..=u16::MAX, Mss::To)).transpose()?;
     let trusts_icmp = section.optional("trust_icmp").map(|field| field.flag()).transpose()?;
+    let least = if identity.destination.is_ipv4() { PATH_MTU_MIN_V4 } else { PATH_MTU_MIN_V6 };
+    let floor = section.optional("path_mtu_floor");
+    let path_mtu_floor = floor.map(|field| field.number(least..=u16::MAX)).transpose()?;
     Ok(Sending {
         tfc: tfc.unwrap_or(default.tfc),
         dummy_interval,
@@ -47,6 +55,7 @@ pub(super) fn read(
         fragmentation: fragmentation(section, identity)?,
         mss: mss.unwrap_or(default.mss),
         trusts_icmp: trusts_icmp.unwrap_or(default.trusts_icmp),
+        path_mtu_floor,
     })
 }
 

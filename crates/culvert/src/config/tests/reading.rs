@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use culvert_aead::Algorithm;
 use culvert_engine::WorkerId;
+use culvert_engine::options::Accepted;
 use culvert_engine::options::Fragmentation;
+use culvert_engine::options::IcmpKind;
 use culvert_engine::options::Lookup;
 use culvert_engine::options::Mss;
 use culvert_engine::options::Sending;
@@ -179,6 +181,7 @@ default = "bypass"
 [ike]
 bypass = true
 [icmp]
+accept = ["packet-too-big", "time-exceeded"]
 addresses = ["10.1.0.1", "fd01::1"]
 too_big = false
 time_exceeded = false
@@ -208,6 +211,7 @@ dummy_interval = 0.25
 fragmentation = "after"
 mss_clamp = 1200
 trust_icmp = false
+path_mtu_floor = 1000
 [[sa]]
 name = "around"
 direction = "outbound"
@@ -251,7 +255,7 @@ sequence_unspecified = true
 lookup = "source"
 selectors = [{ protocol = "udp", destination_ports = 53 }, { protocol = 47 }]
 padding = "count"
-icmp_errors = "enclosed"
+icmp_errors = "policy"
 original_source = "10.9.9.9"
 [[sa]]
 name = "in-tunnel"
@@ -328,6 +332,7 @@ fn options_of_outbound_sas_are_read() {
         fragmentation: Fragmentation::After,
         mss: Mss::To(1200),
         trusts_icmp: false,
+        path_mtu_floor: Some(1000),
     };
     assert_eq!(out.sending, sending);
     assert_eq!((around.algorithm, around.mode), (Algorithm::AhAes256Gmac, Mode::Transport));
@@ -351,11 +356,32 @@ fn options_of_inbound_sas_are_read() {
     assert_eq!((dns.protocol(), gre.protocol()), (Some(17), Some(47)));
     assert_eq!(dns.source(), &AddressSelector::Any);
     let receiving = &transport.receiving;
-    assert_eq!((receiving.padding, receiving.enclosed_errors), (PaddingCheck::Count, true));
+    assert_eq!((receiving.padding, receiving.enclosed_errors), (PaddingCheck::Count, false));
     let original: (IpAddr, IpAddr) = ([10, 9, 9, 9].into(), [192, 0, 2, 1].into());
     assert_eq!(receiving.original, Some(original));
     assert_eq!((tunnel.replay_window, tunnel.lookup), (0, Lookup::SpiDestination));
     assert_eq!((tunnel.receiving.dscp, tunnel.receiving.ecn_drop), (DscpPolicy::CopyOuter, false));
+    assert!(
+        tunnel.receiving.enclosed_errors,
+        "RFC 4301 section 6.2: unless something else is said"
+    );
+}
+
+/// P24: all kinds of ICMP errors are accepted unless the file says which, or none.
+#[test]
+fn kinds_of_icmp_errors_are_read() {
+    let read = |lines: &str| {
+        Config::parse("gw.toml", &GOOD.replace("[lab]", &format!("{lines}[lab]"))).unwrap().icmp
+    };
+    assert_eq!(read("").accepted, Accepted::ALL);
+    for (value, accepted) in [
+        ("'all'", Accepted::ALL),
+        ("'none'", Accepted::NONE),
+        ("['destination-unreachable']", Accepted::NONE.and(IcmpKind::DestinationUnreachable)),
+        ("['parameter-problem']", Accepted::NONE.and(IcmpKind::ParameterProblem)),
+    ] {
+        assert_eq!(read(&format!("[icmp]\naccept = {value}\n")).accepted, accepted, "{value}");
+    }
 }
 
 /// P05 P06 P07 P28: selectors, bundles and requests for SAs; what holds for the gateway.
@@ -370,6 +396,7 @@ fn policies_and_settings_are_read() {
         time_exceeded: false,
         prohibited: true,
         rate: 7,
+        accepted: Accepted::NONE.and(IcmpKind::PacketTooBig).and(IcmpKind::TimeExceeded),
     };
     assert_eq!((config.icmp, config.audit_rate), (icmp, AuditRate(9)));
     let [bundle, unreachable, echo, mobility, opaque] = config.policies.as_slice() else {

@@ -372,6 +372,8 @@ fn classify_icmp_errors() {
                 ip_at: 14,
                 reporter: source,
                 reported: Reported::TooBig { mtu: 1400 },
+                kind,
+                len: enclosed.len(),
                 source,
                 destination,
                 protocol,

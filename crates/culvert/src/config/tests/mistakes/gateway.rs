@@ -81,8 +81,8 @@ fn unknown_keys() -> Vec<Mistake> {
              protocol, mode, source, destination, algorithm, allow_short_icv, key, esn, sequence, \
              sequence_unspecified, replay_window, soft_lifetime, hard_lifetime, encapsulation, \
              behind_nat, keepalive, dscp, ecn, df, ttl, flow_label, tfc, dummy_interval, \
-             fragmentation, mss_clamp, trust_icmp, resource, lookup, selectors, decap_dscp, \
-             ecn_drop, padding, icmp_errors, original_source, original_destination",
+             fragmentation, mss_clamp, trust_icmp, path_mtu_floor, resource, lookup, selectors, \
+             decap_dscp, ecn_drop, padding, icmp_errors, original_source, original_destination",
         ),
         (
             "source_port = 4501",
@@ -295,6 +295,7 @@ fn settings() -> Vec<Mistake> {
         Mistake::new(spoiled("[lab]", &format!("{lines}\n[lab]")), format!("gw.toml:11: {message}"))
     };
     let addresses = "expected a list of IPv4 and IPv6 addresses, at most one of each";
+    let accept = "expected \"all\", \"none\" or a list such as [\"packet-too-big\"]";
     vec![
         case(
             "[spd]\ndefault = \"protect\"",
@@ -325,6 +326,14 @@ fn settings() -> Vec<Mistake> {
         case(
             "[icmp]\naddresses = [\"ff02::1\"]",
             "icmp.addresses[0]: expected the address of one host, found `ff02::1`",
+        ),
+        case("[icmp]\naccept = 1", &format!("icmp.accept: {accept}, found `1`")),
+        case("[icmp]\naccept = \"some\"", &format!("icmp.accept: {accept}, found `some`")),
+        case("[icmp]\naccept = []", &format!("icmp.accept: {accept}, found an empty list")),
+        case(
+            "[icmp]\naccept = [\"packet-too-big\", \"redirect\"]",
+            "icmp.accept[1]: expected \"packet-too-big\", \"destination-unreachable\", \
+             \"time-exceeded\" or \"parameter-problem\", found `redirect`",
         ),
         case("[icmp]\ntoo_big = 1", "icmp.too_big: expected true or false, found `1`"),
         case("[icmp]\ntime_exceeded = 1", "icmp.time_exceeded: expected true or false, found `1`"),

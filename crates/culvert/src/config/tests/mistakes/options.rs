@@ -102,6 +102,7 @@ fn directions() -> Vec<Mistake> {
         "fragmentation = 'after'",
         "mss_clamp = 'auto'",
         "trust_icmp = true",
+        "path_mtu_floor = 1000",
     ];
     let inbound = [
         "lookup = 'spi'",
@@ -244,6 +245,10 @@ fn sending() -> Vec<Mistake> {
              found `535`",
         ),
         out("trust_icmp = 1", "14: sa[0].trust_icmp: expected true or false, found `1`"),
+        out(
+            "path_mtu_floor = 295",
+            "14: sa[0].path_mtu_floor: expected an integer from 296 to 65535, found `295`",
+        ),
         out(resource, "15: sa[0].resource: expected an integer from 0 to 63, found `64`"),
         out(
             "resource = 1",
