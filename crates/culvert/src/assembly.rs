@@ -55,7 +55,8 @@ pub fn ports(config: &Config) -> Vec<PortName> {
 /// What the gateway does beyond its SAs; how many workers it has is for others to say.
 #[must_use]
 pub fn options(config: &Config) -> Options {
-    Options { icmp: config.icmp, audit_rate: config.audit_rate.0, ..Options::default() }
+    let (icmp, audit, notices) = (config.icmp, config.audit, config.notices);
+    Options { icmp, audit, notices, ..Options::default() }
 }
 
 /// The SAs of a configuration, in its order.
@@ -165,6 +166,38 @@ impl Plan {
             }
         }
     }
+}
+
+/// What a log says of an SA beside its SPI.
+#[derive(Clone, Debug, Default)]
+pub struct SaWords {
+    /// Its name in the file.
+    pub name: Option<String>,
+    /// What may come out of an inbound SA: its own selectors, or else those of the policies that
+    /// name its group.
+    pub admitted: Vec<Selector>,
+}
+
+/// What a log says of the SAs, in their order.
+#[must_use]
+pub fn words(config: &Config) -> Vec<SaWords> {
+    let plan = Plan::new(config);
+    let mut of_group: HashMap<Group, Vec<Selector>> = HashMap::new();
+    for policy in &config.policies {
+        if let (config::Direction::Inbound, config::Action::Protect { sas }) =
+            (policy.direction, &policy.action)
+        {
+            of_group.entry(plan.named(sas)).or_default().push(policy.selector.clone());
+        }
+    }
+    let words = |(sa, group): (&config::Sa, &Group)| SaWords {
+        name: sa.name.clone(),
+        admitted: match sa.selectors.as_slice() {
+            [] => of_group.get(group).cloned().unwrap_or_default(),
+            selectors => selectors.to_vec(),
+        },
+    };
+    config.sas.iter().zip(&plan.groups).map(words).collect()
 }
 
 /// The outbound SA bundles of a configuration, each once.

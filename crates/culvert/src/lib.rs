@@ -23,3 +23,4 @@ pub mod replay;
 pub mod report;
 pub mod run;
 pub mod sim;
+mod words;

@@ -64,6 +64,7 @@ use tracing::warn;
 
 use crate::assembly;
 use crate::assembly::PortName;
+use crate::assembly::SaWords;
 use crate::cli::RunArgs;
 use crate::config;
 use crate::config::Config;
@@ -182,23 +183,23 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     args.report.as_deref().map_or(Ok(()), |path| report::write(path, &report))
 }
 
-/// Installs bundles and SAs; returns what the configuration calls the SAs.
+/// Installs bundles and SAs; returns what the configuration says of the SAs.
 fn install(
     controller: &mut Controller<Provider>,
     config: &Config,
     sas: &[SaSpec],
-) -> anyhow::Result<HashMap<SaId, String>> {
+) -> anyhow::Result<HashMap<SaId, SaWords>> {
     for (group, parts) in assembly::bundles(config) {
         controller.set_bundle(group, &parts)?;
     }
-    let mut names = HashMap::new();
-    for (sa, spec) in config.sas.iter().zip(sas) {
+    let mut known = HashMap::new();
+    for ((sa, words), spec) in config.sas.iter().zip(assembly::words(config)).zip(sas) {
         let id = controller
             .add_sa(spec)
             .with_context(|| format!("SA {} of line {}", spec.spi, sa.line))?;
-        names.extend(sa.name.clone().map(|name| (id, name)));
+        known.insert(id, words);
     }
-    Ok(names)
+    Ok(known)
 }
 
 /// What the gateway does beyond its SAs. ICMP errors come from the addresses the configuration

@@ -47,7 +47,8 @@ impl Verdict {
 }
 
 impl DropReason {
-    /// True when RFC 4301, 4302 or 4303 ask for an audit record of such a drop.
+    /// True when RFC 4301, 4302 or 4303 ask for an audit record of such a drop: RFC 4303 section 4,
+    /// RFC 4301 sections 5.1.1 (the last three) and 5.2.
     #[must_use]
     pub const fn is_auditable(self) -> bool {
         matches!(
@@ -64,7 +65,53 @@ impl DropReason {
                 | DropReason::Plaintext
                 | DropReason::SequenceExhausted
                 | DropReason::IcmpUnmapped
+                | DropReason::NoPolicy
+                | DropReason::Discard
+                | DropReason::NoOutboundSa
         )
+    }
+}
+
+/// Some reasons.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct DropReasons(u64);
+
+const _: () = assert!(DropReason::COUNT <= u64::BITS as usize);
+
+impl DropReasons {
+    /// No reason.
+    pub const NONE: DropReasons = DropReasons(0);
+
+    /// All that are [auditable](DropReason::is_auditable).
+    pub const AUDITABLE: DropReasons = {
+        let (mut reasons, mut at) = (DropReasons::NONE, 0);
+        while at < DropReason::COUNT {
+            let reason = DropReason::ALL[at];
+            if reason.is_auditable() {
+                reasons = reasons.with(reason);
+            }
+            at += 1;
+        }
+        reasons
+    };
+
+    /// These and one more.
+    #[must_use]
+    pub const fn with(self, reason: DropReason) -> DropReasons {
+        DropReasons(self.0 | 1 << reason as u8)
+    }
+
+    /// True when it is one of these.
+    #[must_use]
+    pub const fn contains(self, reason: DropReason) -> bool {
+        self.0 & 1 << reason as u8 != 0
+    }
+}
+
+impl fmt::Debug for DropReasons {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reasons = DropReason::ALL.iter().filter(|&&reason| self.contains(reason));
+        f.debug_set().entries(reasons).finish()
     }
 }
 
@@ -205,6 +252,21 @@ mod tests {
         assert!(DropReason::ALL.iter().enumerate().all(|(i, &reason)| reason as usize == i));
         let names: HashSet<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), DropReason::COUNT);
+    }
+
+    /// A set has what was put in, and Debug says what.
+    #[test]
+    fn reasons_make_sets() {
+        let some = DropReasons::NONE.with(DropReason::Malformed).with(DropReason::TxFull);
+        let of = |reasons: DropReasons| {
+            DropReason::ALL.iter().copied().filter(|&reason| reasons.contains(reason)).collect()
+        };
+        let members: Vec<DropReason> = of(some);
+        assert_eq!(members, [DropReason::Malformed, DropReason::TxFull]);
+        assert_eq!(format!("{some:?}"), "{Malformed, TxFull}");
+        let audited: Vec<DropReason> = of(DropReasons::AUDITABLE);
+        assert!(audited.iter().all(|reason| reason.is_auditable()));
+        assert_eq!(audited.len(), 14);
     }
 
     /// Every reason has its sentence in the documentation, which says whether it is audited.

@@ -38,12 +38,14 @@ use culvert_wire::ipv4;
 use culvert_wire::ipv6;
 use culvert_wire::udp;
 
+use crate::audit::Mismatch;
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
 use crate::headers;
 use crate::icmp;
 use crate::mailbox::Notice;
+use crate::mailbox::PacketStart;
 use crate::mailbox::Peer;
 use crate::next_hop::Resolution;
 use crate::plane::Plane;
@@ -146,7 +148,7 @@ fn note_drop<A: Aead>(
         entry.dropped[reason as usize] += 1;
     }
     if reason.is_auditable() {
-        plane.audit(verdict, packet.data(), Some(site.ip_at));
+        plane.audit_opened(verdict, site.slot, packet.data(), site.ip_at);
     }
 }
 
@@ -188,7 +190,10 @@ fn refuse<A: Aead>(
     if let Fate::Drop(reason) = fate
         && reason.is_auditable()
     {
-        plane.audit(verdict, packet.data(), at);
+        match at {
+            Some(at) => plane.audit_unopened(verdict, packet.data(), at),
+            None => plane.audit_received(verdict, packet.data()),
+        }
     }
 }
 
@@ -411,7 +416,6 @@ fn crypt_ah<A: Aead>(
 struct Nature {
     group: Group,
     dscp: DscpPolicy,
-    ecn_drop: bool,
     /// It has selectors of its own.
     selects: bool,
     is_tunnel: bool,
@@ -424,7 +428,6 @@ impl Nature {
         Nature {
             group: entry.group,
             dscp: entry.receiving.dscp,
-            ecn_drop: entry.receiving.ecn_drop,
             selects: !entry.selectors.is_empty(),
             is_tunnel: entry.mode == Mode::Tunnel,
             padding: entry.receiving.padding,
@@ -738,10 +741,8 @@ fn deliver<A: Aead>(
         if decap.alarm {
             tell_of_ecn(plane, site.slot);
         }
-        let ecn = match decap.ecn {
-            Some(ecn) => ecn,
-            None if nature.ecn_drop => return Fate::Drop(DropReason::Ecn),
-            None => tos & ecn::MASK,
+        let Some(ecn) = decap.ecn else {
+            return Fate::Drop(DropReason::Ecn);
         };
         tos = ecn::forwarded_tos(tos, site.outer_tos, ecn, nature.dscp);
     }
@@ -786,10 +787,12 @@ fn deliver_unusually<A: Aead>(
     plane.send(index, packet, way, Sent::Protected)
 }
 
-/// Tells control of a combination of ECN fields that nobody should make, once for each SA.
+/// Tells control of a combination of ECN fields that nobody should make, once for each SA, unless
+/// that is not wanted.
 #[cold]
 fn tell_of_ecn<A: Aead>(plane: &mut Plane<A>, slot: u32) {
-    if let Some(entry) = plane.inbound.at_mut(slot)
+    if plane.options.notices.unusual_ecn
+        && let Some(entry) = plane.inbound.at_mut(slot)
         && !entry.ecn_told
     {
         entry.ecn_told = true;
@@ -836,9 +839,15 @@ fn admits_slowly<A: Aead>(
     }
     // An error about the SA's traffic may come from any router (section 6.2). What policy discards
     // by name stays discarded.
-    if !entry.receiving.enclosed_errors || action == Some(Action::Discard) {
-        return false;
+    if entry.receiving.enclosed_errors
+        && action != Some(Action::Discard)
+        && let Some(flow) = icmp::return_flow(data, inner)
+        && of(&flow, plane.snapshot.spd.inbound(&flow).action)
+    {
+        return true;
     }
-    icmp::return_flow(data, inner)
-        .is_some_and(|flow| of(&flow, plane.snapshot.spd.inbound(&flow).action))
+    let start = PacketStart::of(&data[..data.len().min(inner.total_len())]);
+    let flow = culvert_spd::Flow::of(data, inner);
+    plane.mismatch = Some(Mismatch { flow, inner: *inner, start });
+    false
 }

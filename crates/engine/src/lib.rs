@@ -52,6 +52,7 @@ pub use audit::AuditRecord;
 pub use counters::Counters;
 pub use counters::SharedCounters;
 pub use fate::DropReason;
+pub use fate::DropReasons;
 pub use fate::Fate;
 pub use fate::Verdict;
 pub use handoff::Handoff;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
+use culvert_aead::Protocol;
 use culvert_esp::Expiry;
 use culvert_spd::Flow;
 use culvert_spd::Group;
@@ -134,6 +135,34 @@ pub enum Notice {
     },
     /// A packet was refused.
     Audit(AuditRecord),
+    /// A packet came that no SA is for: IKE may notify its sender (RFC 7296 section 1.5), within
+    /// the rate of [`NoticeOptions`](crate::options::NoticeOptions).
+    InvalidSpi {
+        /// ESP or AH.
+        protocol: Protocol,
+        /// SPI of the packet.
+        spi: u32,
+        /// Source address of the packet.
+        source: IpAddr,
+        /// Its UDP source port, if it was encapsulated.
+        port: Option<u16>,
+        /// Destination address of the packet.
+        destination: IpAddr,
+        /// Notices not given since the last one.
+        suppressed: u64,
+    },
+    /// A packet came out of an SA that does not admit it: IKE should be able to notify the peer
+    /// (RFC 4301 section 5.2), within the same rate.
+    InvalidSelectors {
+        /// Slot of the inbound SA.
+        slot: u32,
+        /// Its SPI.
+        spi: u32,
+        /// How the packet begins, for the data of the notification (RFC 7296 section 3.10.1).
+        packet: PacketStart,
+        /// Notices not given since the last one.
+        suppressed: u64,
+    },
     /// A combination of ECN fields came out of this SA that nobody should make; said once for each
     /// SA (RFC 6040 section 4.2).
     UnusualEcn {
@@ -163,6 +192,35 @@ pub enum Notice {
         /// Octets of an outer packet; `None` when what was learned has aged.
         mtu: Option<u16>,
     },
+}
+
+/// Octets of a packet that a notice quotes: the longest IPv4 header and 8 octets behind it, as in
+/// ICMP messages (RFC 792); of IPv6, 28 octets behind its header.
+const QUOTED: usize = 68;
+
+/// How a packet begins, from its IP header on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketStart {
+    octets: [u8; QUOTED],
+    len: u8,
+}
+
+impl PacketStart {
+    /// The start of a packet.
+    #[must_use]
+    pub fn of(packet: &[u8]) -> PacketStart {
+        let mut octets = [0; QUOTED];
+        let len = packet.len().min(QUOTED);
+        octets[..len].copy_from_slice(&packet[..len]);
+        #[expect(clippy::cast_possible_truncation, reason = "at most QUOTED")]
+        PacketStart { octets, len: len as u8 }
+    }
+
+    /// Its octets.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        &self.octets[..usize::from(self.len)]
+    }
 }
 
 /// The worker's end.

@@ -9,6 +9,8 @@ use culvert_esp::tfc::TfcPadding;
 use culvert_esp::trailer::PaddingCheck;
 use culvert_spd::Group;
 
+use crate::fate::DropReasons;
+
 /// Which outer addresses take part in finding an inbound SA (RFC 4301 section 4.1): the longest
 /// match wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,8 +33,6 @@ pub struct Receiving {
     pub padding: PaddingCheck,
     /// Where the DSCP of a packet from a tunnel comes from (RFC 4301 section 5.1.2.1).
     pub dscp: DscpPolicy,
-    /// Whether a packet is dropped that cannot carry its congestion mark (RFC 6040 section 4.2).
-    pub ecn_drop: bool,
     /// Whether an ICMP error that no policy names is admitted if what would answer the packet it
     /// encloses is (RFC 4301 section 6.2).
     pub enclosed_errors: bool,
@@ -47,7 +47,6 @@ impl Default for Receiving {
             within: None,
             padding: PaddingCheck::Strict,
             dscp: DscpPolicy::default(),
-            ecn_drop: true,
             enclosed_errors: true,
             original: None,
         }
@@ -118,13 +117,55 @@ pub struct Options {
     pub workers: u8,
     /// ICMP errors.
     pub icmp: IcmpOptions,
-    /// Audit records each worker writes in a second at most.
-    pub audit_rate: u32,
+    /// Audit records.
+    pub audit: AuditOptions,
+    /// What IKE and the operator are told.
+    pub notices: NoticeOptions,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { workers: 1, icmp: IcmpOptions::default(), audit_rate: crate::audit::RATE }
+        Options {
+            workers: 1,
+            icmp: IcmpOptions::default(),
+            audit: AuditOptions::default(),
+            notices: NoticeOptions::default(),
+        }
+    }
+}
+
+/// Which refused packets audit records are written of (RFC 4303 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditOptions {
+    /// Those refused for one of these reasons, as far as it is
+    /// [auditable](crate::DropReason::is_auditable).
+    pub reasons: DropReasons,
+    /// Records each worker writes in a second at most, of packets from either side.
+    pub rate: u32,
+}
+
+impl Default for AuditOptions {
+    fn default() -> AuditOptions {
+        AuditOptions { reasons: DropReasons::AUDITABLE, rate: crate::audit::RATE }
+    }
+}
+
+/// What IKE is told of single packets, so that it may tell the peer, and what an operator is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoticeOptions {
+    /// A packet came for no SA (INVALID_SPI, RFC 7296 section 1.5).
+    pub invalid_spi: bool,
+    /// A packet came out of an SA that does not admit it (INVALID_SELECTORS, RFC 4301 section 5.2).
+    pub invalid_selectors: bool,
+    /// Combinations of ECN fields that nobody should make (RFC 6040 section 4.2).
+    pub unusual_ecn: bool,
+    /// Notices of each of the first two kinds that each worker gives in a second at most.
+    pub rate: u32,
+}
+
+impl Default for NoticeOptions {
+    fn default() -> NoticeOptions {
+        NoticeOptions { invalid_spi: true, invalid_selectors: true, unusual_ecn: true, rate: 10 }
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 
 use culvert_aead::Aead;
+use culvert_aead::Protocol;
 use culvert_esp::template::Inherited;
 use culvert_frame::HEADROOM;
 use culvert_frame::Packet;
@@ -271,7 +272,9 @@ fn tick_outbound<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, slot: u32, n
     };
     let wants_keepalive =
         idle(entry.sending.keepalive, sent_at) && entry.sa.template.encapsulation().is_some();
-    let wants_dummy = idle(entry.sending.dummy_interval, entry.dummy_at);
+    // AH has none, whatever its options say.
+    let wants_dummy =
+        idle(entry.sending.dummy_interval, entry.dummy_at) && entry.protocol == Protocol::Esp;
     if wants_keepalive {
         entry.sent_at = now;
     }

@@ -160,7 +160,7 @@ fn classify<A: Aead>(
     let group = match matched.action {
         Some(Action::Protect(group)) => group,
         Some(Action::Bypass) => return Err(bypass(plane, packet, index, (at, &inner))),
-        Some(Action::Discard) => return Err(refuse(plane, index, at, DropReason::Discard)),
+        Some(Action::Discard) => return Err(refuse(plane, packet, index, at, DropReason::Discard)),
         None => return unmatched(plane, packet, index, (&inner, at), verdict, jobs),
     };
     let (bundle, lacks_own) = match plane.snapshot.groups.get(&group) {
@@ -173,7 +173,7 @@ fn classify<A: Aead>(
         plane.acquire(&packet.data()[at..], &inner, policy, resource);
     }
     let Some(bundle) = bundle else {
-        return Err(refuse(plane, index, at, DropReason::NoOutboundSa));
+        return Err(refuse(plane, packet, index, at, DropReason::NoOutboundSa));
     };
     if bundle.worker != plane.id {
         return Err(Fate::Handoff(bundle.worker));
@@ -259,9 +259,17 @@ fn seal_plainly<A: Aead>(
     true
 }
 
-/// Drops what policy does not let through; its source may be told (RFC 4301 section 5.1.1).
+/// Drops what policy does not let through; its source may be told, and the audit is (RFC 4301
+/// section 5.1.1).
 #[cold]
-fn refuse<A: Aead>(plane: &mut Plane<A>, index: usize, at: usize, reason: DropReason) -> Fate {
+fn refuse<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &Packet,
+    index: usize,
+    at: usize,
+    reason: DropReason,
+) -> Fate {
+    plane.audit_sent(&Verdict::new(Fate::Drop(reason)), None, packet.data(), at);
     let kind = match reason {
         DropReason::NoOutboundSa => ErrorKind::Unreachable,
         _ => ErrorKind::Prohibited,
@@ -281,7 +289,7 @@ fn unmatched<A: Aead>(
     jobs: &mut Jobs,
 ) -> Result<(), Fate> {
     let Some(flow) = icmp::return_flow(&packet.data()[at..], inner) else {
-        return Err(refuse(plane, index, at, DropReason::NoPolicy));
+        return Err(refuse(plane, packet, index, at, DropReason::NoPolicy));
     };
     let bundle = match plane.snapshot.spd.outbound(&flow).action {
         Some(Action::Protect(group)) => plane.snapshot.groups.get(&group),
@@ -289,7 +297,7 @@ fn unmatched<A: Aead>(
     };
     let Some(bundle) = bundle.and_then(|members| members.of(plane.id, plane.handed_over).0) else {
         let fate = Fate::Drop(DropReason::IcmpUnmapped);
-        plane.audit(&Verdict { fate, ..*verdict }, packet.data(), Some(at));
+        plane.audit_sent(&Verdict { fate, ..*verdict }, None, packet.data(), at);
         return Err(fate);
     };
     if bundle.worker != plane.id {
@@ -341,8 +349,10 @@ fn encapsulate<A: Aead>(
         }
     }
     if reason.is_auditable() {
-        // What is audited is refused after the frame was cut down to the packet.
-        plane.audit(&Verdict { fate: Fate::Drop(reason), ..*verdict }, packet.data(), Some(0));
+        let verdict = Verdict { fate: Fate::Drop(reason), ..*verdict };
+        // Once it has its SA, the frame is cut down to the packet.
+        let at = if reason == DropReason::NoOutboundSa { at } else { 0 };
+        plane.audit_sent(&verdict, Some(slot), packet.data(), at);
     }
     Err(Fate::Drop(reason))
 }

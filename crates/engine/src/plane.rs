@@ -17,13 +17,13 @@ use culvert_wire::ethernet::Mac;
 use culvert_wire::icmp::ErrorKind;
 use culvert_wire::ip;
 
-use crate::audit::AuditRecord;
 use crate::audit::Limiter;
+use crate::audit::Limits;
+use crate::audit::Mismatch;
 use crate::cache::Cache;
 use crate::cache::FlowKey;
 use crate::fate::DropReason;
 use crate::fate::Fate;
-use crate::fate::Verdict;
 use crate::ids::Side;
 use crate::ids::WorkerId;
 use crate::mailbox::Event;
@@ -73,7 +73,9 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) handed_over: bool,
     /// What is to be done about packets of the batch besides their fates, by index.
     pub(crate) extras: ArrayVec<(usize, Extra), BATCH>,
-    audit: Limiter,
+    /// The packet that was just found not to belong into its SA.
+    pub(crate) mismatch: Option<Mismatch>,
+    pub(crate) limits: Limits,
     acquires: Limiter,
     pub(crate) icmp_news: Limiter,
     identification: u16,
@@ -137,7 +139,8 @@ impl<A: Aead> Plane<A> {
             now: 0,
             handed_over: false,
             extras: ArrayVec::new(),
-            audit: Limiter::new(config.options.audit_rate),
+            mismatch: None,
+            limits: Limits::new(&config.options),
             acquires: Limiter::new(ACQUIRE_RATE),
             icmp_news: Limiter::new(ICMP_NEWS_RATE),
             identification: u16::from(config.id.0),
@@ -284,38 +287,6 @@ impl<A: Aead> Plane<A> {
         let flow = Flow::of(packet, parsed);
         if !self.tell(Notice::Acquire { policy, group, flow, resource }) {
             self.acquires.give_back(suppressed);
-        }
-    }
-
-    /// Writes the audit record of a dropped packet, whose outer IP header stands at `at`, within
-    /// the rate.
-    #[cold]
-    pub(crate) fn audit(&mut self, verdict: &Verdict, data: &[u8], at: Option<usize>) {
-        let Fate::Drop(reason) = verdict.fate else {
-            return;
-        };
-        let at = at.or_else(|| Some(ethernet::parse(data).ok()?.payload_at));
-        let Some(header) = at.and_then(|at| ip::parse(data.get(at..)?).ok()) else {
-            return;
-        };
-        let Some(suppressed) = self.audit.take(self.now) else {
-            return;
-        };
-        let record = AuditRecord {
-            at: self.now,
-            reason,
-            spi: verdict.spi,
-            seq: verdict.seq,
-            source: header.source(),
-            destination: header.destination(),
-            flow_label: match header {
-                ip::Packet::V4(_) => None,
-                ip::Packet::V6(header) => Some(header.flow_label),
-            },
-            suppressed,
-        };
-        if !self.tell(Notice::Audit(record)) {
-            self.audit.give_back(suppressed);
         }
     }
 

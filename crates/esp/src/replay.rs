@@ -169,6 +169,14 @@ impl Window {
         Ok(Candidate { seq, esn: self.esn, retried: false })
     }
 
+    /// The whole number that a packet with this one on the wire is taken to have, whether it is
+    /// acceptable or not; `None` where no number with these low bits is left.
+    #[cold]
+    #[must_use]
+    pub fn inferred(&self, seq_low: u32) -> Option<u64> {
+        if self.esn { self.infer(seq_low).ok() } else { Some(seq_low.into()) }
+    }
+
     /// Accepts an authentic packet: once.
     ///
     /// # Errors

@@ -381,6 +381,55 @@ fn audit_records_are_limited_and_counted() {
     assert!(records + suppressed <= FLOOD && records + suppressed > FLOOD - 20);
 }
 
+/// U13: the responder of a rekeying goes on with the old outbound SA while its peer has not used
+/// the new one. The first authentic packet there, a dummy will do, shows in what the new inbound SA
+/// counts, and with that control moves; a forged one does not show.
+#[test]
+fn a_responder_waits_for_its_peer() {
+    let mut lab = Pair::new(1, vec![pair(0)]);
+    let (old, new) = (pair(0), pair(1));
+    lab.control(B).add_sa(&new.sa(B, A)).unwrap();
+    let standby = lab.control(B).add_standby(&new.sa(B, B)).unwrap();
+    lab.settle();
+    let used = |lab: &Pair| {
+        let mut samples = lab.gateways[B].samples();
+        let new = samples.find(|sample| sample.inbound && sample.spi == new.spi[A].value());
+        new.unwrap().packets
+    };
+    let answers_by = |lab: &mut Pair| {
+        lab.send(B, 0);
+        outer(&lab.turn(B, WAN)[0]).spi
+    };
+    lab.send(A, 0);
+    assert_eq!(lab.carry(A).len(), 1);
+    assert_eq!((used(&lab), answers_by(&mut lab)), (0, old.spi[B].value()));
+    // The initiator has its response, and sends a dummy by the new SA.
+    let mut spec = new.sa(A, A);
+    spec.sending.dummy_interval = Some(1_000_000_000);
+    let id = lab.outbound(A, &old);
+    lab.control(A).rekey(id, &new.sa(A, B), &spec).unwrap();
+    lab.settle();
+    let dummy = (1..10).find_map(|second| {
+        lab.now = second * 1_000_000_000;
+        lab.turn(A, WAN).pop()
+    });
+    let dummy = dummy.expect("a dummy");
+    assert_eq!(outer(&dummy).spi, new.spi[A].value());
+    let mut forged = dummy.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    lab.inject(B, 0, WAN, &forged);
+    lab.turn(B, LAN);
+    assert_eq!((used(&lab), answers_by(&mut lab)), (0, old.spi[B].value()));
+    lab.inject(B, 0, WAN, &dummy);
+    assert_eq!(lab.turn(B, LAN), [[0; 0]; 0]);
+    assert_eq!((used(&lab), answers_by(&mut lab)), (1, old.spi[B].value()));
+    let old_id = lab.outbound(B, &old);
+    lab.control(B).activate(standby, Some(old_id)).unwrap();
+    lab.settle();
+    assert_eq!(answers_by(&mut lab), new.spi[B].value());
+    assert!(lab.control(B).find(Direction::Outbound, old.spi[B].value()).is_none());
+}
+
 /// U10: a spec of an outbound SA goes to where its peer is seen.
 #[test]
 fn specs_name_the_peer_behind_its_nat() {

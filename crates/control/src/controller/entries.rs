@@ -1,6 +1,7 @@
 //! From the description of an SA to what a worker owns.
 
 use culvert_aead::Aead;
+use culvert_aead::Protocol;
 use culvert_engine::InboundEntry;
 use culvert_engine::OutboundEntry;
 use culvert_engine::mailbox::Peer;
@@ -16,6 +17,7 @@ use super::ControlError;
 use super::Controller;
 use super::SaId;
 use super::leases::LEASE_LOW;
+use super::lifecycle::check_port;
 use super::record::Entry;
 use crate::sa::Direction;
 use crate::sa::SaSpec;
@@ -23,6 +25,13 @@ use crate::sa::SaSpec;
 impl<A: Aead> Controller<A> {
     /// The entry of a new SA. An outbound one has its first lease when this returns.
     pub(super) fn entry(&mut self, id: SaId, spec: &SaSpec) -> Result<Entry<A::Key>, ControlError> {
+        if let Some(ports) = spec.encapsulation {
+            check_port(ports.source_port)?;
+            check_port(ports.destination_port)?;
+        }
+        if spec.algorithm.protocol() == Protocol::Ah && spec.sending.dummy_interval.is_some() {
+            return Err(ControlError::DummiesOfAh);
+        }
         let key = self.aead.key(spec.algorithm, &spec.keymat)?;
         match spec.direction {
             Direction::Inbound => inbound(spec, key),

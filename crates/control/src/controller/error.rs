@@ -25,6 +25,12 @@ pub enum ControlError {
     /// The tunnel endpoints do not fit together.
     #[error(transparent)]
     Endpoints(#[from] FamilyMismatch),
+    /// ESP is never encapsulated on port 500 (RFC 7296 section 2.23).
+    #[error("ESP in UDP on port 500, which is for IKE alone: expected another port")]
+    IkePort,
+    /// AH has no dummy packets (RFC 4303 section 2.6 is of ESP).
+    #[error("dummy packets of an AH SA: expected ESP")]
+    DummiesOfAh,
     /// The sequence number store fails.
     #[error(transparent)]
     Store(#[from] StoreError),

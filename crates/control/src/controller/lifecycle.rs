@@ -2,6 +2,7 @@
 
 use culvert_aead::Aead;
 use culvert_aead::Protocol;
+use culvert_engine::AuditRecord;
 use culvert_engine::Command;
 use culvert_engine::Event;
 use culvert_engine::Location;
@@ -22,6 +23,9 @@ use super::record::Stage;
 use super::slots::Slots;
 use crate::sa::Direction;
 use crate::sa::SaSpec;
+
+/// UDP port of IKE without NAT traversal.
+const IKE_PORT: u16 = 500;
 
 impl<A: Aead> Controller<A> {
     /// Installs an SA, on the worker that owns the fewest of its direction unless it is bound to
@@ -165,8 +169,9 @@ impl<A: Aead> Controller<A> {
     /// Sends the packets of an outbound SA to another address and, if it is encapsulated, port.
     ///
     /// # Errors
-    /// When there is no such outbound SA, or the address is of another family.
+    /// When there is no such outbound SA, the address is of another family, or the port is IKE's.
     pub fn retarget(&mut self, id: SaId, peer: Peer) -> Result<(), ControlError> {
+        check_port(peer.port)?;
         let record = self.outbound_mut(id)?;
         let source = record.source;
         if source.is_ipv4() != peer.address.is_ipv4() {
@@ -184,13 +189,14 @@ impl<A: Aead> Controller<A> {
     /// the next packet of any of them. Returns how many outbound SAs there are.
     ///
     /// # Errors
-    /// When there is no such inbound SA.
+    /// When there is no such inbound SA, or the new port is IKE's.
     pub fn follow_mapping(
         &mut self,
         inbound: SaId,
         old: Peer,
         new: Peer,
     ) -> Result<usize, ControlError> {
+        check_port(new.port)?;
         let record = self.record_mut(inbound)?;
         let Record { group, origin, .. } = *record;
         // Where control took it to be may differ from what its worker knew.
@@ -217,7 +223,7 @@ impl<A: Aead> Controller<A> {
     /// somewhere else. SAs that are added with the new place belong to that path.
     ///
     /// # Errors
-    /// When there is no such SA.
+    /// When there is no such SA, or the new port is IKE's.
     pub fn move_peer(&mut self, id: SaId, new: Peer) -> Result<(), ControlError> {
         if let Some(old) = self.record_mut(id)?.peer {
             self.follow_mapping(id, old, new)?;
@@ -480,8 +486,13 @@ impl<A: Aead> Controller<A> {
             | Notice::PathMtu { slot, .. } => state.outbound.owner(slot),
             Notice::Expire { slot, .. }
             | Notice::Mapping { slot, .. }
+            | Notice::InvalidSelectors { slot, .. }
             | Notice::UnusualEcn { slot, .. } => state.inbound.owner(slot),
-            Notice::Acquire { .. } | Notice::Audit(_) => None,
+            Notice::Audit(AuditRecord { inbound, slot: Some(slot), .. }) => {
+                let slots = if inbound { &state.inbound } else { &state.outbound };
+                slots.owner(slot)
+            }
+            Notice::Acquire { .. } | Notice::InvalidSpi { .. } | Notice::Audit(_) => None,
         };
         if self.news.len() == NEWS_MAX {
             self.news.pop_front();
@@ -552,4 +563,9 @@ impl<A: Aead> Controller<A> {
             Direction::Inbound => Err(ControlError::Inbound(id)),
         }
     }
+}
+
+/// ESP is never encapsulated on the port of IKE (RFC 7296 section 2.23).
+pub(super) fn check_port(port: u16) -> Result<(), ControlError> {
+    if port == IKE_PORT { Err(ControlError::IkePort) } else { Ok(()) }
 }

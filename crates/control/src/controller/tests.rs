@@ -17,6 +17,7 @@ use culvert_engine::WorkerConfig;
 use culvert_engine::mailbox::Peer;
 use culvert_engine::mailbox::mailbox;
 use culvert_engine::options::Options;
+use culvert_engine::options::Sending;
 use culvert_esp::Encapsulation;
 use culvert_esp::Spi;
 use culvert_esp::template::FamilyMismatch;
@@ -627,4 +628,42 @@ fn news_name_their_sa() {
     (0..NEWS_MAX + 3).for_each(|_| lab.controller.note(0, path));
     let (news, lost) = lab.controller.take_news();
     assert_eq!((news.len(), lost), (NEWS_MAX, 3));
+}
+
+/// U09b: no packet is ever encapsulated on port 500: neither by an SA that is added so, nor by one
+/// whose peer is said to be there.
+#[test]
+fn nothing_is_encapsulated_on_port_500() {
+    let mut lab = lab(1, 8);
+    for (source_port, destination_port) in [(500, 4500), (4500, 500)] {
+        let ports = Some(Encapsulation { source_port, destination_port });
+        for spec in [inbound(0x1001), outbound(0x2001)] {
+            let added = lab.controller.add_sa(&SaSpec { encapsulation: ports, ..spec });
+            assert!(matches!(added, Err(ControlError::IkePort)));
+        }
+    }
+    let incoming = lab.controller.add_sa(&encapsulated(inbound(0x1001))).unwrap();
+    let id = lab.controller.add_sa(&encapsulated(outbound(0x2001))).unwrap();
+    lab.settle();
+    let old = Peer { address: "192.0.2.2".parse().unwrap(), port: 4500 };
+    let ike = Peer { address: "198.51.100.7".parse().unwrap(), port: 500 };
+    assert!(matches!(lab.controller.retarget(id, ike), Err(ControlError::IkePort)));
+    let followed = lab.controller.follow_mapping(incoming, old, ike);
+    assert!(matches!(followed, Err(ControlError::IkePort)));
+    assert!(matches!(lab.controller.move_peer(incoming, ike), Err(ControlError::IkePort)));
+    lab.settle();
+    assert_eq!(lab.places(0x2001)[0].2, old.address, "it stays where it was");
+}
+
+/// AH has no dummy packets.
+#[test]
+fn ah_has_no_dummies() {
+    let mut lab = lab(1, 8);
+    let sending = Sending { dummy_interval: Some(1), ..Sending::default() };
+    let algorithm = Algorithm::AhSha256;
+    let keymat = Keymat::new(vec![7; algorithm.keymat_len()]);
+    let spec = SaSpec { algorithm, keymat, sending, ..outbound(0x2001) };
+    assert!(matches!(lab.controller.add_sa(&spec), Err(ControlError::DummiesOfAh)));
+    let quiet = SaSpec { sending: Sending::default(), ..spec };
+    lab.controller.add_sa(&quiet).unwrap();
 }

@@ -27,7 +27,9 @@ use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 
+use culvert_engine::options::AuditOptions;
 use culvert_engine::options::IcmpOptions;
+use culvert_engine::options::NoticeOptions;
 use culvert_frame::MAX_PORTS;
 use culvert_spd::DefaultAction;
 use zeroize::Zeroizing;
@@ -38,14 +40,13 @@ pub use self::policy::Policy;
 pub use self::sa::Direction;
 pub use self::sa::Encapsulation;
 pub use self::sa::Sa;
-pub use self::settings::AuditRate;
 
 use self::reader::Field;
 use self::reader::Section;
 use self::reader::Source;
 
 /// Keys of the file, and of each of its sections.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "state_directory",
     "interfaces",
     "workers",
@@ -54,6 +55,7 @@ const KEYS: [&str; 10] = [
     "ike",
     "icmp",
     "audit",
+    "notices",
     "sa",
     "policy",
 ];
@@ -94,7 +96,9 @@ pub struct Config {
     /// `[icmp]`
     pub icmp: IcmpOptions,
     /// `[audit]`
-    pub audit_rate: AuditRate,
+    pub audit: AuditOptions,
+    /// `[notices]`
+    pub notices: NoticeOptions,
     /// `[[sa]]`, in the order of the file.
     pub sas: Vec<Sa>,
     /// `[[policy]]`, in the order of the file, which is the order in which they are tried.
@@ -190,7 +194,8 @@ impl Config {
         let default = read_table(&root, "spd", &settings::SPD_KEYS, settings::spd)?;
         read_table(&root, "ike", &settings::IKE_KEYS, settings::ike)?;
         let icmp = read_table(&root, "icmp", &settings::ICMP_KEYS, settings::icmp)?;
-        let audit_rate = read_table(&root, "audit", &settings::AUDIT_KEYS, settings::audit)?;
+        let audit = read_table(&root, "audit", &settings::AUDIT_KEYS, settings::audit)?;
+        let notices = read_table(&root, "notices", &settings::NOTICES_KEYS, settings::notices)?;
         let state_directory = match root.optional("state_directory") {
             Some(field) => read_state_directory(&field)?,
             None => PathBuf::from(STATE_DIRECTORY),
@@ -204,7 +209,8 @@ impl Config {
             state_directory,
             default,
             icmp,
-            audit_rate,
+            audit,
+            notices,
             sas,
             policies,
         })
@@ -217,7 +223,7 @@ impl Config {
         let warning = |sa: &Sa| {
             format!(
                 "the inbound SA {} has a key from the file and anti-replay, which RFC \
-                 4303 section 3.4.3 advises against: a peer that counts from 1 again after a \
+                 4303 section 5 advises against: a peer that counts from 1 again after a \
                  restart is taken for an attacker; replay_window = 0 turns it off",
                 sa.label(),
             )

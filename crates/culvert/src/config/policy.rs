@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use culvert_spd::Pfp;
 use culvert_spd::Selector;
+use culvert_spd::UpperSelector;
 
 use super::bundle::Bundles;
 use super::error::ConfigError;
@@ -79,7 +80,7 @@ pub(super) fn read(sections: &[Section<'_>], sas: &[Sa]) -> Result<Vec<Policy>, 
         if let Action::Protect { sas } = &action {
             bundles.check(section, direction, sas)?;
         }
-        let pfp = pfp(section, &action)?;
+        let pfp = pfp(section, &action, &selectors)?;
         let line = section.line();
         policies.extend(selectors.into_iter().map(|selector| Policy {
             direction,
@@ -187,7 +188,7 @@ fn protect(
 }
 
 /// Selectors from the packet are for SAs that are asked for; those of the file have theirs.
-fn pfp(section: &Section<'_>, action: &Action) -> Result<Pfp, ConfigError> {
+fn pfp(section: &Section<'_>, action: &Action, selectors: &[Selector]) -> Result<Pfp, ConfigError> {
     const WORDS: [(&str, usize); 5] = [
         ("source", 0),
         ("destination", 1),
@@ -209,5 +210,13 @@ fn pfp(section: &Section<'_>, action: &Action) -> Result<Pfp, ConfigError> {
         chosen[field.word(&WORDS)?] = true;
     }
     let [source, destination, protocol, source_port, destination_port] = chosen;
-    Ok(Pfp { source, destination, protocol, source_port, destination_port })
+    let pfp = Pfp { source, destination, protocol, source_port, destination_port };
+    let is_opaque = selectors.iter().any(|selector| *selector.upper() == UpperSelector::Opaque);
+    if is_opaque && pfp.takes_ports() {
+        return Err(field.error(
+            "expected no port of the packet where ports are \"opaque\", as it shows none (RFC 4301 \
+             section 4.4.2.2)",
+        ));
+    }
+    Ok(pfp)
 }

@@ -1,13 +1,16 @@
-//! What holds for the gateway as a whole: `[spd]`, `[ike]`, `[icmp]`, `[audit]`.
+//! What holds for the gateway as a whole: `[spd]`, `[ike]`, `[icmp]`, `[audit]`, `[notices]`.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
+use culvert_engine::DropReason;
+use culvert_engine::DropReasons;
 use culvert_engine::options::Accepted;
+use culvert_engine::options::AuditOptions;
 use culvert_engine::options::IcmpKind;
 use culvert_engine::options::IcmpOptions;
-use culvert_engine::options::Options;
+use culvert_engine::options::NoticeOptions;
 use culvert_spd::DefaultAction;
 
 use super::error::ConfigError;
@@ -19,9 +22,11 @@ pub(super) const SPD_KEYS: [&str; 1] = ["default"];
 pub(super) const IKE_KEYS: [&str; 1] = ["bypass"];
 pub(super) const ICMP_KEYS: [&str; 6] =
     ["accept", "addresses", "too_big", "time_exceeded", "prohibited", "rate"];
-pub(super) const AUDIT_KEYS: [&str; 1] = ["rate"];
+pub(super) const AUDIT_KEYS: [&str; 3] = ["enabled", "reasons", "rate"];
+pub(super) const NOTICES_KEYS: [&str; 4] =
+    ["invalid_spi", "invalid_selectors", "unusual_ecn", "rate"];
 
-/// Most ICMP errors and most audit records of a worker in a second.
+/// Most ICMP errors, audit records and notices of a worker in a second.
 const RATE_MAX: u32 = 1_000_000;
 
 const ADDRESSES: &str = "a list of IPv4 and IPv6 addresses, at most one of each";
@@ -50,14 +55,12 @@ pub(super) fn icmp(section: &Section<'_>) -> Result<IcmpOptions, ConfigError> {
     let default = IcmpOptions::default();
     let addresses = section.optional("addresses").as_ref().map(addresses).transpose()?;
     let (source_v4, source_v6) = addresses.unwrap_or_default();
-    let flag =
-        |key, default| section.optional(key).map_or(Ok(default), |field: Field<'_>| field.flag());
     Ok(IcmpOptions {
         source_v4,
         source_v6,
-        too_big: flag("too_big", default.too_big)?,
-        time_exceeded: flag("time_exceeded", default.time_exceeded)?,
-        prohibited: flag("prohibited", default.prohibited)?,
+        too_big: flag(section, "too_big", default.too_big)?,
+        time_exceeded: flag(section, "time_exceeded", default.time_exceeded)?,
+        prohibited: flag(section, "prohibited", default.prohibited)?,
         rate: rate(section, default.rate)?,
         accepted: section
             .optional("accept")
@@ -83,20 +86,39 @@ fn accepted(field: &Field<'_>) -> Result<Accepted, ConfigError> {
     kinds.iter().try_fold(Accepted::NONE, |accepted, kind| Ok(accepted.and(kind.word(&KINDS)?)))
 }
 
-/// Reads `[audit]`: records a second.
-pub(super) fn audit(section: &Section<'_>) -> Result<AuditRate, ConfigError> {
-    Ok(AuditRate(rate(section, AuditRate::default().0)?))
+/// Reads `[audit]`: whether refused packets are recorded at all, for which reasons, how often.
+pub(super) fn audit(section: &Section<'_>) -> Result<AuditOptions, ConfigError> {
+    let default = AuditOptions::default();
+    let enabled = flag(section, "enabled", true)?;
+    let reasons = match section.optional("reasons") {
+        Some(field) => reasons(&field)?,
+        None => default.reasons,
+    };
+    let rate = rate(section, default.rate)?;
+    Ok(AuditOptions { reasons: if enabled { reasons } else { DropReasons::NONE }, rate })
 }
 
-/// Records of refused packets that each worker writes in a second at most (RFC 4301 section 5);
-/// all refused packets are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AuditRate(pub u32);
+fn reasons(field: &Field<'_>) -> Result<DropReasons, ConfigError> {
+    let audited = DropReason::ALL.iter().filter(|reason| reason.is_auditable());
+    let words: Vec<(&str, DropReason)> = audited.map(|reason| (reason.name(), *reason)).collect();
+    let fields = field.list("a list of reasons such as [\"icv\", \"replay\"]")?;
+    let mut reasons = fields.iter().map(|field| field.word(&words));
+    reasons.try_fold(DropReasons::NONE, |all, reason| Ok(all.with(reason?)))
+}
 
-impl Default for AuditRate {
-    fn default() -> AuditRate {
-        AuditRate(Options::default().audit_rate)
-    }
+/// Reads `[notices]`: what IKE and the operator are told of.
+pub(super) fn notices(section: &Section<'_>) -> Result<NoticeOptions, ConfigError> {
+    let default = NoticeOptions::default();
+    Ok(NoticeOptions {
+        invalid_spi: flag(section, "invalid_spi", default.invalid_spi)?,
+        invalid_selectors: flag(section, "invalid_selectors", default.invalid_selectors)?,
+        unusual_ecn: flag(section, "unusual_ecn", default.unusual_ecn)?,
+        rate: rate(section, default.rate)?,
+    })
+}
+
+fn flag(section: &Section<'_>, key: &str, default: bool) -> Result<bool, ConfigError> {
+    section.optional(key).map_or(Ok(default), |field| field.flag())
 }
 
 fn rate(section: &Section<'_>, default: u32) -> Result<u32, ConfigError> {

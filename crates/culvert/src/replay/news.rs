@@ -1,22 +1,26 @@
 //! What the worker tells control, as lines of JSON: audit records, and events for IKE.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
+use culvert_aead::Protocol;
+use culvert_control::News;
+use culvert_control::SaId;
 use culvert_engine::DropReason;
 use culvert_engine::audit::AuditRecord;
 use culvert_engine::mailbox::Notice;
 use culvert_engine::mailbox::Peer;
 use culvert_esp::lifetime::ExpiryCause;
 use culvert_esp::lifetime::ExpiryKind;
-use culvert_spd::AddressSelector;
 use culvert_spd::Flow;
 use culvert_spd::Policy;
-use culvert_spd::PortSelector;
 use culvert_spd::Selector;
 use culvert_spd::Spd;
 use culvert_spd::Upper;
-use culvert_spd::UpperSelector;
 use serde::Serialize;
+
+use crate::assembly::SaWords;
+use crate::words;
 
 /// A line of one of the two files.
 #[derive(Debug)]
@@ -30,11 +34,17 @@ pub(super) enum NewsLine {
 pub(super) struct AuditLine {
     time_ns: u64,
     reason: &'static str,
+    direction: &'static str,
+    protocol: Option<&'static str>,
     spi: Option<u32>,
     seq: Option<u64>,
     source: IpAddr,
     destination: IpAddr,
     flow_label: Option<u32>,
+    flow: Option<FlowLine>,
+    sa: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    admitted: Vec<SelectorLine>,
     suppressed: u64,
 }
 
@@ -56,9 +66,16 @@ enum Event {
     /// A policy has no SA for a packet; `selector` is what the SA is to have.
     Acquire { policy: u32, selector: Option<SelectorLine>, flow: FlowLine, resource: Option<u8> },
     /// ESP or AH arrived that no SA is for (RFC 7296 section 1.5).
-    InvalidSpi { spi: Option<u32>, source: IpAddr, destination: IpAddr },
+    InvalidSpi {
+        protocol: &'static str,
+        spi: u32,
+        source: IpAddr,
+        port: Option<u16>,
+        destination: IpAddr,
+        suppressed: u64,
+    },
     /// A packet came out of an SA that its selectors do not admit (RFC 4301 section 5.2).
-    InvalidSelectors { spi: Option<u32>, source: IpAddr, destination: IpAddr },
+    InvalidSelectors { spi: u32, packet: String, suppressed: u64 },
     /// A combination of ECN fields that nobody should make (RFC 6040 section 4.2).
     UnusualEcn { spi: u32 },
     /// An ICMP error that says something else than a path MTU names an outbound SA (RFC 4301 section
@@ -93,13 +110,19 @@ struct SelectorLine {
     upper: String,
 }
 
-/// The lines for a notice that came at `now`, in nanoseconds of the capture; `start` is where the
+/// What the configuration says of SAs.
+pub(super) type Sas = HashMap<SaId, SaWords>;
+
+/// The line for a notice that came at `now`, in nanoseconds of the capture; `start` is where the
 /// worker's clock began.
-pub(super) fn lines(notice: &Notice, now: u64, start: u64, spd: &Spd) -> Vec<NewsLine> {
-    let event = match notice {
-        Notice::Audit(record) => return of_record(record, start),
+pub(super) fn line(news: &News, now: u64, start: u64, (spd, sas): (&Spd, &Sas)) -> NewsLine {
+    let event = match &news.notice {
+        Notice::Audit(record) => {
+            let sa = news.sa.and_then(|id| sas.get(&id));
+            return NewsLine::Audit(of_record(record, start, sa));
+        }
         Notice::Expire { inbound, spi, expiry, .. } => Event::Expire {
-            direction: if *inbound { "inbound" } else { "outbound" },
+            direction: direction(*inbound),
             spi: *spi,
             kind: kind(expiry.kind),
             cause: cause(expiry.cause),
@@ -116,38 +139,55 @@ pub(super) fn lines(notice: &Notice, now: u64, start: u64, spd: &Spd) -> Vec<New
             flow: FlowLine::from(flow),
             resource: resource.map(|worker| worker.0),
         },
+        &Notice::InvalidSpi { protocol, spi, source, port, destination, suppressed } => {
+            let protocol = name(protocol);
+            Event::InvalidSpi { protocol, spi, source, port, destination, suppressed }
+        }
+        Notice::InvalidSelectors { spi, packet, suppressed, .. } => Event::InvalidSelectors {
+            spi: *spi,
+            packet: packet.octets().iter().map(|octet| format!("{octet:02x}")).collect(),
+            suppressed: *suppressed,
+        },
         Notice::UnusualEcn { spi, .. } => Event::UnusualEcn { spi: *spi },
         Notice::IcmpError { spi, reporter, kind, .. } => Event::IcmpError {
             spi: *spi,
             reporter: *reporter,
-            icmp: icmp(u16::from_be_bytes(*kind)),
+            icmp: words::icmp(u16::from_be_bytes(*kind)),
         },
         Notice::PathMtu { spi, mtu, .. } => Event::PathMtu { spi: *spi, mtu: *mtu },
     };
-    vec![NewsLine::Event(EventLine { time_ns: now, event })]
+    NewsLine::Event(EventLine { time_ns: now, event })
 }
 
-/// A record, and the notification of IKE that goes with some.
-fn of_record(record: &AuditRecord, start: u64) -> Vec<NewsLine> {
-    let time_ns = record.at.saturating_add(start);
-    let (spi, source, destination) = (record.spi, record.source, record.destination);
-    let event = match record.reason {
-        DropReason::NoSa => Some(Event::InvalidSpi { spi, source, destination }),
-        DropReason::Selector => Some(Event::InvalidSelectors { spi, source, destination }),
-        _ => None,
-    };
-    let audit = AuditLine {
-        time_ns,
+fn of_record(record: &AuditRecord, start: u64, sa: Option<&SaWords>) -> AuditLine {
+    let is_mismatch = record.reason == DropReason::Selector && record.inbound;
+    let admitted = sa.filter(|_| is_mismatch).map(|sa| sa.admitted.iter());
+    AuditLine {
+        time_ns: record.at.saturating_add(start),
         reason: record.reason.name(),
-        spi,
+        direction: direction(record.inbound),
+        protocol: record.protocol.map(name),
+        spi: record.spi,
         seq: record.seq,
-        source,
-        destination,
+        source: record.source,
+        destination: record.destination,
         flow_label: record.flow_label,
+        flow: record.flow.as_ref().map(FlowLine::from),
+        sa: sa.and_then(|sa| sa.name.clone()),
+        admitted: admitted.into_iter().flatten().map(SelectorLine::from).collect(),
         suppressed: record.suppressed,
-    };
-    let event = event.map(|event| NewsLine::Event(EventLine { time_ns, event }));
-    [NewsLine::Audit(audit)].into_iter().chain(event).collect()
+    }
+}
+
+fn direction(inbound: bool) -> &'static str {
+    if inbound { "inbound" } else { "outbound" }
+}
+
+fn name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Esp => "esp",
+        Protocol::Ah => "ah",
+    }
 }
 
 fn kind(kind: ExpiryKind) -> &'static str {
@@ -179,62 +219,20 @@ fn narrowed(policy: &Policy, flow: &Flow) -> Option<SelectorLine> {
 impl From<&Selector> for SelectorLine {
     fn from(selector: &Selector) -> SelectorLine {
         SelectorLine {
-            source: addresses(selector.source()),
-            destination: addresses(selector.destination()),
+            source: words::addresses(selector.source()),
+            destination: words::addresses(selector.destination()),
             protocol: selector.protocol(),
-            upper: upper(selector.upper()),
+            upper: words::upper(selector.upper()),
         }
     }
-}
-
-fn addresses(addresses: &AddressSelector) -> Vec<String> {
-    match addresses {
-        AddressSelector::Any => vec!["any".to_owned()],
-        AddressSelector::Ranges(ranges) => ranges.iter().map(ToString::to_string).collect(),
-    }
-}
-
-fn upper(upper: &UpperSelector) -> String {
-    let ports = |ports: &PortSelector| match ports {
-        PortSelector::Any => "any".to_owned(),
-        PortSelector::Ranges(ranges) => {
-            let range = |range: &std::ops::RangeInclusive<u16>| {
-                format!("{}-{}", range.start(), range.end())
-            };
-            ranges.iter().map(range).collect::<Vec<String>>().join(",")
-        }
-    };
-    match upper {
-        UpperSelector::Any => "any".to_owned(),
-        UpperSelector::Opaque => "opaque".to_owned(),
-        UpperSelector::Ports { source, destination } => {
-            format!("ports {} to {}", ports(source), ports(destination))
-        }
-        UpperSelector::Icmp(range) => {
-            format!("icmp {}-{}", icmp(*range.start()), icmp(*range.end()))
-        }
-        UpperSelector::Mobility(range) => format!("mobility {}-{}", range.start(), range.end()),
-    }
-}
-
-/// Type and code.
-fn icmp(number: u16) -> String {
-    let [kind, code] = number.to_be_bytes();
-    format!("{kind}/{code}")
 }
 
 impl From<&Flow> for FlowLine {
     fn from(flow: &Flow) -> FlowLine {
-        let addresses = &flow.addresses;
-        let address = |number: u128| -> IpAddr {
-            match u32::try_from(number) {
-                Ok(number) if addresses.is_v4 => std::net::Ipv4Addr::from_bits(number).into(),
-                _ => std::net::Ipv6Addr::from_bits(number).into(),
-            }
-        };
+        let (source, destination) = words::endpoints(flow);
         let mut line = FlowLine {
-            source: address(addresses.source),
-            destination: address(addresses.destination),
+            source,
+            destination,
             protocol: flow.protocol,
             source_port: None,
             destination_port: None,
@@ -246,7 +244,7 @@ impl From<&Flow> for FlowLine {
                 line.source_port = Some(source);
                 line.destination_port = Some(destination);
             }
-            Upper::Icmp(number) => line.icmp = Some(icmp(number)),
+            Upper::Icmp(number) => line.icmp = Some(words::icmp(number)),
             Upper::Mobility(number) => line.mobility = Some(number),
             Upper::None | Upper::Opaque => {}
         }

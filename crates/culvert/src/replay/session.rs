@@ -16,12 +16,14 @@ use culvert_sim::gateway::GatewayConfig;
 use culvert_spd::Spd;
 
 use crate::assembly;
+use crate::assembly::SaWords;
 use crate::config::Config;
 
 use super::PROTECTED;
 use super::UNPROTECTED;
 use super::clock::Clock;
 use super::news;
+use super::news::Sas;
 use super::next_hops;
 use super::outputs::Outputs;
 use super::reader::Captured;
@@ -39,6 +41,7 @@ const FRAMES: usize = 1024;
 pub(super) struct Session {
     gateway: Gateway<Provider>,
     spd: Spd,
+    sas: Sas,
     steering: Steering,
     clock: Clock,
     report: Report,
@@ -54,7 +57,11 @@ impl Session {
         let spd = assembly::spd(config);
         // The one worker has no use for what is bound to others (RFC 9611).
         let ours = |sa: &SaSpec| sa.resource.is_none_or(|worker| worker.0 == 0);
-        let sas: Vec<SaSpec> = assembly::sas(config)?.into_iter().filter(ours).collect();
+        let (sas, words): (Vec<SaSpec>, Vec<SaWords>) = assembly::sas(config)?
+            .into_iter()
+            .zip(assembly::words(config))
+            .filter(|(sa, _)| ours(sa))
+            .unzip();
         let next_hops = next_hops::synthetic(&sas, &spd, mtu);
         let steering = Steering::new(&sas, &spd);
         let gateway = GatewayConfig {
@@ -69,7 +76,8 @@ impl Session {
         let gateway = Gateway::new(&gateway, &Provider::best().provider, next_hops)
             .context("cannot install the SAs")?;
         let (clock, report) = (Clock::default(), Report::default());
-        Ok(Session { gateway, spd, steering, clock, report })
+        let sas = gateway.controller.ids().zip(words).collect();
+        Ok(Session { gateway, spd, sas, steering, clock, report })
     }
 
     /// Lets time pass until a packet comes.
@@ -163,9 +171,7 @@ impl Session {
         let start = self.clock.start_ns();
         let now = start.saturating_add(self.clock.now());
         for news in news {
-            for line in news::lines(&news.notice, now, start, &self.spd) {
-                outputs.news(&line)?;
-            }
+            outputs.news(&news::line(&news, now, start, (&self.spd, &self.sas)))?;
         }
         Ok(())
     }

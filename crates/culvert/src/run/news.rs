@@ -12,25 +12,30 @@ use std::time::UNIX_EPOCH;
 use culvert_control::News;
 use culvert_control::SaId;
 use culvert_engine::AuditRecord;
+use culvert_engine::DropReason;
 use culvert_engine::Notice;
 use culvert_engine::Peer;
 use culvert_esp::lifetime::ExpiryCause;
 use culvert_esp::lifetime::ExpiryKind;
+use tracing::debug;
 use tracing::info;
 use tracing::warn;
 
+use crate::assembly::SaWords;
+use crate::words;
+
 /// Writes news to the log.
 pub(super) struct NewsLog {
-    /// What the configuration calls the SAs.
-    names: HashMap<SaId, String>,
+    /// What the configuration says of the SAs.
+    sas: HashMap<SaId, SaWords>,
     /// When the workers' clock began.
     start: SystemTime,
 }
 
 impl NewsLog {
-    /// For SAs with these names, and workers whose clock began at `start`.
-    pub(super) fn new(names: HashMap<SaId, String>, start: SystemTime) -> NewsLog {
-        NewsLog { names, start }
+    /// For these SAs, and workers whose clock began at `start`.
+    pub(super) fn new(sas: HashMap<SaId, SaWords>, start: SystemTime) -> NewsLog {
+        NewsLog { sas, start }
     }
 
     /// Writes one line for each; `lost` is how many there were beside them.
@@ -45,9 +50,18 @@ impl NewsLog {
 
     fn line(&self, news: &News) {
         let worker = news.worker.0;
-        let name = news.sa.and_then(|id| self.names.get(&id)).map(String::as_str);
+        let sa = news.sa.and_then(|id| self.sas.get(&id));
+        let name = sa.and_then(|sa| sa.name.as_deref());
         match news.notice {
-            Notice::Audit(record) => self.audit(worker, &record),
+            Notice::Audit(record) => self.audit(worker, &record, sa),
+            Notice::InvalidSpi { spi, source, port, suppressed, .. } => {
+                let spi = hex(spi);
+                debug!(worker, spi, %source, port, suppressed, "IKE may tell: no such SPI");
+            }
+            Notice::InvalidSelectors { spi, suppressed, .. } => {
+                let spi = hex(spi);
+                debug!(worker, name, spi, suppressed, "IKE may tell: wrong selectors");
+            }
             Notice::Expire { inbound, spi, expiry, .. } => {
                 let direction = if inbound { "inbound" } else { "outbound" };
                 let (spi, cause) = (hex(spi), cause(expiry.cause));
@@ -82,16 +96,33 @@ impl NewsLog {
         }
     }
 
-    /// What RFC 4301 section 5 and RFC 4303 section 3.4 ask a record to hold: date and time (in
-    /// Unix seconds), SPI, source, destination, sequence number, flow label.
-    fn audit(&self, worker: u8, record: &AuditRecord) {
+    /// What RFC 4301 section 5 and RFC 4303 section 4 ask a record to hold: date and time (in Unix
+    /// seconds), protocol, SPI, source, destination, sequence number, flow label, what policy sees
+    /// of the packet, and what its SA admits. What our own side sends is less of an alarm.
+    fn audit(&self, worker: u8, record: &AuditRecord, sa: Option<&SaWords>) {
         let AuditRecord { seq, source, destination, flow_label, suppressed, .. } = *record;
         let (reason, spi) = (record.reason.name(), record.spi.map(hex));
+        let protocol = record.protocol.map(tracing::field::debug);
+        let flow = record.flow.as_ref().map(words::flow);
+        let name = sa.and_then(|sa| sa.name.as_deref());
+        let admitted = sa.filter(|_| record.inbound && record.reason == DropReason::Selector);
+        let admitted = admitted.map(|sa| {
+            let all: Vec<String> = sa.admitted.iter().map(words::selector).collect();
+            all.join("; ")
+        });
         let at = self.start + Duration::from_nanos(record.at);
         let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        warn!(
-            worker, at, reason, spi, seq, %source, %destination, flow_label, suppressed, "refused"
-        );
+        if record.inbound {
+            warn!(
+                worker, at, reason, protocol, spi, seq, %source, %destination, flow_label, flow,
+                name, admitted, suppressed, "refused"
+            );
+        } else {
+            info!(
+                worker, at, reason, protocol, spi, seq, %source, %destination, flow_label, flow,
+                name, suppressed, "not sent"
+            );
+        }
     }
 }
 

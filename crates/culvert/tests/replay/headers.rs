@@ -109,13 +109,10 @@ fn the_inner_dscp_is_kept_or_replaced() {
     }
 }
 
-/// C04: a mark that cannot be carried inside drops the packet, unless that is switched off.
+/// C04: a mark that cannot be carried inside drops the packet.
 #[test]
 fn marks_that_cannot_be_carried() {
     assert_eq!(receive("", &[(0, 3)]).outcomes(), ["ecn"]);
-    let run = receive("ecn_drop = false", &[(0, 3)]);
-    assert_eq!(run.outcomes(), ["forward"]);
-    assert_eq!(run.opened()[0][1], 0, "Not-ECT stays");
 }
 
 /// C07: an unusual combination is told once for each SA.

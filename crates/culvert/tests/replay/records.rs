@@ -10,6 +10,7 @@ use crate::packets::Sa;
 use crate::packets::config;
 use crate::packets::datagram;
 use crate::packets::text;
+use crate::packets::with_tos;
 use crate::pcap::START;
 use crate::support::replay;
 
@@ -50,11 +51,15 @@ fn refused_packets_are_recorded() {
             json!({
                 "time_ns": start + 100_000 * (u64::try_from(index).unwrap() + 1),
                 "reason": reasons[index],
+                "direction": "inbound",
+                "protocol": "esp",
                 "spi": spi,
                 "seq": seq,
                 "source": source,
                 "destination": destination,
                 "flow_label": six.then_some(0xabcde),
+                "flow": null,
+                "sa": (reasons[index] != "no_sa").then(|| sa.name()),
                 "suppressed": 0,
             })
         };
@@ -80,18 +85,132 @@ fn overflow_is_recorded() {
         }
         let run = replay(&config(std::slice::from_ref(&sa)), &packets, &[]);
         assert_eq!(run.outcomes(), ["forward", "sequence_exhausted"]);
+        let [record] = run.audit.as_slice() else { panic!("one record: {:?}", run.audit) };
         let (source, destination) = sa.inner(six);
-        let expected = json!({
-            "time_ns": u64::try_from(START.as_nanos()).unwrap() + 100_000,
-            "reason": "sequence_exhausted",
-            "spi": sa.spi,
-            "seq": null,
+        let time = u64::try_from(START.as_nanos()).unwrap() + 100_000;
+        let expected = [
+            ("time_ns", json!(time)),
+            ("reason", json!("sequence_exhausted")),
+            ("sa", json!(sa.name())),
+            ("spi", json!(sa.spi)),
+            ("seq", json!(LOW)),
+            ("source", json!(source)),
+            ("destination", json!(destination)),
+            ("flow_label", json!(six.then_some(0xabcde))),
+            ("suppressed", json!(0)),
+        ];
+        for (field, value) in expected {
+            assert_eq!(record[field], value, "{field} of {record}");
+        }
+    }
+}
+
+/// I11: with ESN the record of a replay has the whole number, and so has the verdict.
+#[test]
+fn replays_are_recorded_with_the_whole_number() {
+    let number = (7 << 32) + 3;
+    let sa = Sa { esn: true, sequence: number - 1, ..Sa::inbound() };
+    let packet = numbered(&sa, number);
+    let run = replay(&config(std::slice::from_ref(&sa)), &[], &[packet.clone(), packet]);
+    assert_eq!(run.outcomes(), ["forward", "replay"]);
+    let [record] = run.audit.as_slice() else { panic!("one record: {:?}", run.audit) };
+    assert_eq!((&record["reason"], &record["seq"]), (&"replay".into(), &number.into()));
+}
+
+/// P09 P29: what does not belong into its SA is recorded with what policy sees of it, and with what
+/// the SA admits.
+#[test]
+fn mismatches_are_recorded_with_the_selectors() {
+    for (lines, upper) in [
+        ("", "any"),
+        ("selectors = [{ protocol = 'udp', destination_ports = 53 }]", "ports any to 53-53"),
+    ] {
+        let sa = Sa { encapsulated: true, ..Sa::inbound().with(lines) };
+        let (source, _) = sa.inner(false);
+        let payload = [&7000u16.to_be_bytes()[..], &54u16.to_be_bytes(), &[0; 30]].concat();
+        let inner = ip_packet(source, [10, 9, 9, 9].into(), ip::PROTOCOL_UDP, &payload);
+        let run = replay(&config(std::slice::from_ref(&sa)), &[], &[sa.packet(1, &inner)]);
+        assert_eq!(run.outcomes(), ["selector"]);
+        let [record] = run.audit.as_slice() else { panic!("one record: {:?}", run.audit) };
+        let flow = json!({
             "source": source,
-            "destination": destination,
-            "flow_label": six.then_some(0xabcde),
-            "suppressed": 0,
+            "destination": "10.9.9.9",
+            "protocol": 17,
+            "source_port": 7000,
+            "destination_port": 54,
         });
-        assert_eq!(run.audit, [expected]);
+        assert_eq!((&record["flow"], &record["sa"]), (&flow, &sa.name().into()));
+        assert_eq!(record["admitted"][0]["upper"], upper, "{record}");
+        let [event] = run.events.as_slice() else { panic!("one event: {:?}", run.events) };
+        let start: String = inner.iter().map(|octet| format!("{octet:02x}")).collect();
+        assert_eq!(
+            (&event["event"], &event["packet"]),
+            (&"invalid_selectors".into(), &start.into())
+        );
+    }
+}
+
+/// P29 P12: what policy keeps from being sent is recorded too.
+#[test]
+fn what_is_not_sent_is_recorded() {
+    let sa = Sa::outbound();
+    let stranger =
+        ip_packet([10, 9, 9, 9].into(), [10, 2, 0, 5].into(), ip::PROTOCOL_UDP, &[7; 20]);
+    let run = replay(&config(std::slice::from_ref(&sa)), &[stranger], &[]);
+    assert_eq!(run.outcomes(), ["no_policy"]);
+    let [record] = run.audit.as_slice() else { panic!("one record: {:?}", run.audit) };
+    assert_eq!(
+        (&record["reason"], &record["direction"]),
+        (&"no_policy".into(), &"outbound".into())
+    );
+    assert_eq!((&record["spi"], &record["flow"]["protocol"]), (&Value::Null, &17.into()));
+}
+
+/// P29: the administrator turns audit on and off, and chooses what is recorded; what happens is
+/// counted all the same.
+#[test]
+fn audit_is_the_administrators_choice() {
+    let sa = Sa::inbound();
+    let packets = [numbered(&sa, 2), numbered(&sa, 2), forged(&numbered(&sa, 5))];
+    for (lines, expected) in [
+        ("enabled = true", &["replay", "icv"][..]),
+        ("enabled = false", &[]),
+        ("reasons = ['icv', 'no_sa']", &["icv"]),
+        ("rate = 0", &[]),
+    ] {
+        let text = config(std::slice::from_ref(&sa));
+        let text = text.replace("[lab]", &format!("[audit]\n{lines}\n[lab]"));
+        let run = replay(&text, &[], &packets);
+        let reasons: Vec<_> = run.audit.iter().map(|record| record["reason"].clone()).collect();
+        assert_eq!(reasons, expected, "{lines}");
+        assert_eq!((run.report.drops["replay"], run.report.drops["icv"]), (1, 1));
+    }
+}
+
+/// P10 U14 C07: each kind of notice has its switch, and those of IKE their rate.
+#[test]
+fn notices_have_switches_and_a_rate() {
+    let sa = Sa::inbound();
+    let stranger = Sa { spi: 0x0666, ..sa.clone() };
+    let (source, _) = sa.inner(false);
+    let foreign = ip_packet(source, [10, 9, 9, 9].into(), ip::PROTOCOL_UDP, &[0; 30]);
+    let mut packets = vec![with_tos(&sa.packet(1, &sa.plain(false, 1).packet()), 1)];
+    packets.extend((0..20).map(|seq| numbered(&stranger, seq)));
+    packets.extend((2..22).map(|seq| sa.packet(seq, &foreign)));
+    let kinds = ["unusual_ecn", "invalid_spi", "invalid_selectors"];
+    for (lines, expected) in [
+        ("", [1, 10, 10]),
+        ("rate = 3", [1, 3, 3]),
+        ("unusual_ecn = false", [0, 10, 10]),
+        ("invalid_spi = false", [1, 0, 10]),
+        ("invalid_selectors = false", [1, 10, 0]),
+    ] {
+        let text = config(std::slice::from_ref(&sa));
+        let text = text.replace("[lab]", &format!("[notices]\n{lines}\n[lab]"));
+        let run = replay(&text, &[], &packets);
+        let count = |kind| run.events.iter().filter(|event| event["event"] == kind).count();
+        assert_eq!(kinds.map(count), expected, "{lines}");
+        assert_eq!(run.audit.len(), 40, "records do not depend on it");
     }
 }
 

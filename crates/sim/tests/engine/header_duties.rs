@@ -263,19 +263,18 @@ fn ecn_on_the_way_out() {
     }
 }
 
-/// C04, P21: where it is configured so, congestion on a packet that cannot carry the mark is
-/// forgotten instead, and the DSCP that comes out is the outer one.
+/// P21: where it is configured so, the DSCP that comes out is the outer one, and ECN is merged all
+/// the same.
 #[test]
 fn decapsulation_options() {
     let tunnel = tunnel(false);
     let mut b = changed(&Scenario::quiet(vec![tunnel.clone()]), B, |config| {
         for sa in &mut config.sas {
-            sa.receiving.ecn_drop = false;
             sa.receiving.dscp = DscpPolicy::CopyOuter;
         }
     });
     for (seq, (inner, outer, expected)) in
-        (1..).zip([(0xb8, 0x23, 0x20), (0xba, 0x23, 0x23), (0x00, 0xfd, 0xfc), (0x02, 0x28, 0x2a)])
+        (1..).zip([(0xb8, 0x20, 0x20), (0xba, 0x23, 0x23), (0x00, 0xfd, 0xfc), (0x02, 0x28, 0x2a)])
     {
         let inner = tos(&plain(false), inner);
         let outer = tos(&packet(addresses(&tunnel), 50, &sealed(&tunnel, seq, &inner)), outer);

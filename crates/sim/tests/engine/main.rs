@@ -30,6 +30,7 @@ mod hostile;
 mod icmp;
 mod lifetimes;
 mod nat;
+mod notices;
 mod packets;
 mod policy;
 mod resource;

@@ -70,6 +70,24 @@ fn last_number_with_esn() {
     assert_eq!(delivered(&scenario, &sent), [0, 1]);
 }
 
+/// G09, E03: with an implicit IV, which is the number, an SA ends as any other: at 2^32 - 1, or at
+/// 2^64 - 1 with ESN. The last packets are sealed and opened, and no nonce comes twice.
+#[test]
+fn implicit_ivs_end_with_the_numbers() {
+    for algorithm in
+        [Algorithm::Aes128Gcm16Iiv, Algorithm::Aes256Gcm16Iiv, Algorithm::ChaCha20Poly1305Iiv]
+    {
+        for (esn, last) in [(false, u64::from(u32::MAX)), (true, u64::MAX)] {
+            let scenario = starting_at(last - 2, esn);
+            let tunnel = scenario.tunnels[0].clone().with_algorithm(algorithm);
+            let scenario = Scenario::quiet(vec![tunnel]);
+            let (sent, numbers) = spend(&scenario, 5);
+            assert_eq!(numbers, [Some(last - 1), Some(last), None, None, None], "{algorithm}");
+            assert_eq!(delivered(&scenario, &sent), [0, 1]);
+        }
+    }
+}
+
 /// I18: with ESN nothing special happens at 2^32, in order, in reverse order, and one at a time.
 #[test]
 fn boundary_with_esn() {

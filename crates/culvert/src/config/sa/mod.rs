@@ -46,7 +46,7 @@ pub(super) use self::identity::DIRECTIONS;
 pub(super) use self::numbers::LIMITS_KEYS;
 
 /// Keys of `[[sa]]`.
-pub(super) const KEYS: [&str; 40] = [
+pub(super) const KEYS: [&str; 39] = [
     "name",
     "group",
     "direction",
@@ -82,7 +82,6 @@ pub(super) const KEYS: [&str; 40] = [
     "lookup",
     "selectors",
     "decap_dscp",
-    "ecn_drop",
     "padding",
     "icmp_errors",
     "original_source",

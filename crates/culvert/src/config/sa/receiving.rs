@@ -18,11 +18,10 @@ use crate::config::reader::Section;
 use crate::config::selector;
 
 /// Keys of what comes out.
-pub(super) const KEYS: [&str; 8] = [
+pub(super) const KEYS: [&str; 7] = [
     "lookup",
     "selectors",
     "decap_dscp",
-    "ecn_drop",
     "padding",
     "icmp_errors",
     "original_source",
@@ -45,14 +44,12 @@ pub(super) fn read(
     let default = Receiving::default();
     let padding = section.optional("padding").map(|field| field.word(&PADDINGS)).transpose()?;
     let dscp = section.optional("decap_dscp").map(|field| field.word(&DSCPS)).transpose()?;
-    let ecn_drop = section.optional("ecn_drop").map(|field| field.flag()).transpose()?;
     let errors = section.optional("icmp_errors");
     let errors = errors.map(|field| field.word(&ICMP_ERRORS)).transpose()?;
     let receiving = Receiving {
         within: None,
         padding: padding.unwrap_or(default.padding),
         dscp: dscp.unwrap_or(default.dscp),
-        ecn_drop: ecn_drop.unwrap_or(default.ecn_drop),
         enclosed_errors: errors.unwrap_or(default.enclosed_errors),
         original: original(section, identity)?,
     };
@@ -75,10 +72,8 @@ fn check(section: &Section<'_>, identity: &Identity) -> Result<(), ConfigError> 
             "expected in transport mode only: a tunnel carries the addresses inside (RFC 3948 \
              section 3.1.1)",
         ),
-        Mode::Transport => section.refuse(
-            &["decap_dscp", "ecn_drop"],
-            "expected in tunnel mode only, which has an outer header",
-        ),
+        Mode::Transport => section
+            .refuse(&["decap_dscp"], "expected in tunnel mode only, which has an outer header"),
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn algorithm(
     if algorithm.has_implicit_iv() && identity.destination.is_multicast() {
         return Err(field.error(format_args!(
             "{algorithm} has no IV of its own, so several senders to {} would use one nonce twice \
-             (RFC 8750 section 3): expected an algorithm with an IV",
+             (RFC 8750 section 7): expected an algorithm with an IV",
             identity.destination,
         )));
     }

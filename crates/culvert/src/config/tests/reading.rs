@@ -4,6 +4,8 @@ use std::fs;
 use std::net::IpAddr;
 
 use culvert_aead::Algorithm;
+use culvert_engine::DropReason;
+use culvert_engine::DropReasons;
 use culvert_engine::WorkerId;
 use culvert_engine::options::Accepted;
 use culvert_engine::options::Fragmentation;
@@ -188,7 +190,13 @@ time_exceeded = false
 prohibited = true
 rate = 7
 [audit]
+reasons = ["icv", "selector"]
 rate = 9
+[notices]
+invalid_spi = false
+invalid_selectors = false
+unusual_ecn = false
+rate = 3
 [[sa]]
 name = "out"
 direction = "outbound"
@@ -267,7 +275,6 @@ algorithm = "aes128gcm16"
 key = "c0c1c2c3c4c5c6c7c8c9cacbcccdcecfa0a1a2a3"
 replay_window = 0
 decap_dscp = "copy"
-ecn_drop = false
 [[policy]]
 direction = "outbound"
 source = ["10.1.0.0/24", "10.1.1.5-10.1.1.9"]
@@ -360,7 +367,7 @@ fn options_of_inbound_sas_are_read() {
     let original: (IpAddr, IpAddr) = ([10, 9, 9, 9].into(), [192, 0, 2, 1].into());
     assert_eq!(receiving.original, Some(original));
     assert_eq!((tunnel.replay_window, tunnel.lookup), (0, Lookup::SpiDestination));
-    assert_eq!((tunnel.receiving.dscp, tunnel.receiving.ecn_drop), (DscpPolicy::CopyOuter, false));
+    assert_eq!(tunnel.receiving.dscp, DscpPolicy::CopyOuter);
     assert!(
         tunnel.receiving.enclosed_errors,
         "RFC 4301 section 6.2: unless something else is said"
@@ -398,7 +405,11 @@ fn policies_and_settings_are_read() {
         rate: 7,
         accepted: Accepted::NONE.and(IcmpKind::PacketTooBig).and(IcmpKind::TimeExceeded),
     };
-    assert_eq!((config.icmp, config.audit_rate), (icmp, AuditRate(9)));
+    let reasons = DropReasons::NONE.with(DropReason::Icv).with(DropReason::Selector);
+    let off =
+        NoticeOptions { invalid_spi: false, invalid_selectors: false, unusual_ecn: false, rate: 3 };
+    assert_eq!(config.icmp, icmp);
+    assert_eq!((config.audit, config.notices), (AuditOptions { reasons, rate: 9 }, off));
     let [bundle, unreachable, echo, mobility, opaque] = config.policies.as_slice() else {
         panic!("a list of ICMP types makes two policies")
     };
@@ -421,6 +432,26 @@ fn policies_and_settings_are_read() {
     assert_eq!(opaque.action, Action::Protect { sas: vec![4, 5] });
 }
 
+/// P29 P10 C07: without a word all is audited that can be, and everything told; `enabled` switches
+/// audit off whatever else is said.
+#[test]
+fn audit_and_notices_have_switches() {
+    let default = Config::parse("gw.toml", GOOD).unwrap();
+    let all = AuditOptions { reasons: DropReasons::AUDITABLE, rate: 100 };
+    assert_eq!((default.audit, default.notices), (all, NoticeOptions::default()));
+    let notices = default.notices;
+    assert!(notices.invalid_spi && notices.invalid_selectors && notices.unusual_ecn);
+    for (lines, reasons) in [
+        ("enabled = true", DropReasons::AUDITABLE),
+        ("enabled = false", DropReasons::NONE),
+        ("enabled = false\nreasons = ['icv']\nrate = 9", DropReasons::NONE),
+        ("reasons = ['no_policy']", DropReasons::NONE.with(DropReason::NoPolicy)),
+    ] {
+        let text = spoiled("[lab]", &format!("[audit]\n{lines}\n[lab]"));
+        assert_eq!(Config::parse("gw.toml", &text).unwrap().audit.reasons, reasons, "{lines}");
+    }
+}
+
 /// I20: anti-replay with keys from the file is warned of, for inbound SAs that have it.
 #[test]
 fn anti_replay_with_static_keys_is_warned_of() {
@@ -429,7 +460,7 @@ fn anti_replay_with_static_keys_is_warned_of() {
     assert_eq!(
         warning,
         "the inbound SA `from-b` (line 23) has a key from the file and anti-replay, which \
-         RFC 4303 section 3.4.3 advises against: a peer that counts from 1 again after a restart \
+         RFC 4303 section 5 advises against: a peer that counts from 1 again after a restart \
          is taken for an attacker; replay_window = 0 turns it off"
     );
     assert!(full().warnings().is_empty());

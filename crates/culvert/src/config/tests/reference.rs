@@ -19,7 +19,7 @@ fn section(reference: &str, title: &str) -> String {
 #[test]
 fn the_reference_names_every_key() {
     let reference = fs::read_to_string(REFERENCE).unwrap();
-    let sections: [(&str, &[&str]); 13] = [
+    let sections: [(&str, &[&str]); 14] = [
         ("The file", &KEYS),
         ("`[interfaces]`", &INTERFACES_KEYS),
         ("`[workers]`", &WORKERS_KEYS),
@@ -28,6 +28,7 @@ fn the_reference_names_every_key() {
         ("`[ike]`", &settings::IKE_KEYS),
         ("`[icmp]`", &settings::ICMP_KEYS),
         ("`[audit]`", &settings::AUDIT_KEYS),
+        ("`[notices]`", &settings::NOTICES_KEYS),
         ("`[[sa]]`", &sa::KEYS),
         ("`soft_lifetime` and `hard_lifetime`", &sa::LIMITS_KEYS),
         ("`encapsulation`", &sa::ENCAPSULATION_KEYS),

@@ -56,7 +56,7 @@ fn unknown_keys() -> Vec<Mistake> {
             "[lab]",
             "[labs]",
             "gw.toml:10: labs: unknown key: expected one of state_directory, interfaces, \
-             workers, lab, spd, ike, icmp, audit, sa, policy",
+             workers, lab, spd, ike, icmp, audit, notices, sa, policy",
         ),
         (
             "mode = \"auto\"",
@@ -82,7 +82,7 @@ fn unknown_keys() -> Vec<Mistake> {
              sequence_unspecified, replay_window, soft_lifetime, hard_lifetime, encapsulation, \
              behind_nat, keepalive, dscp, ecn, df, ttl, flow_label, tfc, dummy_interval, \
              fragmentation, mss_clamp, trust_icmp, path_mtu_floor, resource, lookup, selectors, \
-             decap_dscp, ecn_drop, padding, icmp_errors, original_source, original_destination",
+             decap_dscp, padding, icmp_errors, original_source, original_destination",
         ),
         (
             "source_port = 4501",
@@ -289,7 +289,7 @@ fn many_cores() -> Mistake {
     )
 }
 
-/// `[spd]`, `[ike]`, `[icmp]` and `[audit]`. P04: the bypass of IKE cannot be switched off.
+/// `[spd]`, `[ike]`, `[icmp]`. P04: the bypass of IKE cannot be switched off.
 fn settings() -> Vec<Mistake> {
     let case = |lines: &str, message: &str| {
         Mistake::new(spoiled("[lab]", &format!("{lines}\n[lab]")), format!("gw.toml:11: {message}"))
@@ -339,9 +339,50 @@ fn settings() -> Vec<Mistake> {
         case("[icmp]\ntime_exceeded = 1", "icmp.time_exceeded: expected true or false, found `1`"),
         case("[icmp]\nprohibited = 1", "icmp.prohibited: expected true or false, found `1`"),
         case("[icmp]\nrate = -1", "icmp.rate: expected an integer from 0 to 1000000, found `-1`"),
+    ]
+    .into_iter()
+    .chain(audit_and_notices())
+    .collect()
+}
+
+/// `[audit]` and `[notices]`. P29 P10 C07.
+fn audit_and_notices() -> Vec<Mistake> {
+    let case = |lines: &str, message: &str| {
+        Mistake::new(spoiled("[lab]", &format!("{lines}\n[lab]")), format!("gw.toml:11: {message}"))
+    };
+    vec![
+        case("[audit]\nenabled = 1", "audit.enabled: expected true or false, found `1`"),
+        case(
+            "[audit]\nreasons = []",
+            "audit.reasons: expected a list of reasons such as [\"icv\", \"replay\"], found an \
+             empty list",
+        ),
+        case(
+            "[audit]\nreasons = [\"replay\", \"dummy\"]",
+            "audit.reasons[1]: expected \"no_sa\", \"truncated\", \"fragment\", \"replay\", \
+             \"icv\", \"trailer\", \"next_header\", \"selector\", \"bundle\", \"plaintext\", \
+             \"no_policy\", \"discard\", \"no_outbound_sa\" or \"sequence_exhausted\", found \
+             `dummy`",
+        ),
         case(
             "[audit]\nrate = 1000001",
             "audit.rate: expected an integer from 0 to 1000000, found `1000001`",
+        ),
+        case(
+            "[notices]\ninvalid_spi = 1",
+            "notices.invalid_spi: expected true or false, found `1`",
+        ),
+        case(
+            "[notices]\ninvalid_selectors = 1",
+            "notices.invalid_selectors: expected true or false, found `1`",
+        ),
+        case(
+            "[notices]\nunusual_ecn = 1",
+            "notices.unusual_ecn: expected true or false, found `1`",
+        ),
+        case(
+            "[notices]\nrate = -1",
+            "notices.rate: expected an integer from 0 to 1000000, found `-1`",
         ),
     ]
 }

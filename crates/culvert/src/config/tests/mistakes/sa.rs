@@ -217,7 +217,7 @@ fn algorithms() -> Vec<Mistake> {
         Mistake::new(
             spoiled("\"192.168.2.1\"", "\"239.1.2.3\"").replacen("gcm16\"", "gcm16iiv\"", 1),
             "gw.toml:19: sa[0].algorithm: aes128gcm16iiv has no IV of its own, so several senders \
-             to 239.1.2.3 would use one nonce twice (RFC 8750 section 3): expected an algorithm \
+             to 239.1.2.3 would use one nonce twice (RFC 8750 section 7): expected an algorithm \
              with an IV",
         ),
     ];
