@@ -726,7 +726,7 @@ mod tests {
     }
 
     proptest! {
-        /// E20, P18, P20, C08: with any options, lengths and addresses the patched image is what
+        /// E20, P18, P20: with any options, lengths and addresses the patched image is what
         /// writing the header anew makes, checksums included.
         #[test]
         fn image_equals_header_made_anew(

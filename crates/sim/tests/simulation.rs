@@ -17,9 +17,9 @@ fn variable(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}: expected a number")))
 }
 
-/// E02, E21, I08, U10, U11, U12, U13, M01, M05, P13: nothing is accepted twice, nothing reused, no
-/// frame lost, nothing dropped without a reason, and nothing lost once faults stop, for every seed;
-/// and all seeds together do what they are for.
+/// E02, E21, I08, U10, U11, U12, U13, M01, M05, P01, P13: nothing is accepted twice, nothing
+/// reused, no frame lost, nothing dropped without a reason, and nothing lost once faults stop, for
+/// every seed; and all seeds together do what they are for.
 #[test]
 fn seeds() {
     if let Some(seed) = variable("CULVERT_SIM_SEED") {

@@ -2,6 +2,8 @@
 //! packet which asked for the SA, and not from the policy. So each host, or each connection, that a
 //! policy admits can have an SA of its own.
 
+use culvert_wire::ip;
+
 use crate::Flow;
 use crate::Selector;
 use crate::Upper;
@@ -85,6 +87,7 @@ impl Selector {
             // OPAQUE is what this packet has: there is nothing narrower.
             (Upper::Opaque, UpperSelector::Opaque) => Some(UpperSelector::Opaque),
             (Upper::Opaque, _) => None,
+            (Upper::None, _) if flow.protocol == ip::PROTOCOL_TCP => None,
             (Upper::None, upper) => Some(upper.clone()),
             (Upper::Icmp(number), _) => Some(UpperSelector::Icmp(number..=number)),
             (Upper::Mobility(number), _) => Some(UpperSelector::Mobility(number..=number)),
@@ -210,6 +213,7 @@ mod tests {
         let fragment = flow(6, Upper::Opaque);
         let any = selector(Some(6), UpperSelector::Any);
         assert_eq!(any.narrowed(ALL, &fragment), None);
+        assert_eq!(any.narrowed(ALL, &flow(6, Upper::None)), None, "TCP without its ports");
         let too = selector(Some(6), ports(PortSelector::Any, 80.into())).with_fragments_too(true);
         assert_eq!(too.narrowed(ALL, &fragment), None);
         let opaque = selector(Some(6), UpperSelector::Opaque);

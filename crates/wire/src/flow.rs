@@ -35,7 +35,8 @@ pub enum Upper {
     Icmp(u16),
     /// Message type of the IPv6 mobility header (RFC 6275 section 6.1.1).
     Mobility(u8),
-    /// The protocol has no such field.
+    /// The protocol has no such field; or the packet is a fragment that begins inside the header of
+    /// TCP, so that policies which admit other fragments refuse it.
     None,
     /// The protocol has one, but the packet does not show it: it is a fragment and not the first,
     /// it ends before, or its extension headers cannot be followed.
@@ -54,7 +55,8 @@ impl Flow {
             None => {
                 let six = matches!(parsed, ip::Packet::V6(_));
                 let hidden = six && extension::is_extension(protocol);
-                if hidden || Upper::is_in(protocol) { Upper::Opaque } else { Upper::None }
+                let is_opaque = hidden || Upper::is_in(protocol) && !overlaps(parsed, protocol);
+                if is_opaque { Upper::Opaque } else { Upper::None }
             }
         };
         Flow { addresses: parsed.addresses(), protocol, upper }
@@ -74,6 +76,14 @@ impl Flow {
         let addresses = ip::Addresses { is_v4, source: destination, destination: source };
         Flow { addresses, upper, ..self }
     }
+}
+
+/// True for a later fragment of IPv4 whose octets would replace flags of the TCP header: the least
+/// offset that RFC 4301 section 7.2 asks for is that of RFC 1858 section 3.2.2.
+#[cold]
+fn overlaps(parsed: &ip::Packet, protocol: u8) -> bool {
+    let is_second = matches!(parsed, ip::Packet::V4(header) if header.fragment_offset == 1);
+    is_second && protocol == ip::PROTOCOL_TCP
 }
 
 impl Upper {
@@ -205,14 +215,17 @@ mod tests {
         }
     }
 
-    /// P08: a fragment that is not the first hides the field, and only where there is one.
+    /// P08: a fragment that is not the first hides the field, and only where there is one; one that
+    /// begins 8 octets into TCP is no such fragment, as it would replace flags (RFC 1858).
     #[test]
     fn later_fragments_are_opaque() {
         for protocol in 0..=255 {
             let has_field = WITH_FIELDS.contains(&protocol);
             let expected = if has_field { Upper::Opaque } else { Upper::None };
-            for offset in [0x0001, 0x2001, 0x1fff] {
+            for offset in [0x0001, 0x2001, 0x0002, 0x1fff] {
                 let packet = testing::v4_fragment(offset, protocol, &SEGMENT);
+                let overlaps = protocol == 6 && offset & 0x1fff == 1;
+                let expected = if overlaps { Upper::None } else { expected };
                 assert_eq!(flow(&packet), (protocol, expected));
             }
             // In IPv6 an extension header behind the fragment header hides the protocol itself.

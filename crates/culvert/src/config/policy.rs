@@ -80,6 +80,14 @@ pub(super) fn read(sections: &[Section<'_>], sas: &[Sa]) -> Result<Vec<Policy>, 
         if let Action::Protect { sas } = &action {
             bundles.check(section, direction, sas)?;
         }
+        if action == Action::Bypass && selectors.iter().any(Selector::fragments_too) {
+            return Err(section.error(
+                "fragments_too",
+                "expected without action = \"bypass\": fragments are not tracked, and in clear \
+                 one that hides its ports could be part of a packet that policy protects (RFC \
+                 4301 section 7.4)",
+            ));
+        }
         let pfp = pfp(section, &action, &selectors)?;
         let line = section.line();
         policies.extend(selectors.into_iter().map(|selector| Policy {
@@ -206,8 +214,18 @@ fn pfp(section: &Section<'_>, action: &Action, selectors: &[Selector]) -> Result
         ));
     }
     let mut chosen = [false; WORDS.len()];
+    let hides_protocol = selectors.iter().any(selector::hides_protocol);
+    let hides_ports = selectors.iter().any(|one| *one.upper() == UpperSelector::Opaque);
+    let hidden = [false, false, hides_protocol, hides_ports, hides_ports];
     for field in field.list("a list such as [\"source\", \"destination\"]")? {
-        chosen[field.word(&WORDS)?] = true;
+        let word = field.word(&WORDS)?;
+        if hidden[word] {
+            return Err(field.error(
+                "expected what packets show: they cannot be asked for what the policy says is \
+                 opaque (RFC 4301 section 4.4.2.2)",
+            ));
+        }
+        chosen[word] = true;
     }
     let [source, destination, protocol, source_port, destination_port] = chosen;
     let pfp = Pfp { source, destination, protocol, source_port, destination_port };

@@ -1,6 +1,7 @@
 //! Which packets: the selectors of policies and SAs (RFC 4301 section 4.4.1.1).
 //!
-//! A list of ICMP types makes several selectors, as each has one range of them; all else is one.
+//! A list of ICMP types makes several selectors, as each has one range of them, and so does a
+//! protocol that is not shown, as each has one number; all else is one.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -34,23 +35,37 @@ const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
 const MOBILITY: u8 = 135;
 
+/// What a table says about the next layer protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Any,
+    /// IPv6 whose fragment, or whose headers, end before the next layer.
+    Opaque,
+    One(u8),
+}
+
 /// Protocols by name (IANA's Protocol Numbers).
-const PROTOCOLS: [(&str, Option<u8>); 14] = [
-    ("any", None),
-    ("icmp", Some(ICMP)),
-    ("ipip", Some(4)),
-    ("tcp", Some(6)),
-    ("udp", Some(17)),
-    ("dccp", Some(33)),
-    ("ipv6", Some(41)),
-    ("gre", Some(47)),
-    ("esp", Some(50)),
-    ("ah", Some(51)),
-    ("icmpv6", Some(ICMP_V6)),
-    ("sctp", Some(132)),
-    ("mobility", Some(MOBILITY)),
-    ("udplite", Some(136)),
+const PROTOCOLS: [(&str, Protocol); 15] = [
+    ("any", Protocol::Any),
+    ("opaque", Protocol::Opaque),
+    ("icmp", Protocol::One(ICMP)),
+    ("ipip", Protocol::One(4)),
+    ("tcp", Protocol::One(6)),
+    ("udp", Protocol::One(17)),
+    ("dccp", Protocol::One(33)),
+    ("ipv6", Protocol::One(41)),
+    ("gre", Protocol::One(47)),
+    ("esp", Protocol::One(50)),
+    ("ah", Protocol::One(51)),
+    ("icmpv6", Protocol::One(ICMP_V6)),
+    ("sctp", Protocol::One(132)),
+    ("mobility", Protocol::One(MOBILITY)),
+    ("udplite", Protocol::One(136)),
 ];
+
+/// The IPv6 extension headers that are followed: one of these announced last is all that a packet
+/// shows whose next layer protocol is hidden.
+const EXTENSIONS: [u8; 4] = [0, 43, 44, 60];
 
 /// Protocols with ports.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
@@ -60,7 +75,7 @@ const ADDRESSES: &str = "a prefix such as 10.1.0.0/16, an address, a range such 
 const PORTS: &str = "a port from 0 to 65535, a range such as \"1024-2047\", a list of those, \
                      \"any\" or \"opaque\"";
 const ICMP_TYPES: &str = "a type such as 8, types such as \"3-5\", a type and code such as \
-                          \"3/4\", two of those such as \"3/0-3/4\", or a list";
+                          \"3/4\", two of those such as \"3/0-3/4\", a list, or \"opaque\"";
 
 /// Whether a table has to say which addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +97,7 @@ pub(super) fn read(section: &Section<'_>, wanted: Addresses) -> Result<Vec<Selec
         return Err(section
             .error("destination", format_args!("expected {name} addresses, as the source has")));
     }
-    let protocol = section.optional("protocol").as_ref().map(protocol).transpose()?.flatten();
-    let uppers = uppers(section, protocol)?;
+    let (protocols, uppers) = protocols_and_uppers(section, [&source, &destination])?;
     let fragments_too = section.optional("fragments_too");
     let fragments_too = fragments_too.map_or(Ok(false), |field| field.flag())?;
     if fragments_too && uppers.contains(&UpperSelector::Any) {
@@ -93,8 +107,9 @@ pub(super) fn read(section: &Section<'_>, wanted: Addresses) -> Result<Vec<Selec
              anyway (RFC 4301 section 4.4.1.2)",
         ));
     }
-    let selectors = uppers.into_iter().map(|upper| {
-        let selector = Selector::new(source.clone(), destination.clone(), protocol, upper);
+    let each = protocols.iter().flat_map(|&one| uppers.iter().map(move |upper| (one, upper)));
+    let selectors = each.map(|(protocol, upper)| {
+        let selector = Selector::new(source.clone(), destination.clone(), protocol, upper.clone());
         let selector = selector.map_err(|error| section.error("source", error))?;
         Ok(selector.with_fragments_too(fragments_too))
     });
@@ -160,8 +175,33 @@ fn range(field: &Field<'_>) -> Result<AddressRange, ConfigError> {
     Ok(net.into())
 }
 
-fn protocol(field: &Field<'_>) -> Result<Option<u8>, ConfigError> {
-    field.number_or(&PROTOCOLS, 0..=u8::MAX, Some)
+/// Which protocols, and what is asked of the layer above; neither is empty.
+fn protocols_and_uppers(
+    section: &Section<'_>,
+    addresses: [&AddressSelector; 2],
+) -> Result<(Vec<Option<u8>>, Vec<UpperSelector>), ConfigError> {
+    let field = section.optional("protocol");
+    let protocol = field.map(|field| field.number_or(&PROTOCOLS, 0..=u8::MAX, Protocol::One));
+    let one = match protocol.unwrap_or(Ok(Protocol::Any))? {
+        Protocol::Any => None,
+        Protocol::One(protocol) => Some(protocol),
+        Protocol::Opaque => {
+            if addresses.into_iter().any(|addresses| family(addresses) == Some(true)) {
+                let why = "expected another one with IPv4, where every packet shows its protocol \
+                           (RFC 4301 section 4.4.2.2)";
+                return Err(section.error("protocol", why));
+            }
+            uppers(section, None)?;
+            return Ok((EXTENSIONS.map(Some).to_vec(), vec![UpperSelector::Opaque]));
+        }
+    };
+    Ok((vec![one], uppers(section, one)?))
+}
+
+/// True for a selector of packets whose next layer protocol is hidden.
+pub(super) fn hides_protocol(selector: &Selector) -> bool {
+    let is_extension = selector.protocol().is_some_and(|one| EXTENSIONS.contains(&one));
+    is_extension && *selector.upper() == UpperSelector::Opaque
 }
 
 /// What is asked of the layer above; never empty.
@@ -178,12 +218,17 @@ fn uppers(section: &Section<'_>, protocol: Option<u8>) -> Result<Vec<UpperSelect
         section.refuse(&["mobility"], "expected with protocol = \"mobility\" only")?;
     }
     if let Some(field) = section.optional("icmp") {
+        if field.as_text() == Some("opaque") {
+            return Ok(vec![UpperSelector::Opaque]);
+        }
         let fields = field.one_or_list(ICMP_TYPES)?;
         return fields.iter().map(icmp).collect();
     }
     if let Some(field) = section.optional("mobility") {
-        let number = field.number(0..=u8::MAX)?;
-        return Ok(vec![UpperSelector::Mobility(number..=number)]);
+        let words = [("opaque", None)];
+        let number = field.number_or(&words, 0..=u8::MAX, Some)?;
+        let one = |number| UpperSelector::Mobility(number..=number);
+        return Ok(vec![number.map_or(UpperSelector::Opaque, one)]);
     }
     let source = ports(section, "source_ports")?;
     let destination = ports(section, "destination_ports")?;

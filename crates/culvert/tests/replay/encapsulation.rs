@@ -6,9 +6,11 @@ use culvert_sim::plain::ip_packet;
 use culvert_wire::checksum;
 use culvert_wire::ip;
 
+use crate::packets::OUTBOUND;
 use crate::packets::Sa;
 use crate::packets::config;
 use crate::packets::datagram;
+use crate::packets::policy;
 use crate::packets::text;
 use crate::packets::unwrapped;
 use crate::support::Run;
@@ -175,4 +177,101 @@ fn udp_lengths_are_checked() {
     let trailing = [datagram(4500, &esp), vec![0xaa; 5]].concat();
     let run = receive(&sa, &[around(&sa, &long), around(&sa, &trailing)]);
     assert_eq!(run.outcomes(), ["malformed", "forward"]);
+}
+
+/// What two clients behind one NAT have: a network that each is at, lines of the policies, and a
+/// packet of each in clear.
+struct Clients {
+    transport: bool,
+    nets: [u16; 2],
+    lines: [&'static str; 2],
+    packets: [(u8, u16); 2],
+}
+
+impl Clients {
+    fn sas(&self, base: Sa) -> [Sa; 2] {
+        [0, 1].map(|at: u8| {
+            let (spi, net) = (base.spi + u32::from(at), self.nets[usize::from(at)]);
+            Sa { spi, net, transport: self.transport, encapsulated: true, ..base.clone() }
+        })
+    }
+
+    /// SAs of one direction, and for each client a policy, in the order of the clients.
+    fn config(&self, base: &Sa) -> String {
+        let mut text = "[interfaces]\nprotected = ['lan0']\nunprotected = ['wan0']\n[lab]\n\
+                        static_keys = true\n"
+            .to_owned();
+        for ((sa, lines), client) in self.sas(base.clone()).iter().zip(self.lines).zip(0..) {
+            let (source, destination) = sa.networks(false);
+            let name = format!("client-{client}");
+            let outside = format!("destination_port = {}", 61000 + client);
+            let toml = sa.toml().replace(&sa.name(), &name);
+            text += &match base.direction {
+                OUTBOUND => toml.replace("destination_port = 4500", &outside),
+                _ => toml,
+            };
+            text += &policy(base.direction, &source, &destination, "protect", Some(&name));
+            text += &format!("{lines}\n");
+        }
+        text
+    }
+
+    /// A packet of an SA's networks with the protocol and port of a client.
+    fn plain(&self, sa: &Sa, client: usize) -> Vec<u8> {
+        let ((source, destination), (protocol, port)) = (sa.inner(false), self.packets[client]);
+        let ports = if sa.direction == OUTBOUND { [port, 9] } else { [9, port] };
+        let start = ports.map(u16::to_be_bytes).concat();
+        ip_packet(source, destination, protocol, &[&start[..], &[0; 20]].concat())
+    }
+
+    /// What becomes of a packet of each client, then of each client's packet sent by the other, and
+    /// where the answers go: SPI and port.
+    fn run(&self) -> (Vec<String>, Vec<(u32, u16)>) {
+        let sas = self.sas(Sa::inbound());
+        let sealed = |by: usize, of: usize, seq: u64| {
+            let plain = self.plain(&sas[of], of);
+            let sealed = |sa: &Sa| match self.transport {
+                true => sa.transported(seq, &plain),
+                false => sa.packet(seq, &plain),
+            };
+            sealed(&sas[by])
+        };
+        let packets = [sealed(0, 0, 1), sealed(1, 1, 1), sealed(0, 1, 2), sealed(1, 0, 2)];
+        let run = replay(&self.config(&Sa::inbound()), &[], &packets);
+        let outcomes = run.outcomes().into_iter().map(str::to_owned).collect();
+        let back = self.sas(Sa::outbound());
+        let answers = [0, 1].map(|client| self.plain(&back[client], client));
+        let run = replay(&self.config(&Sa::outbound()), &answers, &[]);
+        let sent = run.unprotected.iter().map(|(_, packet)| {
+            let port = u16::from_be_bytes([packet[22], packet[23]]);
+            (u32::from_be_bytes(*packet[28..].first_chunk().unwrap()), port)
+        });
+        (outcomes, sent.collect())
+    }
+}
+
+/// U09c: two clients behind one NAT, in a tunnel at addresses of their own or both at the same one
+/// (RFC 3948 section 5.1), in transport mode with selectors of their own or both with the same
+/// (section 5.2): never does one get or send what is the other's; of two that are alike the first
+/// in the order of policies is served and the other's packets are refused.
+#[test]
+fn two_clients_behind_one_nat_are_not_confused() {
+    const UDP_ONLY: &str = "protocol = 'udp'";
+    const TCP_ONLY: &str = "protocol = 'tcp'";
+    let (dns, web) = ((17, 53), (6, 80));
+    let (yes, no) = ("forward", "selector");
+    let (first, second) = ((0x1001, 61000), (0x1002, 61001));
+    for transport in [false, true] {
+        let apart = if transport { [0, 0] } else { [0, 1] };
+        let lines = if transport { [UDP_ONLY, TCP_ONLY] } else { ["", ""] };
+        let distinct = Clients { transport, nets: apart, lines, packets: [dns, web] };
+        let (outcomes, answers) = distinct.run();
+        assert_eq!(outcomes, [yes, yes, no, no], "transport {transport}");
+        assert_eq!(answers, [first, second], "transport {transport}");
+        let lines = [UDP_ONLY; 2];
+        let alike = Clients { transport, nets: [0, 0], lines, packets: [dns, dns] };
+        let (outcomes, answers) = alike.run();
+        assert_eq!(outcomes, [yes, no, yes, no], "transport {transport}");
+        assert_eq!(answers, [first, first], "transport {transport}");
+    }
 }

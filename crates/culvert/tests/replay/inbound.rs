@@ -14,6 +14,7 @@ use crate::packets::config_with;
 use crate::packets::forwarded;
 use crate::packets::policy;
 use crate::packets::text;
+use crate::packets::unwrapped;
 use crate::pcap;
 use crate::support::Run;
 use crate::support::replay;
@@ -71,7 +72,8 @@ fn every_changed_bit_is_refused() {
     }
 }
 
-/// A number is accepted once; what was seen is dropped before its ICV is looked at. // I05 I08
+/// A number is accepted once; what was seen is dropped before its ICV is looked at.
+/// // I05 I08 M07
 #[test]
 fn a_number_is_accepted_once() {
     for esn in [false, true] {
@@ -150,7 +152,7 @@ fn jumps_are_accepted() {
 }
 
 /// ESN: the high half is inferred from the window, in order and out of order over 2^32; a packet
-/// sealed with another high half fails the integrity check. // I18 G03
+/// sealed with another high half fails the integrity check. // I18 G03 M07
 #[test]
 fn the_high_half_is_inferred() {
     let boundary = 1 << 32;
@@ -370,4 +372,47 @@ fn the_inner_ttl_is_decremented() {
         let expected: Vec<_> = (2..=255).map(|ttl| forwarded(&plain(ttl))).collect();
         assert_eq!(pcap::untimed(&run.protected), expected);
     }
+}
+
+/// A minimal peer (RFC 9333): its numbers are the time, its SPI is the lowest there is, it pads no
+/// more than it must and sends no dummies; its packets are taken once each. // M06 I22
+#[test]
+fn a_minimal_peer_is_understood() {
+    let sa = Sa { spi: 0x100, ..Sa::inbound() };
+    // Seconds of an afternoon with nothing to say for an hour, and then of another year.
+    let clock = [54_000, 54_001, 54_003, 57_600, 57_601, 57_600, 31_593_601, 54_003];
+    let packets: Vec<_> = clock.iter().map(|&seq| numbered(&sa, seq)).collect();
+    let run = receive(&sa, &packets);
+    let (yes, no) = ("forward", "replay");
+    assert_eq!(run.outcomes(), [yes, yes, yes, yes, yes, no, yes, no]);
+}
+
+/// Whether numbers have 64 bits is for each SA to say, and those of a new one begin at 0: the first
+/// packet is number 1, and its high half 0. // M08
+#[test]
+fn extended_numbers_are_for_each_sa() {
+    let with = Sa { esn: true, ..Sa::inbound() };
+    let without = Sa { net: 1, spi: 0x2002, ..Sa::inbound() };
+    let elsewhere = |sa: &Sa, esn: bool| numbered(&Sa { esn, ..sa.clone() }, 2);
+    let packets = [
+        numbered(&with, 1),
+        numbered(&without, 1),
+        elsewhere(&with, false),
+        elsewhere(&without, true),
+        numbered(&with, 1 << 32 | 2),
+        numbered(&with, 2),
+        numbered(&without, 2),
+    ];
+    let run = replay(&config(&[with.clone(), without.clone()]), &[], &packets);
+    let (yes, icv) = ("forward", "icv");
+    assert_eq!(run.outcomes(), [yes, yes, icv, icv, icv, yes, yes]);
+    let back = |sa: &Sa, net, spi| {
+        let Sa { esn, .. } = *sa;
+        Sa { esn, net, spi, sequence: u64::from(u32::MAX), ..Sa::outbound() }
+    };
+    let (with, without) = (back(&with, 0, 0x1001), back(&without, 1, 0x1002));
+    let packets = [with.plain(false, 1).packet(), without.plain(false, 1).packet()];
+    let run = replay(&config(&[with.clone(), without]), &packets, &[]);
+    assert_eq!(run.outcomes(), ["forward", "sequence_exhausted"]);
+    with.open(1 << 32, unwrapped(&run.sealed()[0]).1);
 }

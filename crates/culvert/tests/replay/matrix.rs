@@ -227,6 +227,7 @@ fn tally(cases: &[Case], gaps: Option<Vec<Option<String>>>, alone: usize, helped
 /// ESN: culvert's packets are octet for octet those of the witness, which opens them and notices
 /// every damage.
 ///
+/// P26, P27: ESP, in tunnel mode.
 /// E01, M08: the first number is 1. E07, E08, E09: padding is 1, 2, 3, and as short as alignment
 /// allows. E10: next header 4 and 41. E14: the ICV is right over all. E15: with ESN and an HMAC the
 /// high half is covered and not sent. E19: text is aligned to 8 octets. E20: protocol, length and
@@ -242,6 +243,7 @@ fn esp_tunnel_sealed_by_culvert() {
 
 /// The same cases the other way.
 ///
+/// P26, P27: ESP, in tunnel mode.
 /// I06, I12: a bit changed in number, IV, text, trailer or ICV: dropped for its ICV, counted once,
 /// nothing delivered. I07: a forged number far ahead moves no window. I18: numbers run across
 /// 2^32. E15, G01, G03, G04, G06, G07, G08: nonces, covered octets, lengths. U01: ESP in UDP.
@@ -254,6 +256,7 @@ fn esp_tunnel_sealed_by_scapy() {
 
 /// Every algorithm of ESP in transport mode, as in tunnel mode.
 ///
+/// P26: transport mode.
 /// E10: the next header is the upper protocol. E20: protocol, length and checksum of the header
 /// that stays. E07, E08, E09, E14, E15, E19, G01, G03, G06, G07, G08, U01, U02: as there.
 #[test]
@@ -263,7 +266,7 @@ fn esp_transport_sealed_by_culvert() {
     tally(&cases, we_seal(&cases), 80, [48, 24, 48, 32]);
 }
 
-/// I06, I12, I07, I18, E15, G01, G03, G06, G07, G08: transport mode, the other way.
+/// P26, I06, I12, I07, I18, E15, G01, G03, G06, G07, G08: transport mode, the other way.
 #[test]
 fn esp_transport_sealed_by_scapy() {
     let cases = case::all(Protocol::Esp, false);
@@ -274,6 +277,7 @@ fn esp_transport_sealed_by_scapy() {
 /// Every algorithm of AH in tunnels of all four family pairs, with and without ESN: octet for octet
 /// the packets of the witness.
 ///
+/// P27: AH, too.
 /// A01: payload length. A02: reserved is 0. A03, A04: the ICV is right over both headers. A05: the
 /// header is as long as 4 octets ask for, 8 in IPv6. A06: the high half is covered and not sent.
 #[test]
@@ -283,6 +287,7 @@ fn ah_tunnel_sealed_by_culvert() {
     tally(&cases, we_seal(&cases), 24, [0, 24, 0, 0]);
 }
 
+/// P27: AH, too.
 /// A02, A03, A04, A05, A06: AH in tunnels, the other way; a bit changed in an immutable header
 /// field, the header, its padding, the payload or the ICV: dropped for its ICV. A07: replays too.
 #[test]

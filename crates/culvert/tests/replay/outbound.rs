@@ -7,6 +7,7 @@ use culvert_sim::plain::ip_packet;
 use culvert_wire::ip;
 
 use crate::packets::LOW;
+use crate::packets::OUTBOUND;
 use crate::packets::Sa;
 use crate::packets::changed;
 use crate::packets::config;
@@ -66,7 +67,7 @@ fn the_last_extended_number_is_the_last() {
     sa.open(u64::MAX, esp);
 }
 
-/// After number 2^32-1 an SA without ESN sends no more, and never starts again. // E03
+/// After number 2^32-1 an SA without ESN sends no more, and never starts again. // E03 M07
 #[test]
 fn the_last_number_is_the_last() {
     let sa = Sa { sequence: LOW - 1, ..Sa::outbound() };
@@ -92,7 +93,7 @@ fn without_anti_replay_the_last_number_is_the_last() {
 }
 
 /// With ESN the number goes on beyond 2^32: the wire carries the low half, the ICV covers all of
-/// it. // E02 E03 G03 I18
+/// it. // E02 E03 G03 I18 M07
 #[test]
 fn extended_numbers_cross_the_boundary() {
     let sa = Sa { esn: true, sequence: LOW - 2, ..Sa::outbound() };
@@ -285,4 +286,27 @@ fn octets_are_those_that_are_encrypted() {
     assert_eq!(packet.len(), 45);
     assert_eq!(run.report.sas[0].bytes, 10 * 48, "45 + padding of 1 + 2");
     assert_eq!(run.report.sas[0].name.as_deref(), Some("outbound-0"));
+}
+
+/// An SA for a single worker (RFC 9611) is used by that worker, which is the first here; one that is
+/// for another is not, and the SA for all takes its place. // M02
+#[test]
+fn workers_have_sas_of_their_own() {
+    let run = |resource: Option<u8>| {
+        let of = |spi, lines: &str| Sa { spi, ..Sa::outbound() }.with(lines);
+        let all = of(0x1001, "group = 'both'");
+        let lines = resource.map(|worker| format!("group = 'both'\nresource = {worker}"));
+        let own = of(0x1002, lines.as_deref().unwrap_or("group = 'other'"));
+        let sas = all.toml() + &own.toml().replace(&own.name(), "own");
+        let head = "[interfaces]\nprotected = ['lan0']\nunprotected = ['wan0']\n[workers]\n\
+                    count = 4\n[lab]\nstatic_keys = true\n";
+        let through = policy(OUTBOUND, "10.1.0.0/24", "10.2.0.0/24", "protect", Some("both"));
+        let plain = all.plain(false, 1).packet();
+        let run = replay(&[head, &sas, &through].concat(), &[plain.clone(), plain], &[]);
+        run.assert_all("forward");
+        run.verdicts.iter().map(|verdict| verdict.spi.unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(run(Some(0)), [0x1002; 2]);
+    assert_eq!(run(Some(3)), [0x1001; 2]);
+    assert_eq!(run(None), [0x1001; 2], "no worker has one");
 }

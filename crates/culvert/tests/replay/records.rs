@@ -259,7 +259,7 @@ fn a_peers_mapping_is_followed_by_authentic_packets_only() {
     assert_eq!(told[0]["old"], "192.0.2.2:4500");
 }
 
-/// I21 M07: without anti-replay, and with numbers that say nothing, every authentic packet is
+/// I21: without anti-replay, and with numbers that say nothing, every authentic packet is
 /// accepted as often as it comes, zero included.
 #[test]
 fn without_a_window_nothing_is_a_replay() {

@@ -95,7 +95,7 @@ fn totals_are_those_of_the_verdicts() {
     assert_eq!(run.report, serde_json::from_value(expected).unwrap());
 }
 
-/// Two peers may have chosen one SPI: each outbound SA has its own totals.
+/// M06: two peers may have chosen one SPI: each outbound SA has its own totals.
 #[test]
 fn outbound_sas_with_one_spi_are_told_apart() {
     let first = Sa::outbound();

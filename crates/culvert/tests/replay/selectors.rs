@@ -11,6 +11,7 @@ use crate::packets::changed;
 use crate::packets::config;
 use crate::packets::config_with;
 use crate::packets::policy;
+use crate::support::count;
 use crate::support::replay;
 
 const TCP: u8 = 6;
@@ -243,8 +244,8 @@ fn the_longest_match_finds_the_sa() {
     assert_eq!(run(&spi_only, [192, 0, 2, 9], us), "icv");
 }
 
-/// P13 M01: several SAs between the same peers with the same selectors: packets of any of them are
-/// let out.
+/// P13 M01 U12: several SAs between the same peers with the same selectors, as in a rekey too:
+/// packets of any of them are let out.
 #[test]
 fn parallel_sas_serve_one_policy() {
     let sas: Vec<Sa> = (0..8)
@@ -326,4 +327,101 @@ fn icmp_errors_go_by_what_they_enclose() {
     let discard = policy(OUTBOUND, "172.16.0.0/16", "any", "discard", None);
     let text = config_with(&discard, std::slice::from_ref(&sa));
     assert_eq!(replay(&text, &packets, &[]).outcomes(), ["discard"; 2]);
+}
+
+/// P08 U15: an SA for some ports lets no fragment out that does not show them, unless that was
+/// agreed; it is recorded.
+#[test]
+fn an_sa_takes_fragments_only_if_agreed() {
+    let (source, destination) = Sa::inbound().inner(false);
+    let whole = ip_packet(source, destination, UDP, &[&[0, 9, 0, 53][..], &[0; 40]].concat());
+    let first = changed(&whole, |packet| packet[6] = 0x20);
+    let icmp = later(&ip_packet(source, destination, ICMP, &[0; 40]));
+    let inner = [whole.clone(), first, later(&whole), icmp];
+    for (also, outcome) in [("", "selector"), (", fragments_too = true", "forward")] {
+        let dns = format!("selectors = [{{ protocol = 'udp', destination_ports = 53{also} }}]");
+        let sa = Sa::inbound().with(&dns);
+        let packets: Vec<_> = inner.iter().zip(1..).map(|(one, seq)| sa.packet(seq, one)).collect();
+        let run = replay(&config(std::slice::from_ref(&sa)), &[], &packets);
+        assert_eq!(run.outcomes(), ["forward", "forward", outcome, "selector"], "{also}");
+        assert_eq!(count(run.audit.len()), run.report.drops["selector"]);
+    }
+}
+
+/// P05 P08: OPAQUE is what a packet does not show: its ports, its ICMP type, and in IPv6 even its
+/// protocol, which a fragment behind an extension header hides.
+#[test]
+fn what_is_not_shown_is_opaque() {
+    let (source, destination) = Sa::outbound().inner(true);
+    let options = [UDP, 0, 1, 4, 0, 0, 0, 0];
+    let fragment = |next: u8| [next, 0, 0, 40, 0, 0, 0, 9];
+    let six = |first: u8, headers: &[u8]| {
+        ip_packet(source, destination, first, &[headers, &[0x11; 40]].concat())
+    };
+    let packets = [
+        six(UDP, &[]),
+        six(60, &options),
+        six(44, &fragment(UDP)),
+        six(44, &fragment(60)),
+        six(44, &fragment(58)),
+        packet(60, &[]),
+        packet(ICMP, &[8, 0]),
+        later(&packet(ICMP, &[8, 0])),
+    ];
+    let outcomes = |lines: &str| -> Vec<bool> {
+        let sas = [Sa::outbound()];
+        let through = policy(OUTBOUND, "any", "any", "protect", Some(&sas[0].name())) + lines;
+        let rest = policy(OUTBOUND, "any", "any", "discard", None);
+        let text = config_with(&format!("{through}\n{rest}"), &sas);
+        replay(&text, &packets, &[]).outcomes().iter().map(|&outcome| outcome == YES).collect()
+    };
+    let admitted = |lines: &str| -> Vec<usize> {
+        let outcomes = outcomes(lines).into_iter().enumerate();
+        outcomes.filter_map(|(index, admitted)| admitted.then_some(index)).collect()
+    };
+    assert_eq!(admitted(""), [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(admitted("protocol = 'udp'"), [0, 1, 2]);
+    assert_eq!(admitted("protocol = 'opaque'"), [3]);
+    assert_eq!(admitted("protocol = 60"), [3, 5]);
+    assert_eq!(admitted("protocol = 'icmp'\nicmp = 'opaque'"), [7]);
+    assert_eq!(admitted("protocol = 'icmpv6'\nicmp = 'opaque'"), [4]);
+    let ports = "protocol = 'udp'\nsource_ports = 'opaque'\ndestination_ports = 'opaque'";
+    assert_eq!(admitted(ports), [2]);
+}
+
+/// P08: where fragments are admitted without their ports, those that begin inside the TCP header
+/// are not (RFC 4301 section 7.2, RFC 1858): they would replace its flags.
+#[test]
+fn fragments_do_not_replace_flags() {
+    let at = |protocol, offset| {
+        changed(&packet(protocol, &[0; 4]), |packet| packet[6..8].copy_from_slice(&[0, offset]))
+    };
+    let packets = [at(TCP, 1), at(TCP, 2), at(UDP, 1)];
+    let opaque = "source_ports = 'opaque'\ndestination_ports = 'opaque'";
+    let tcp = |lines: &str| outcomes(&format!("protocol = 'tcp'\n{lines}"), &packets);
+    assert_eq!(tcp(opaque), [NO, YES, NO]);
+    assert_eq!(tcp("destination_ports = 80\nfragments_too = true"), [NO, YES, NO]);
+    let udp = format!("protocol = 'udp'\n{opaque}");
+    assert_eq!(outcomes(&udp, &packets), [NO, NO, YES]);
+}
+
+/// P01 P03: what no entry's destination covers stays with the kernel; a last entry for all leaves
+/// it nothing.
+#[test]
+fn a_last_entry_leaves_nothing_to_the_kernel() {
+    let sas = [Sa::outbound(), Sa::inbound()];
+    let there = ip_packet([10, 1, 0, 5].into(), [198, 51, 100, 9].into(), UDP, &[7; 20]);
+    let here = ip_packet([198, 51, 100, 9].into(), [10, 77, 0, 5].into(), UDP, &[7; 20]);
+    let run = |text: &str| {
+        let run = replay(text, std::slice::from_ref(&there), std::slice::from_ref(&here));
+        run.outcomes().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(run(&config(&sas)), ["punt", "punt"]);
+    let last = |direction| policy(direction, "any", "any", "discard", None);
+    let text = config(&sas) + &last(OUTBOUND) + &last(INBOUND);
+    assert_eq!(run(&text), ["discard", "discard"]);
+    // One that the last does not match is dropped all the same.
+    let last = |direction| policy(direction, "10.99.0.0/16", "any", "discard", None);
+    let text = config(&sas) + &last(OUTBOUND) + &last(INBOUND);
+    assert_eq!(run(&text), ["no_policy", "no_policy"]);
 }

@@ -6,9 +6,12 @@ use culvert_sim::plain::ip_packet;
 use culvert_wire::checksum;
 use culvert_wire::ip;
 
+use crate::packets::OUTBOUND;
 use crate::packets::Sa;
 use crate::packets::config;
+use crate::packets::config_with;
 use crate::packets::forwarded;
+use crate::packets::policy;
 use crate::packets::text;
 use crate::packets::with_tos;
 use crate::support::replay;
@@ -161,4 +164,23 @@ fn checksums_are_corrected_behind_a_nat() {
     }
     assert_eq!(opened[2][26..28], [0, 0]);
     assert_eq!(opened[0][20..36], packets[0][20..36], "and nothing else is changed");
+}
+
+/// P26: a gateway applies transport mode to packets between the very ends of the SA, and to no
+/// others, whatever policy says.
+#[test]
+fn transport_mode_is_for_its_own_ends() {
+    for six in [false, true] {
+        let sa = Sa { six, ..there() };
+        let any = policy(OUTBOUND, "any", "any", "protect", Some(&sa.name()));
+        let (source, destination) = sa.inner(six);
+        let neighbour = sa.networks(six).0;
+        assert_eq!(neighbour, source.to_string());
+        let other: IpAddr = if six { "fd01::6" } else { "10.1.0.6" }.parse().unwrap();
+        let packet = |from, to| ip_packet(from, to, 17, &[7; 24]);
+        let packets =
+            [packet(source, destination), packet(other, destination), packet(source, other)];
+        let run = replay(&config_with(&any, std::slice::from_ref(&sa)), &packets, &[]);
+        assert_eq!(run.outcomes(), ["forward", "selector", "selector"], "{six}");
+    }
 }

@@ -220,7 +220,7 @@ fn assert_protected(case: &Case, frames: &[Vec<u8>]) {
     }
 }
 
-/// G10, P27, U09: ESP tunnels, every algorithm that Linux has too, over IPv4 and IPv6.
+/// G10, P27: ESP tunnels, every algorithm that Linux has too, over IPv4 and IPv6.
 #[test]
 fn linux_esp_tunnel() {
     let Some(mut net) = Net::new() else { return };
@@ -242,7 +242,7 @@ fn linux_esp_transport() {
     }
 }
 
-/// U01, U02, U03: ESP in UDP, tunnels over IPv4 and IPv6, and transport mode of both.
+/// U01: ESP in UDP, tunnels over IPv4 and IPv6, and transport mode of both.
 #[test]
 fn linux_udp_encapsulation() {
     let Some(mut net) = Net::new() else { return };
@@ -258,8 +258,8 @@ fn linux_udp_encapsulation() {
     }
 }
 
-/// A01, A03, A04, A05, A06, A07: AH, tunnels over IPv4 and IPv6 and transport mode of both, with
-/// ESN across 2^32 and without.
+/// P27, A01, A03, A04, A05, A06, A07: AH, tunnels over IPv4 and IPv6 and transport mode of both,
+/// with ESN across 2^32 and without.
 #[test]
 fn linux_ah() {
     let Some(mut net) = Net::new() else { return };

@@ -116,7 +116,8 @@ fn ike_with_any_checksum() {
     }
 }
 
-/// U05: a keepalive is swallowed: no error, no news of a peer that moved, no use of the SA.
+/// U03, U05: a keepalive is swallowed whatever its checksum: no error, no news of a peer that
+/// moved, no use of the SA.
 #[test]
 fn keepalives_are_swallowed() {
     for six in [false, true] {
@@ -200,7 +201,7 @@ fn a_batch_moves_the_peer_to_its_newest() {
     assert_eq!(moves(&mut b), [(home, peer(2)), (peer(2), peer(3))]);
 }
 
-/// U10: when control says so, packets go to the new address and port, on the same SA.
+/// U01, U10: when control says so, packets go to the new address and port, on the same SA.
 #[test]
 fn packets_follow_the_peer() {
     let (tunnel, _, mut b) = roamed_to();

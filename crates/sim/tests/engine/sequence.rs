@@ -52,7 +52,8 @@ fn delivered(scenario: &Scenario, frames: &[Vec<u8>]) -> Vec<u64> {
     delivered.iter().map(|frame| find_id(frame).unwrap()).collect()
 }
 
-/// E03: without ESN the last number is 2^32 - 1. It is used and accepted, and nothing after it.
+/// E03, M07: without ESN the last number is 2^32 - 1. It is used and accepted, and nothing after
+/// it.
 #[test]
 fn last_number_without_esn() {
     let scenario = starting_at(u64::from(u32::MAX) - 2, false);
@@ -61,7 +62,7 @@ fn last_number_without_esn() {
     assert_eq!(delivered(&scenario, &sent), [0, 1]);
 }
 
-/// E03: with ESN the last number is 2^64 - 1.
+/// E03, M07: with ESN the last number is 2^64 - 1.
 #[test]
 fn last_number_with_esn() {
     let scenario = starting_at(u64::MAX - 2, true);

@@ -174,6 +174,7 @@ fn fragment_of(addresses: (IpAddr, IpAddr), offset: [u8; 2]) -> Vec<u8> {
 /// P26: transport mode is for traffic between its own endpoints.
 #[test]
 fn only_between_the_endpoints() {
+    // P26
     let tunnel = between_hosts(Algorithm::NullSha256, false);
     let scenario = Scenario::quiet(vec![tunnel.clone()]);
     let mut a = changed(&scenario, A, |config| {

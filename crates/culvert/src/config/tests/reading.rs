@@ -351,7 +351,7 @@ fn options_of_outbound_sas_are_read() {
     assert_eq!((spread.group.as_deref(), own.group.as_deref()), (Some("spread"), Some("spread")));
 }
 
-/// I04 I13 I21 M07 P09 P21 P25 U08: every option of an inbound SA arrives where it belongs.
+/// I04 I13 I21 P09 P21 P25 U08: every option of an inbound SA arrives where it belongs.
 #[test]
 fn options_of_inbound_sas_are_read() {
     let config = full();

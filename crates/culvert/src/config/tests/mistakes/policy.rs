@@ -7,7 +7,7 @@ pub(super) fn all() -> Vec<Mistake> {
     topics.into_iter().flatten().collect()
 }
 
-/// Whatever is wrong with a policy is named.
+/// P07, P08: whatever is wrong with a policy is named.
 #[test]
 fn mistakes_in_policies_are_refused() {
     check(&all());
@@ -75,9 +75,9 @@ fn lines(lines: &str, message: &str) -> Mistake {
 
 /// Protocols, and keys that need one.
 fn protocols() -> Vec<Mistake> {
-    let one_of = "expected \"any\", \"icmp\", \"ipip\", \"tcp\", \"udp\", \"dccp\", \"ipv6\", \
-                  \"gre\", \"esp\", \"ah\", \"icmpv6\", \"sctp\", \"mobility\", \"udplite\" or an \
-                  integer from 0 to 255";
+    let one_of = "expected \"any\", \"opaque\", \"icmp\", \"ipip\", \"tcp\", \"udp\", \"dccp\", \
+                  \"ipv6\", \"gre\", \"esp\", \"ah\", \"icmpv6\", \"sctp\", \"mobility\", \
+                  \"udplite\" or an integer from 0 to 255";
     let ports = "expected with protocol = \"tcp\", \"udp\", \"sctp\", \"dccp\" or \"udplite\" \
                  only, which have ports";
     let icmp = "expected with protocol = \"icmp\" or \"icmpv6\" only";
@@ -85,6 +85,11 @@ fn protocols() -> Vec<Mistake> {
     vec![
         lines("protocol = \"TCP\"", &format!("39: policy[0].protocol: {one_of}, found `TCP`")),
         lines("protocol = 256", &format!("39: policy[0].protocol: {one_of}, found `256`")),
+        lines(
+            "protocol = \"opaque\"",
+            "39: policy[0].protocol: expected another one with IPv4, where every packet shows its \
+             protocol (RFC 4301 section 4.4.2.2)",
+        ),
         lines(source_ports, &format!("39: policy[0].source_ports: {ports}")),
         lines(
             "protocol = \"gre\"\ndestination_ports = 80",
@@ -110,7 +115,7 @@ fn upper_layers() -> Vec<Mistake> {
     let ports = "expected a port from 0 to 65535, a range such as \"1024-2047\", a list of those, \
                  \"any\" or \"opaque\"";
     let types = "expected a type such as 8, types such as \"3-5\", a type and code such as \
-                 \"3/4\", two of those such as \"3/0-3/4\", or a list";
+                 \"3/4\", two of those such as \"3/0-3/4\", a list, or \"opaque\"";
     let tcp = |value: &str, found: &str| {
         let text = format!("protocol = \"tcp\"\nsource_ports = {value}");
         lines(&text, &format!("40: policy[0].source_ports{found}"))
@@ -143,18 +148,19 @@ fn upper_layers() -> Vec<Mistake> {
         icmp("\"echo\"", &format!(": {types}, found `echo`")),
         icmp("[8, \"3/\"]", &format!("[1]: {types}, found `3/`")),
         icmp("[]", &format!(": {types}, found an empty list")),
+        icmp("[8, \"opaque\"]", &format!("[1]: {types}, found `opaque`")),
         icmp(
             "\"3/4-3/1\"",
             ": expected a range whose last type and code are not below its first, found `3/4-3/1`",
         ),
         lines(
             "protocol = \"mobility\"\nmobility = 256",
-            "40: policy[0].mobility: expected an integer from 0 to 255, found `256`",
+            "40: policy[0].mobility: expected \"opaque\" or an integer from 0 to 255, found `256`",
         ),
     ]
 }
 
-/// Actions and their SAs. P02.
+/// Actions and their SAs. P02, P08.
 fn actions() -> Vec<Mistake> {
     let an_sa = "expected the name of an outbound SA for action = \"protect\"";
     let sa = "action = \"protect\"\nsa = \"to-b\"";
@@ -193,6 +199,13 @@ fn actions() -> Vec<Mistake> {
              \"protect\", found the outbound SA `to-b` (line 12)",
         ),
     ]);
+    mistakes.extend(spoil(&[(
+        sa,
+        "action = \"bypass\"\nprotocol = \"udp\"\nsource_ports = 53\nfragments_too = true",
+        "gw.toml:42: policy[0].fragments_too: expected without action = \"bypass\": fragments are \
+         not tracked, and in clear one that hides its ports could be part of a packet that policy \
+         protects (RFC 4301 section 7.4)",
+    )]));
     let member = spoiled("esn = false", "group = \"all\"");
     mistakes.push(Mistake::new(
         member,
@@ -205,7 +218,22 @@ fn actions() -> Vec<Mistake> {
 fn acquires() -> Vec<Mistake> {
     let sa = "sa = \"to-b\"";
     let acquire = "acquire = true";
+    let hidden = "expected what packets show: they cannot be asked for what the policy says is \
+                  opaque (RFC 4301 section 4.4.2.2)";
+    let opaque = "protocol = \"udp\"\nsource_ports = \"opaque\"\ndestination_ports = \"opaque\"";
     spoil(&[
+        (
+            sa,
+            &format!("{acquire}\n{opaque}\npfp = [\"protocol\", \"source_port\"]"),
+            &format!("gw.toml:44: policy[0].pfp[1]: {hidden}"),
+        ),
+        (
+            sa,
+            &format!(
+                "{acquire}\nprotocol = \"icmp\"\nicmp = \"opaque\"\npfp = [\"destination_port\"]"
+            ),
+            &format!("gw.toml:43: policy[0].pfp[0]: {hidden}"),
+        ),
         (sa, "acquire = 1", "gw.toml:40: policy[0].acquire: expected true or false, found `1`"),
         (
             sa,

@@ -102,7 +102,7 @@ fn addresses() -> Vec<Mistake> {
     ])
 }
 
-/// `[[sa]]`: sequence numbers and windows. I09, I21 and M07: no anti-replay, or numbers that say
+/// `[[sa]]`: sequence numbers and windows. I09, I21: no anti-replay, or numbers that say
 /// nothing, and extended numbers exclude each other.
 fn numbers() -> Vec<Mistake> {
     let window = "expected 0 for no anti-replay, or an integer from 64 to 65536 (RFC 4303 section \
