@@ -10,10 +10,12 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use culvert_aead::Aead;
+use culvert_aead::AhOp;
 use culvert_aead::Algorithm;
 use culvert_aead::Audit;
 use culvert_aead::Op;
 use culvert_aead::RustCrypto;
+use culvert_esp::Mode;
 use culvert_frame::Port;
 use culvert_fuzz::Draft;
 use culvert_fuzz::changed;
@@ -31,7 +33,9 @@ use culvert_sim::scenario::WAN;
 use culvert_sim::scenario::gateway_mac;
 use culvert_sim::scenario::host_mac;
 use culvert_sim::tunnel::Tunnel;
+use culvert_wire::ah;
 use culvert_wire::esp;
+use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
 use culvert_wire::ip;
 use culvert_wire::udp;
@@ -76,6 +80,48 @@ fn scenario(draft: &mut Draft<'_>) -> Scenario {
     tunnel.esn = form & 4 != 0;
     tunnel.window = [64; 2];
     Scenario { frames: FRAMES, ..Scenario::quiet(vec![tunnel]) }
+}
+
+/// AH of each shape.
+const ALGORITHMS_AH: [Algorithm; 3] =
+    [Algorithm::AhSha256, Algorithm::AhSha512, Algorithm::AhAes128Gmac];
+
+/// The same, or in transport mode between two of the hosts, or AH, or both.
+fn any_scenario(draft: &mut Draft<'_>) -> Scenario {
+    let form = draft.octet();
+    let mut scenario = scenario(&mut Draft(&[form & 0x3f]));
+    let tunnel = &mut scenario.tunnels[0];
+    let mut changed = tunnel.clone();
+    if form & 0x40 != 0 {
+        changed.mode = Mode::Transport;
+        changed.outer = [A, B].map(|side| Scenario::host(side, 0, form & 1 != 0, 5));
+    }
+    if form & 0x80 != 0 {
+        let picked = ALGORITHMS_AH[usize::from(form >> 3 & 7) % ALGORITHMS_AH.len()];
+        changed = Tunnel { seen_at: None, ..changed.with_algorithm(picked) };
+    } else if changed.seen_at.is_some() {
+        changed = changed.with_udp();
+    }
+    *tunnel = changed;
+    scenario
+}
+
+/// An AH packet of side A around `content`, in a frame.
+fn sealed_ah(scenario: &Scenario, seq: u32, (next, content): (u8, &[u8])) -> Vec<u8> {
+    let tunnel = &scenario.tunnels[0];
+    let is_v4 = tunnel.outer[A].is_ipv4();
+    let (ah_at, icv_len) = (if is_v4 { 20 } else { 40 }, tunnel.algorithm.ah_icv_field_len());
+    let room = vec![0; ah::header_len(icv_len, is_v4) + content.len()];
+    let mut packet = ip_packet(tunnel.outer[A], tunnel.outer[B], ip::PROTOCOL_AH, &room);
+    let end = packet.len() - content.len();
+    packet[end..].copy_from_slice(content);
+    ah::emit(&mut packet[ah_at..end], next, tunnel.spi[A].value(), seq);
+    let mut covered = [0; ah::MAX_HEADERS_LEN];
+    let len = ah::immutable(&packet, ah_at, &mut covered).unwrap();
+    let key = RustCrypto.key(tunnel.algorithm, &tunnel.keymat[A]).unwrap();
+    let (header, esn_high) = (&covered[..len], tunnel.esn.then_some(0));
+    RustCrypto.seal_ah(AhOp { key: &key, esn_high, header, ah: &mut packet[ah_at..] });
+    link_frame(gateway_mac(B, WAN), gateway_mac(A, WAN), None, ether_type(&packet), &packet)
 }
 
 /// Gives the frames to gateway B, one turn for each or all in one, and returns what it sends to
@@ -163,6 +209,15 @@ fn between_hosts(from: usize) -> Vec<Vec<u8>> {
     let mut packets = [plain(false, 1), plain(true, 2), small].map(|plain| plain.packet()).to_vec();
     packets.push(ip_packet(host(from, false, 7), host(1 - from, false, 8), 1, &[8, 0, 1, 2]));
     packets.push(ip_packet(host(from, true, 7), host(1 - from, true, 8), 60, &[17, 0, 1, 4, 0, 0]));
+    // Between the hosts that have transport mode: with options, and a fragment that is whole.
+    let (here, there) = (|six| host(from, six, 5), |six| host(1 - from, six, 5));
+    packets.push(ip_packet(here(false), there(false), 17, &[0, 9, 0, 9, 0, 12, 0, 0, 1, 2, 3, 4]));
+    let udp = [0, 9, 0, 9, 0, 12, 0, 0, 1, 2, 3, 4];
+    for (first, next) in [(0, [44, 0, 1, 4, 0, 0, 0, 0]), (44, [60, 0, 0, 0, 0, 0, 0, 7])] {
+        let second = if first == 0 { [17, 0, 0, 0, 0, 0, 0, 7] } else { [17, 0, 1, 4, 0, 0, 0, 0] };
+        let payload = [&next[..], &second, &udp].concat();
+        packets.push(ip_packet(here(true), there(true), first, &payload));
+    }
     packets
 }
 
@@ -241,15 +296,22 @@ fn inbound_with_valid_keys() {
 #[test]
 fn unprotected_frames() {
     let mut tunnel_frames = Vec::new();
-    for form in 0..64 {
-        let scenario = scenario(&mut Draft(&[form]));
-        let mut text = [&between_hosts(A)[0][..], &[1, 2, 2, 4]].concat();
-        tunnel_frames.push(sealed(&scenario, 1, &mut text));
+    for form in 0..=255 {
+        let scenario = any_scenario(&mut Draft(&[form]));
+        let (next, inner) = match scenario.tunnels[0].mode {
+            Mode::Tunnel => (4, between_hosts(A)[0].clone()),
+            Mode::Transport => (17, vec![0, 9, 0, 9, 0, 12, 0, 0, 1, 2, 3, 4]),
+        };
+        let mut text = [&inner[..], &[1, 2, 2, next]].concat();
+        tunnel_frames.push(match form & 0x80 {
+            0 => sealed(&scenario, 1, &mut text),
+            _ => sealed_ah(&scenario, 1, (next, &inner)),
+        });
     }
     tunnel_frames.extend_from_slice(packets::frames());
     target!().for_each(|input: &[u8]| {
         let mut draft = Draft(input);
-        let (scenario, at_once) = (scenario(&mut draft), draft.flag());
+        let (scenario, at_once) = (any_scenario(&mut draft), draft.flag());
         let mut frames = Vec::new();
         while !draft.is_empty() && frames.len() < PACKETS_MAX {
             let (repairs, len) = (draft.below(4) != 0, usize::from(draft.below(40)));
@@ -263,13 +325,13 @@ fn unprotected_frames() {
     });
 }
 
-/// What hosts send leaves as ESP of the tunnel, in the clear, or not at all, with the right header.
+/// What hosts send leaves as ESP or AH of the tunnel, in the clear, or not at all, with the right header.
 #[test]
 fn outbound_packets() {
     let genuine = [between_hosts(B), packets::ip().to_vec()].concat();
     target!().for_each(|input: &[u8]| {
         let mut draft = Draft(input);
-        let (scenario, at_once) = (scenario(&mut draft), draft.flag());
+        let (scenario, at_once) = (any_scenario(&mut draft), draft.flag());
         let mut frames = Vec::new();
         while !draft.is_empty() && frames.len() < PACKETS_MAX {
             let packet = plaintext(&mut draft, &genuine);
@@ -280,7 +342,8 @@ fn outbound_packets() {
         let tunnel = &scenario.tunnels[0];
         let mut seq = 0;
         for frame in to_wire {
-            let Ok(esp::Unprotected::Esp(outer)) = esp::classify(&frame) else {
+            let (Ok(Unprotected::Esp(outer)) | Ok(Unprotected::Ah(outer))) = esp::classify(&frame)
+            else {
                 continue;
             };
             assert_eq!(outer.spi, tunnel.spi[B].value());
