@@ -325,7 +325,8 @@ fn unprotected_frames() {
     });
 }
 
-/// What hosts send leaves as ESP or AH of the tunnel, in the clear, or not at all, with the right header.
+/// What hosts send leaves as ESP or AH of the tunnel, in the clear, or not at all, with the
+/// right header.
 #[test]
 fn outbound_packets() {
     let genuine = [between_hosts(B), packets::ip().to_vec()].concat();

@@ -105,7 +105,8 @@ pub fn complete_partial(ip_packet: &mut [u8], parsed: &ip::Packet) -> bool {
 /// `source` and `destination`, and the packet now has those of `parsed` (RFC 3948 section 3.1.2 a,
 /// for what came in transport mode through a NAT). True when the packet was changed.
 ///
-/// TCP, UDP, UDP-Lite, DCCP and ICMPv6 have such checksums. A UDP checksum of 0, which is none, stays; so
+/// TCP, UDP, UDP-Lite, DCCP and ICMPv6 have such checksums. A UDP checksum of 0, which is none,
+/// stays; so
 /// do packets whose original addresses are of the other family, fragments that are not the first,
 /// and segments too short for the field.
 pub fn follow_addresses(

@@ -335,7 +335,7 @@ fn left_over_fragment_header_is_skipped_before_the_icv() {
     assert_eq!((counters.dropped(DropReason::Icv), counters.dropped_total()), (8, 8));
 }
 
-/// A05: over IPv4 some peers pad AH to 8 octets; its length says so, and the ICV covers the padding,
+/// A05: over IPv4 some peers pad AH to 8 octets; its length says so, and the ICV covers that,
 /// whatever that is. Padding that no alignment asks for is refused.
 #[test]
 fn padding_to_eight_octets_over_v4() {

@@ -92,7 +92,7 @@ fn records(gateway: &mut TestGateway) -> Vec<(DropReason, Option<u32>, Option<u6
     records.collect()
 }
 
-/// I11, P28: of what is refused inside another SA, the SA it was for is named and counts it, and the
+/// I11, P28: of what is refused inside another SA, the SA it was for is named and counts it; the
 /// other does not.
 #[test]
 fn inner_refusals_are_the_inner_sas() {
@@ -227,7 +227,7 @@ fn path_mtu_of_a_bundle() {
     }
 }
 
-/// P11: what policy lets by, and what is for the gateway itself, is the stack's whatever its TTL: no
+/// P11: what policy lets by, and what is for the gateway itself, is the stack's with any TTL: no
 /// hop is left to count.
 #[test]
 fn ttl_of_what_is_for_the_gateway() {
@@ -416,7 +416,7 @@ fn authentic_nonsense() {
     }
 }
 
-/// I06, I08, A07: batches of ESP and AH in any order, some of them forged, some twice, some nobody's:
+/// I06, I08, A07: batches of ESP and AH in any order, some of them forged, twice, or nobody's:
 /// each packet gets the verdict that is its own.
 #[test]
 fn esp_and_ah_in_one_batch() {

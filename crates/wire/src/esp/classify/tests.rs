@@ -214,7 +214,7 @@ fn classify_runts() {
     }
 }
 
-/// U04: a non-ESP marker is enough to be IKE's, from its own four octets on, as for the XDP program.
+/// U04: a non-ESP marker is enough to be IKE's, from its own four octets on, as in steering.
 #[test]
 fn classify_marker_with_little_behind_it() {
     for (six, vlan) in LINKS {
