@@ -288,8 +288,8 @@ fn octets_are_those_that_are_encrypted() {
     assert_eq!(run.report.sas[0].name.as_deref(), Some("outbound-0"));
 }
 
-/// An SA for a single worker (RFC 9611) is used by that worker, which is the first here; one that is
-/// for another is not, and the SA for all takes its place. // M02
+/// An SA for a single worker (RFC 9611) is used by that worker, which is the first here; one for
+/// another is not, and the SA for all takes its place. // M02
 #[test]
 fn workers_have_sas_of_their_own() {
     let run = |resource: Option<u8>| {
