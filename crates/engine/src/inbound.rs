@@ -308,8 +308,8 @@ fn unprotected<A: Aead>(
     }
 }
 
-/// An ICMP error about ESP or AH: about a packet of ours, or under way to others in clear, if policy
-/// says so.
+/// An ICMP error about ESP or AH: about a packet of ours, or under way to others, like other
+/// plaintext, if a policy names it.
 fn icmp_error<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
@@ -321,7 +321,7 @@ fn icmp_error<A: Aead>(
     }
     let data = &packet.data()[error.ip_at..];
     match ip::parse(data) {
-        Ok(parsed) if plane.inbound_policy(data, &parsed).action == Some(Action::Bypass) => {
+        Ok(parsed) if plane.inbound_policy(data, &parsed).action.is_some() => {
             plaintext(plane, packet, index, &parsed)
         }
         _ => Fate::Drop(DropReason::IcmpError),

@@ -180,7 +180,11 @@ fn fragments_do_not_get_transport_mode() {
 
 /// An ICMP error of a router on the path about a packet that was sent.
 fn too_big(about: &[u8], mtu: u16) -> Vec<u8> {
-    let mut icmp = vec![3, 4, 0, 0, 0, 0];
+    path_error(about, [3, 4], mtu)
+}
+
+fn path_error(about: &[u8], [kind, code]: [u8; 2], mtu: u16) -> Vec<u8> {
+    let mut icmp = vec![kind, code, 0, 0, 0, 0];
     icmp.extend(mtu.to_be_bytes());
     icmp.extend(&about[..about.len().min(60)]);
     let sum = culvert_wire::checksum::internet(&icmp);
@@ -220,6 +224,47 @@ fn plausible_errors_lower_the_path_mtu() {
         assert_eq!(run.report.sas[0].path_mtu, believed.then_some(1000));
         let told = run.events.iter().filter(|event| event["event"] == "path_mtu").count();
         assert_eq!(told, usize::from(believed));
+    }
+}
+
+/// P24: errors of other kinds are news, at most, and each kind can be switched off by itself: what is
+/// not accepted is dropped.
+#[test]
+fn kinds_of_errors_are_accepted_or_not() {
+    let sa = Sa::outbound();
+    let text = config(std::slice::from_ref(&sa));
+    let small = sa.plain(false, 1).packet();
+    let sent = replay(&text, std::slice::from_ref(&small), &[]).sealed().remove(0);
+    let kinds = [[3, 4], [3, 1], [11, 0], [12, 0]];
+    let errors = kinds.map(|kind| path_error(&sent, kind, 1000));
+    let all = ["path_mtu", "icmp_noted", "icmp_noted", "icmp_noted"];
+    let none = ["icmp_error"; 4];
+    let times = ["icmp_error", "icmp_error", "icmp_noted", "icmp_error"];
+    for (accept, outcomes) in
+        [("", all), ("accept = 'none'", none), ("accept = ['time-exceeded']", times)]
+    {
+        let text = text.replace("[lab]", &format!("[icmp]\n{accept}\n[lab]"));
+        let run = replay(&text, std::slice::from_ref(&small), &errors);
+        assert_eq!(run.outcomes()[1..], outcomes, "{accept}");
+        let told = run.events.iter().filter(|event| event["event"] == "icmp_error");
+        let told: Vec<_> = told.map(|event| event["icmp"].as_str().unwrap()).collect();
+        let expected = outcomes.iter().zip(["3/4", "3/1", "11/0", "12/0"]);
+        let expected = expected.filter(|(outcome, _)| **outcome == "icmp_noted");
+        assert_eq!(told, expected.map(|(_, icmp)| icmp).collect::<Vec<_>>(), "{accept}");
+    }
+}
+
+/// P24: the least path MTU that is believed is 576 octets, or what the SA says.
+#[test]
+fn the_floor_of_the_path_mtu_is_configured() {
+    for (option, mtu) in [("", 576), ("path_mtu_floor = 800", 800), ("path_mtu_floor = 296", 296)] {
+        let sa = Sa::outbound().with(option);
+        let text = config(std::slice::from_ref(&sa));
+        let small = sa.plain(false, 1).packet();
+        let sent = replay(&text, std::slice::from_ref(&small), &[]).sealed().remove(0);
+        let run = replay(&text, &[small], &[too_big(&sent, 68)]);
+        assert_eq!(run.outcomes(), ["forward", "path_mtu"]);
+        assert_eq!(run.report.sas[0].path_mtu, Some(mtu), "{option}");
     }
 }
 

@@ -459,11 +459,20 @@ fn errors_in_transit_go_as_policy_says() {
         let error = path_error(&esp, if six { [2, 0] } else { [3, 4] }, 1300);
         let mut strict = gateway(&ordinary(), A);
         assert_eq!(none(&mut strict, (A, WAN), &error), IMPLAUSIBLE);
-        let mut a = changed(&ordinary(), A, |config| {
-            config.spd.inbound.insert(0, Policy::new(Selector::ANY, Action::Bypass));
-        });
+        let policy = |action| {
+            changed(&ordinary(), A, |config| {
+                config.spd.inbound.insert(0, Policy::new(Selector::ANY, action));
+            })
+        };
+        let mut a = policy(Action::Bypass);
         assert_eq!(one(&mut a, (A, WAN), &error), hop(&error));
         assert_eq!(a.counters().bypassed, 1);
+        for (action, reason) in [
+            (Action::Protect(Group(0)), DropReason::Plaintext),
+            (Action::Discard, DropReason::Discard),
+        ] {
+            assert_eq!(none(&mut policy(action), (A, WAN), &error), Fate::Drop(reason));
+        }
     }
 }
 
