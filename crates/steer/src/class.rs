@@ -20,7 +20,7 @@ pub enum Class {
     Runt,
     /// Outer fragment of ESP, of AH, or of UDP that carries ESP.
     IpsecFragment,
-    /// Packet Too Big, or its IPv4 counterpart, about ESP, AH or UDP from port 4500.
+    /// ICMP error about ESP, AH or UDP from port 4500.
     IcmpError,
     /// IPv4 packet in clear, from the unprotected side, to a destination that inbound policy
     /// protects.

@@ -13,7 +13,7 @@
 //! | UDP to port 4500 with ESP inside | `UdpEsp4`, `UdpEsp6` | engine |
 //! | UDP to port 4500, fewer than 8 octets, neither keepalive nor IKE | `Runt` | engine |
 //! | fragment of protocol 50 or 51, or of UDP to port 4500 with ESP | `IpsecFragment` | engine |
-//! | ICMP 3/4, ICMPv6 2 about ESP, AH, or UDP from port 4500, not IKE | `IcmpError` | engine |
+//! | ICMP error about ESP, AH, or UDP from port 4500, not IKE | `IcmpError` | engine |
 //! | none of these, to a destination that policy protects | `Plain4`, `Plain6` | engine |
 //! | UDP to port 4500, the one octet 0xFF | `Keepalive` | kernel |
 //! | UDP to port 4500, first four octets zero (non-ESP marker, RFC 3948 §2.2) | `Ike` | kernel |
@@ -42,9 +42,10 @@
 //!
 //! ## ICMP errors
 //!
-//! The engine gets what tells it a path MTU: Fragmentation Needed (ICMP type 3 code 4) and Packet
-//! Too Big (ICMPv6 type 2), when the packet they quote is ours: ESP, AH, or UDP from port 4500,
-//! unless the quotation reaches to a non-ESP marker. Other ICMP errors stay with the kernel.
+//! The engine gets unreachable (ICMP type 3, ICMPv6 1), packet too big (ICMPv6 2), time exceeded
+//! (11, 3) and parameter problem (12, 4) when the packet they quote is IPsec's: ESP, AH, or UDP from
+//! port 4500, unless the quotation reaches to a non-ESP marker. Other ICMP errors stay with the
+//! kernel.
 //!
 //! ## Plaintext
 //!

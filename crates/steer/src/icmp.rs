@@ -1,4 +1,4 @@
-//! ICMP on the unprotected side: which errors tell a path MTU, and which an own address keeps.
+//! ICMP on the unprotected side: which errors are the engine's, and which an own address keeps.
 
 use crate::class::Class;
 use crate::header::PROTOCOL_AH;
@@ -17,11 +17,9 @@ use crate::view::View;
 const ICMP: usize = 8;
 
 const UNREACHABLE: u8 = 3;
-const FRAGMENTATION_NEEDED: u8 = 4;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
 
-const PACKET_TOO_BIG: u8 = 2;
 const LAST_ERROR6: u8 = 4;
 const ROUTER_SOLICITATION: u8 = 133;
 const REDIRECT6: u8 = 137;
@@ -45,7 +43,7 @@ enum About {
 /// What an ICMP message at `at` is.
 #[inline(always)]
 pub(crate) fn carries4<V: View + ?Sized>(view: &V, at: usize) -> Option<Carries> {
-    let [kind, code] = view.octets(at)?;
+    let kind = view.u8(at)?;
     if !matches!(kind, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM) {
         return Some(Carries::OTHER);
     }
@@ -54,7 +52,7 @@ pub(crate) fn carries4<V: View + ?Sized>(view: &V, at: usize) -> Option<Carries>
         return Some(Carries::OTHER);
     };
     let about = about(view, &upper4(view, quoted, header_len)?)?;
-    Some(error(about, kind == UNREACHABLE && code == FRAGMENTATION_NEEDED))
+    Some(error(about))
 }
 
 /// What an ICMPv6 message at `at`, in a packet of this hop limit, is.
@@ -72,14 +70,14 @@ pub(crate) fn carries6<V: View + ?Sized>(view: &V, at: usize, hop_limit: u8) -> 
         return Some(Carries::OTHER);
     }
     let about = about(view, &upper6(view, quoted)?)?;
-    Some(error(about, kind == PACKET_TOO_BIG))
+    Some(error(about))
 }
 
 #[inline(always)]
-fn error(about: About, too_big: bool) -> Carries {
+fn error(about: About) -> Carries {
     match about {
-        About::Ipsec if too_big => Carries { class: Class::IcmpError, kept: true },
-        About::Ipsec | About::Ike => Carries::OTHER_KEPT,
+        About::Ipsec => Carries { class: Class::IcmpError, kept: true },
+        About::Ike => Carries::OTHER_KEPT,
         About::Other => Carries::OTHER,
     }
 }

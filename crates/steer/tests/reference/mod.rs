@@ -202,8 +202,8 @@ enum Sender {
 }
 
 fn message4(message: &[u8]) -> Option<Found> {
-    let kind = (*message.first()?, *message.get(1)?);
-    if !matches!(kind.0, 3 | 11 | 12) {
+    let kind = *message.first()?;
+    if !matches!(kind, 3 | 11 | 12) {
         return Some((Class::Other, false));
     }
     let packet = message.get(8..)?;
@@ -214,7 +214,7 @@ fn message4(message: &[u8]) -> Option<Found> {
     let offset = number(packet.get(6..8)?) & 0x1fff;
     let protocol = *packet.get(9)?;
     let behind = packet.get(usize::from(first - 0x40) * 4..);
-    Some(told(sender(protocol, offset > 0, behind)?, kind == (3, 4)))
+    Some(told(sender(protocol, offset > 0, behind)?))
 }
 
 fn message6(message: &[u8], hop_limit: u8) -> Option<Found> {
@@ -250,7 +250,7 @@ fn message6(message: &[u8], hop_limit: u8) -> Option<Found> {
             _ => break,
         }
     }
-    Some(told(sender(protocol, is_later, packet.get(at..))?, kind == 2))
+    Some(told(sender(protocol, is_later, packet.get(at..))?))
 }
 
 fn sender(protocol: u8, is_later: bool, behind: Option<&[u8]>) -> Option<Sender> {
@@ -266,10 +266,10 @@ fn sender(protocol: u8, is_later: bool, behind: Option<&[u8]>) -> Option<Sender>
     })
 }
 
-fn told(sender: Sender, too_big: bool) -> Found {
+fn told(sender: Sender) -> Found {
     match sender {
-        Sender::Ipsec if too_big => (Class::IcmpError, false),
-        Sender::Ipsec | Sender::Ike => (Class::Other, true),
+        Sender::Ipsec => (Class::IcmpError, false),
+        Sender::Ike => (Class::Other, true),
         Sender::SomebodyElse => (Class::Other, false),
     }
 }
