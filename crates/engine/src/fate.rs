@@ -212,8 +212,8 @@ drop_reasons! {
     PathMtu = "path_mtu",
     /// An ICMP error that is not plausible, or not to be believed (RFC 4301 section 6.1).
     IcmpError = "icmp_error",
-    /// An ICMP error about a packet of ours that control was told of: not an error (RFC 4301 section
-    /// 6.1.1).
+    /// An ICMP error about a packet of ours that control was told of: not an error (RFC 4301
+    /// section 6.1.1).
     IcmpNoted = "icmp_noted",
     /// An ICMP error that no policy names and that no SA carries, for there is none for what would
     /// answer the packet it encloses (RFC 4301 section 6.2).

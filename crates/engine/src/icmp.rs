@@ -102,9 +102,9 @@ fn kind(reported: Reported) -> Option<IcmpKind> {
 }
 
 /// What would answer the packet that an ICMP error encloses: its flow, addresses and ports
-/// exchanged (RFC 4301 section 6.2). None when `packet` is no such error, or is not to the source of
-/// the packet that it encloses, as every error is (RFC 792, RFC 4443 section 2.2): what it encloses
-/// would say nothing about where it goes.
+/// exchanged (RFC 4301 section 6.2). None when `packet` is no such error, or is not to the source
+/// of the packet that it encloses, as every error is (RFC 792, RFC 4443 section 2.2): what it
+/// encloses would say nothing about where it goes.
 #[cold]
 pub(crate) fn return_flow(packet: &[u8], parsed: &ip::Packet) -> Option<Flow> {
     let enclosed = icmp::enclosed(packet, parsed)?;

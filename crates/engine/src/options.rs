@@ -69,8 +69,8 @@ pub struct Sending {
     /// Whether an ICMP error that looks right is believed (RFC 4301 sections 6.1.1 and 8.2.1).
     pub trusts_icmp: bool,
     /// Least path MTU that is believed, in octets of the outer packet. Without one it is
-    /// [`FLOOR_V4`](crate::path_mtu::FLOOR_V4) or [`FLOOR_V6`](crate::path_mtu::FLOOR_V6); over IPv6
-    /// it is never less (RFC 4301 section 6.1.1).
+    /// [`FLOOR_V4`](crate::path_mtu::FLOOR_V4) or [`FLOOR_V6`](crate::path_mtu::FLOOR_V6); over
+    /// IPv6 it is never less (RFC 4301 section 6.1.1).
     pub path_mtu_floor: Option<u16>,
 }
 

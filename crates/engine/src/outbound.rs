@@ -725,7 +725,7 @@ fn check_size<A: Aead>(
     let is_tunnel = first.mode == Mode::Tunnel;
     let is_small_v6 = is_v6_minimum(inner);
     let template = &last.sa.template;
-    // Over IPv6 only the source of a packet fragments it: the gateway that of a tunnel's, DF or not,
+    // Over IPv6 only the source of a packet fragments it: the gateway that of a tunnel, DF or not,
     // and one of a host only if the host cannot send less.
     let mut all = bundle.slots().iter().filter_map(|&slot| plane.outbound.at(slot));
     let is_source = all.any(|entry| entry.mode == Mode::Tunnel);

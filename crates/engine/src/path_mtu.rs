@@ -8,8 +8,8 @@ use culvert_wire::esp::IcmpError;
 /// How long a learned path MTU is believed, in nanoseconds: 10 minutes (RFC 1191 section 6.3).
 pub const AGE_NS: u64 = 600_000_000_000;
 
-/// Least path MTU believed over IPv4, if an SA says nothing else: what every IPv4 host takes (RFC 791); less would make an
-/// attacker's forged errors costly.
+/// Least path MTU believed over IPv4, if an SA says nothing else: what every IPv4 host
+/// takes (RFC 791); less would make an attacker's forged errors costly.
 pub const FLOOR_V4: u16 = 576;
 
 /// Least path MTU there is over IPv6 (RFC 8200 section 5).

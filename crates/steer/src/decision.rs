@@ -43,7 +43,7 @@
 //! ## ICMP errors
 //!
 //! The engine gets unreachable (ICMP type 3, ICMPv6 1), packet too big (ICMPv6 2), time exceeded
-//! (11, 3) and parameter problem (12, 4) when the packet they quote is IPsec's: ESP, AH, or UDP from
+//! (11, 3) and parameter problem (12, 4) when the packet they quote is ours: ESP, AH, or UDP from
 //! port 4500, unless the quotation reaches to a non-ESP marker. Other ICMP errors stay with the
 //! kernel.
 //!

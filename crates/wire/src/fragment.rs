@@ -167,8 +167,8 @@ pub fn pieces(
     Ok(Pieces { mtu, end, more, rest_headers_len, next })
 }
 
-/// Octets of an upper layer's header that belong to the header chain (RFC 7112 section 3): its fixed
-/// part, 8 where it is not known.
+/// Octets of an upper layer's header that belong to the header chain (RFC 7112 section 3): the
+/// fixed part, 8 where that is not known.
 fn upper_header_len(protocol: u8) -> usize {
     match protocol {
         ip::PROTOCOL_TCP => 20,
@@ -449,8 +449,8 @@ mod tests {
         assert_eq!(split(&options, 60), Err(Malformed::Options.into()));
     }
 
-    /// In IPv6 all headers, that of the upper layer too, are in the first fragment (RFC 8200 section
-    /// 4.5, RFC 7112 section 5): destination options are not cut in two, nor a TCP header.
+    /// In IPv6 all headers, that of the upper layer too, are in the first fragment (RFC 8200
+    /// section 4.5, RFC 7112 section 5): destination options are not cut in two, nor a TCP header.
     #[test]
     fn ipv6_first_fragments_hold_all_headers() {
         for (extensions, protocol, least) in [

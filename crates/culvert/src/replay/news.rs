@@ -78,8 +78,8 @@ enum Event {
     InvalidSelectors { spi: u32, packet: String, suppressed: u64 },
     /// A combination of ECN fields that nobody should make (RFC 6040 section 4.2).
     UnusualEcn { spi: u32 },
-    /// An ICMP error that says something else than a path MTU names an outbound SA (RFC 4301 section
-    /// 6.1.1).
+    /// An ICMP error that says something else than a path MTU names an outbound SA (RFC 4301
+    /// section 6.1.1).
     IcmpError { spi: u32, reporter: IpAddr, icmp: String },
     /// The path MTU of an outbound SA changed; none when it was forgotten.
     PathMtu { spi: u32, mtu: Option<u16> },

@@ -297,8 +297,8 @@ fn icmp_errors_are_admitted_by_what_they_enclose() {
 }
 
 /// P25: an ICMP error from a router behind the gateway that no policy names goes by the SA of the
-/// return traffic of the packet it encloses; without such an SA it is dropped and recorded, and none
-/// is asked for; what policy discards by name stays discarded.
+/// return traffic of the packet it encloses; without such an SA it is dropped and recorded, and
+/// none is asked for; what policy discards by name stays discarded.
 #[test]
 fn icmp_errors_go_by_what_they_enclose() {
     let sa = Sa::outbound();

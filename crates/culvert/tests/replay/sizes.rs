@@ -227,8 +227,8 @@ fn plausible_errors_lower_the_path_mtu() {
     }
 }
 
-/// P24: errors of other kinds are news, at most, and each kind can be switched off by itself: what is
-/// not accepted is dropped.
+/// P24: errors of other kinds are news, at most, and each kind can be switched off by itself: what
+/// is not accepted is dropped.
 #[test]
 fn kinds_of_errors_are_accepted_or_not() {
     let sa = Sa::outbound();
