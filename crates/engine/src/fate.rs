@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(format!("{some:?}"), "{Malformed, TxFull}");
         let audited: Vec<DropReason> = of(DropReasons::AUDITABLE);
         assert!(audited.iter().all(|reason| reason.is_auditable()));
-        assert_eq!(audited.len(), 14);
+        assert_eq!(audited.len(), 15);
     }
 
     /// Every reason has its sentence in the documentation, which says whether it is audited.

@@ -489,6 +489,9 @@ fn finish<A: Aead>(
     if trailer.padding_wrong {
         count_wrong_padding(plane, site);
     }
+    if trailer.next_header == ip::PROTOCOL_NO_NEXT {
+        return Some(Fate::Drop(DropReason::Dummy));
+    }
     let end = covered.start + trailer.payload_len;
     unwrap(plane, packet, site, nature, (trailer.next_header, covered.start..end), onward)
 }
@@ -545,9 +548,6 @@ fn unwrap<A: Aead>(
     (protocol, content): (u8, Range<usize>),
     onward: Onward<'_>,
 ) -> Option<Fate> {
-    if protocol == ip::PROTOCOL_NO_NEXT {
-        return Some(Fate::Drop(DropReason::Dummy));
-    }
     if !nature.is_tunnel {
         return unwrap_transport(plane, packet, site, nature, (protocol, content), onward);
     }

@@ -228,13 +228,5 @@ fn pfp(section: &Section<'_>, action: &Action, selectors: &[Selector]) -> Result
         chosen[word] = true;
     }
     let [source, destination, protocol, source_port, destination_port] = chosen;
-    let pfp = Pfp { source, destination, protocol, source_port, destination_port };
-    let is_opaque = selectors.iter().any(|selector| *selector.upper() == UpperSelector::Opaque);
-    if is_opaque && pfp.takes_ports() {
-        return Err(field.error(
-            "expected no port of the packet where ports are \"opaque\", as it shows none (RFC 4301 \
-             section 4.4.2.2)",
-        ));
-    }
-    Ok(pfp)
+    Ok(Pfp { source, destination, protocol, source_port, destination_port })
 }

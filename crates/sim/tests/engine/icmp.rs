@@ -239,7 +239,8 @@ fn errors_to_others_are_not_let_out() {
             let sealed = one(&mut a, (A, LAN), &wrong);
             assert_eq!(none(&mut b, (B, WAN), &sealed), Fate::Drop(DropReason::Selector));
             let records = notices(&mut b);
-            assert!(matches!(records[..], [Notice::Audit(_)]), "it is audited");
+            let audited = |notice: &&Notice| matches!(notice, Notice::Audit(_));
+            assert_eq!(records.iter().filter(audited).count(), 1, "{records:?}");
         }
         let sealed = one(&mut a, (A, LAN), &to(theirs));
         assert_eq!(one(&mut b, (B, WAN), &sealed), hop(&hop(&to(theirs))));

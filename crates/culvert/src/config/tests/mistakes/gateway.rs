@@ -361,8 +361,8 @@ fn audit_and_notices() -> Vec<Mistake> {
             "[audit]\nreasons = [\"replay\", \"dummy\"]",
             "audit.reasons[1]: expected \"no_sa\", \"truncated\", \"fragment\", \"replay\", \
              \"icv\", \"trailer\", \"next_header\", \"selector\", \"bundle\", \"plaintext\", \
-             \"no_policy\", \"discard\", \"no_outbound_sa\" or \"sequence_exhausted\", found \
-             `dummy`",
+             \"no_policy\", \"discard\", \"no_outbound_sa\", \"sequence_exhausted\" or \
+             \"icmp_unmapped\", found `dummy`",
         ),
         case(
             "[audit]\nrate = 1000001",

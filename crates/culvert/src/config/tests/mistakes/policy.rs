@@ -263,15 +263,6 @@ fn acquires() -> Vec<Mistake> {
             "gw.toml:41: policy[0].pfp[1]: expected \"source\", \"destination\", \"protocol\", \
              \"source_port\" or \"destination_port\", found `ports`",
         ),
-        (
-            sa,
-            &format!(
-                "protocol = \"udp\"\nsource_ports = \"opaque\"\ndestination_ports = \"opaque\"\n\
-                 {acquire}\npfp = [\"source\", \"source_port\"]"
-            ),
-            "gw.toml:44: policy[0].pfp: expected no port of the packet where ports are \"opaque\", \
-             as it shows none (RFC 4301 section 4.4.2.2)",
-        ),
     ])
 }
 
