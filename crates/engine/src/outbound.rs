@@ -110,11 +110,12 @@ pub(crate) fn run<A: Aead>(
 ) {
     let mut jobs = Jobs::new();
     for (index, packet) in packets.iter_mut().enumerate() {
-        let mut verdict = Verdict::new(Fate::Held);
-        if let Err(fate) = classify(plane, packet, index, &mut verdict, &mut jobs) {
+        // Filled in where it lies: to move it would cost more than to make it.
+        verdicts.push(Verdict::new(Fate::Held));
+        let verdict = &mut verdicts[index];
+        if let Err(fate) = classify(plane, packet, index, verdict, &mut jobs) {
             verdict.fate = fate;
         }
-        verdicts.push(verdict);
     }
     while !jobs.is_empty() {
         crypt(plane, packets, &jobs);
@@ -151,17 +152,38 @@ fn classify<A: Aead>(
     }
     let malformed = |_| Fate::Drop(DropReason::Malformed);
     let link = ethernet::parse(packet.data()).map_err(malformed)?;
-    if !matches!(link.ether_type, ethernet::ETHER_TYPE_IPV4 | ethernet::ETHER_TYPE_IPV6) {
-        return Err(Fate::Punt);
-    }
     let at = link.payload_at;
-    let inner = ip::parse(&packet.data()[at..]).map_err(malformed)?;
-    let matched = plane.outbound_policy(&packet.data()[at..], &inner);
+    let inner = &packet.data()[at..];
+    // The families are kept apart to the end, so that headers stay in registers.
+    match link.ether_type {
+        ethernet::ETHER_TYPE_IPV4 => {
+            let inner = ip::Packet::V4(ipv4::parse(inner).map_err(malformed)?);
+            protect(plane, packet, (&inner, at), index, verdict, jobs)
+        }
+        ethernet::ETHER_TYPE_IPV6 => {
+            let inner = ip::Packet::V6(ipv6::parse(inner).map_err(malformed)?);
+            protect(plane, packet, (&inner, at), index, verdict, jobs)
+        }
+        _ => Err(Fate::Punt),
+    }
+}
+
+/// Asks policy about a packet, and gives it to its SA.
+#[inline(always)]
+fn protect<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    (inner, at): (&ip::Packet, usize),
+    index: usize,
+    verdict: &mut Verdict,
+    jobs: &mut Jobs,
+) -> Result<(), Fate> {
+    let matched = plane.outbound_policy(&packet.data()[at..], inner);
     let group = match matched.action {
         Some(Action::Protect(group)) => group,
-        Some(Action::Bypass) => return Err(bypass(plane, packet, index, (at, &inner))),
+        Some(Action::Bypass) => return Err(bypass(plane, packet, index, (at, inner))),
         Some(Action::Discard) => return Err(refuse(plane, packet, index, at, DropReason::Discard)),
-        None => return unmatched(plane, packet, index, (&inner, at), verdict, jobs),
+        None => return unmatched(plane, packet, index, (*inner, at), verdict, jobs),
     };
     let (bundle, lacks_own) = match plane.snapshot.groups.get(&group) {
         Some(members) => members.of(plane.id, plane.handed_over),
@@ -170,7 +192,7 @@ fn classify<A: Aead>(
     if bundle.is_none() || lacks_own {
         let resource = lacks_own.then_some(plane.id);
         let policy = (matched.policy.unwrap_or(u32::MAX), group);
-        plane.acquire(&packet.data()[at..], &inner, policy, resource);
+        plane.acquire(&packet.data()[at..], inner, policy, resource);
     }
     let Some(bundle) = bundle else {
         return Err(refuse(plane, packet, index, at, DropReason::NoOutboundSa));
@@ -179,12 +201,12 @@ fn classify<A: Aead>(
         return Err(Fate::Handoff(bundle.worker));
     }
     if let &[slot] = bundle.slots()
-        && seal_plainly(plane, packet, (&inner, at), (index, slot), verdict, jobs)
+        && seal_plainly(plane, packet, (inner, at), (index, slot), verdict, jobs)
     {
         return Ok(());
     }
     let place = Place { index, applied: 0, is_small_v6: false };
-    let job = encapsulate(plane, packet, &inner, at, (&bundle, place), verdict)?;
+    let job = encapsulate(plane, packet, inner, at, (&bundle, place), verdict)?;
     jobs.push(job);
     Ok(())
 }
@@ -284,11 +306,11 @@ fn unmatched<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
     index: usize,
-    (inner, at): (&ip::Packet, usize),
+    (inner, at): (ip::Packet, usize),
     verdict: &mut Verdict,
     jobs: &mut Jobs,
 ) -> Result<(), Fate> {
-    let Some(flow) = icmp::return_flow(&packet.data()[at..], inner) else {
+    let Some(flow) = icmp::return_flow(&packet.data()[at..], &inner) else {
         return Err(refuse(plane, packet, index, at, DropReason::NoPolicy));
     };
     let bundle = match plane.snapshot.spd.outbound(&flow).action {
@@ -304,7 +326,7 @@ fn unmatched<A: Aead>(
         return Err(Fate::Handoff(bundle.worker));
     }
     let place = Place { index, applied: 0, is_small_v6: false };
-    jobs.push(encapsulate(plane, packet, inner, at, (&bundle, place), verdict)?);
+    jobs.push(encapsulate(plane, packet, &inner, at, (&bundle, place), verdict)?);
     Ok(())
 }
 
