@@ -6,6 +6,10 @@
 //! whose engine is not running behaves as if nothing were attached. No frame is dropped here, and
 //! none is changed.
 //!
+//! Each steering program is there twice: a program that is loaded for frames of several buffers
+//! (`xdp.frags`) makes drivers deliver such frames, which not every gateway wants. Both read the
+//! same: headers lie in the first buffer, and what does not counts as absent.
+//!
 //! `pass`, `reflect` and `discard` are helpers for laboratories and benches
 //! ([`culvert_steer::map`]).
 //!
@@ -68,15 +72,25 @@ static COUNTERS: PerCpuArray<[u64; SLOTS]> = PerCpuArray::with_max_entries(MAX_Q
 /// Steers an interface on the unprotected side.
 #[xdp]
 pub fn steer_unprotected(context: XdpContext) -> u32 {
-    let inbound = Tries(&PLAIN4, &PLAIN6);
-    carry_out(&context, culvert_steer::unprotected(&Frame(&context), &inbound, &mut Datagrams))
+    unprotected(&context)
+}
+
+/// [`steer_unprotected`] for frames of several buffers.
+#[xdp(frags)]
+pub fn steer_unprotected_frags(context: XdpContext) -> u32 {
+    unprotected(&context)
 }
 
 /// Steers an interface on the protected side.
 #[xdp]
 pub fn steer_protected(context: XdpContext) -> u32 {
-    let outbound = Tries(&PREFIXES4, &PREFIXES6);
-    carry_out(&context, culvert_steer::protected(&Frame(&context), &outbound))
+    protected(&context)
+}
+
+/// [`steer_protected`] for frames of several buffers.
+#[xdp(frags)]
+pub fn steer_protected_frags(context: XdpContext) -> u32 {
+    protected(&context)
 }
 
 /// Leaves every frame to the kernel.
@@ -96,6 +110,18 @@ pub fn reflect(_context: XdpContext) -> u32 {
 pub fn discard(context: XdpContext) -> u32 {
     count(&context, [Counter::Discarded]);
     XDP_DROP
+}
+
+#[inline(always)]
+fn unprotected(context: &XdpContext) -> u32 {
+    let inbound = Tries(&PLAIN4, &PLAIN6);
+    carry_out(context, culvert_steer::unprotected(&Frame(context), &inbound, &mut Datagrams))
+}
+
+#[inline(always)]
+fn protected(context: &XdpContext) -> u32 {
+    let outbound = Tries(&PREFIXES4, &PREFIXES6);
+    carry_out(context, culvert_steer::protected(&Frame(context), &outbound))
 }
 
 /// Counts the frame under its class, and redirects it if that is the decision.
@@ -136,7 +162,7 @@ fn count<const N: usize>(context: &XdpContext, counters: [Counter; N]) {
     }
 }
 
-/// The frame of a context, read within its bounds.
+/// The first buffer of a frame, read within its bounds; most frames have no other.
 struct Frame<'a>(&'a XdpContext);
 
 impl View for Frame<'_> {
