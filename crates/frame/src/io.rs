@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use crate::region::MAX_SINGLE_FRAME;
 use crate::token::FreeFrame;
 use crate::token::Packet;
 
@@ -38,6 +39,18 @@ pub trait PacketIo {
 
     /// Gives a frame out of the free list, for a handoff swap.
     fn take_free(&mut self) -> Option<FreeFrame>;
+
+    /// Gives a run of frames out of the free ones, for a packet larger than a frame; never where
+    /// there are no runs.
+    fn take_run(&mut self) -> Option<FreeFrame> {
+        None
+    }
+
+    /// Gives out a frame or a run, whichever suits a packet of `len` octets best.
+    fn take_room(&mut self, len: usize) -> Option<FreeFrame> {
+        let run = if len > MAX_SINGLE_FRAME { self.take_run() } else { None };
+        run.or_else(|| self.take_free())
+    }
 
     /// Housekeeping, once a turn: frames that were sent come back, receive rings are refilled.
     fn service(&mut self);

@@ -17,6 +17,7 @@ use crate::token::Packet;
 pub struct MemIo {
     region: &'static Region,
     free: Vec<FreeFrame>,
+    runs: Vec<FreeFrame>,
     received: [VecDeque<Packet>; MAX_PORTS],
     sent: [VecDeque<Packet>; MAX_PORTS],
     send_limit: usize,
@@ -29,26 +30,37 @@ impl MemIo {
     /// When `frames` is zero.
     #[must_use]
     pub fn new(frames: usize) -> MemIo {
-        let (region, free) = Region::leak(frames);
+        MemIo::with_runs(frames, 0)
+    }
+
+    /// I/O with `frames` frames and `runs` runs of its own.
+    ///
+    /// # Panics
+    /// When `frames` is zero.
+    #[must_use]
+    pub fn with_runs(frames: usize, runs: usize) -> MemIo {
+        let (region, free) = Region::leak_with_runs(frames, runs);
         MemIo::with_frames(region, free)
     }
 
-    /// I/O over some of the frames of a region (workers that hand packets over share one).
+    /// I/O over some of the frames and runs of a region (workers that hand packets over share one).
     #[must_use]
     pub fn with_frames(region: &'static Region, free: Vec<FreeFrame>) -> MemIo {
+        let (runs, free) = free.into_iter().partition(FreeFrame::is_run);
         MemIo {
             region,
             free,
+            runs,
             received: Default::default(),
             sent: Default::default(),
             send_limit: usize::MAX,
         }
     }
 
-    /// Queues a copy of `contents` as received on `port`; false when no frame is free or the
-    /// contents are larger than a frame.
+    /// Queues a copy of `contents` as received on `port`, in a run when they are large and one is
+    /// free; false when nothing is free that they fit into.
     pub fn inject(&mut self, port: Port, contents: &[u8]) -> bool {
-        let Some(frame) = self.free.pop() else {
+        let Some(frame) = self.take_room(contents.len()) else {
             return false;
         };
         match frame.with_contents(port, contents) {
@@ -57,7 +69,7 @@ impl MemIo {
                 true
             }
             Err(frame) => {
-                self.free.push(frame);
+                self.recycle(frame);
                 false
             }
         }
@@ -92,11 +104,17 @@ impl MemIo {
         self.free.len()
     }
 
-    /// Frames held here in any form: free, received and not yet read, sent and not yet taken.
+    /// Runs on the free list.
+    #[must_use]
+    pub fn free_runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Frames and runs held here in any form: free, received and not yet read, sent and not yet taken.
     #[must_use]
     pub fn held_frames(&self) -> usize {
         let queued = |queues: &[VecDeque<Packet>]| queues.iter().map(VecDeque::len).sum::<usize>();
-        self.free.len() + queued(&self.received) + queued(&self.sent)
+        self.free.len() + self.runs.len() + queued(&self.received) + queued(&self.sent)
     }
 }
 
@@ -115,11 +133,18 @@ impl PacketIo for MemIo {
     }
 
     fn recycle(&mut self, frame: FreeFrame) {
-        self.free.push(frame);
+        match frame.is_run() {
+            true => self.runs.push(frame),
+            false => self.free.push(frame),
+        }
     }
 
     fn take_free(&mut self) -> Option<FreeFrame> {
         self.free.pop()
+    }
+
+    fn take_run(&mut self) -> Option<FreeFrame> {
+        self.runs.pop()
     }
 
     fn service(&mut self) {}
@@ -130,7 +155,7 @@ impl PacketIo for MemIo {
 impl Drop for MemIo {
     fn drop(&mut self) {
         let region = self.region;
-        self.free.drain(..).for_each(|frame| _ = region.release_free(frame));
+        self.free.drain(..).chain(self.runs.drain(..)).for_each(|frame| _ = region.release_free(frame));
         for queue in self.received.iter_mut().chain(&mut self.sent) {
             queue.drain(..).for_each(|packet| _ = region.release_packet(packet));
         }
@@ -155,6 +180,22 @@ mod tests {
         io.recycle(batch.pop().unwrap().into_free());
         assert_eq!(io.take_sent_bytes(Port(1)).unwrap(), b"one");
         assert_eq!((io.free_frames(), io.held_frames()), (3, 3));
+    }
+
+    /// Large contents take a run, and come back as one.
+    #[test]
+    fn large_contents_take_a_run() {
+        let mut io = MemIo::with_runs(1, 1);
+        assert!(io.inject(Port(0), &[3; 9000]));
+        assert_eq!((io.free_frames(), io.free_runs(), io.held_frames()), (1, 0, 2));
+        assert!(!io.inject(Port(0), &[4; 1793]), "no run, and too large for a frame");
+        let mut batch = Batch::new();
+        io.recv(Port(0), &mut batch);
+        io.send(Port(1), &mut batch);
+        assert_eq!(io.take_sent_bytes(Port(1)).unwrap(), [3; 9000]);
+        assert_eq!((io.free_frames(), io.free_runs()), (1, 1));
+        assert!(io.inject(Port(0), &[4; 1536]));
+        assert_eq!((io.free_frames(), io.free_runs()), (0, 1), "small contents take a frame");
     }
 
     /// Without a free frame nothing is injected.

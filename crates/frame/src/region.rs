@@ -1,5 +1,9 @@
 //! The region: one contiguous, page-aligned mapping of equal frames, leaked on purpose.
 //!
+//! Behind the frames may lie *runs*, of [`RUN_FRAMES`] frames each: one token holds a whole run, so
+//! that a packet larger than a frame is contiguous like any other. The kernel never receives into
+//! runs, and sends them frame by frame ([`Region::release_parts`]).
+//!
 //! Static allocation after start removes the only lifetime question a packet could raise ("may it
 //! outlive its memory?"), and lets every AF_XDP socket of the process register the same UMEM.
 //! A region mints each of its frames exactly once.
@@ -33,22 +37,80 @@ pub const MAX_TAIL_GROWTH: usize = 3 + 2 + 16;
 /// and the largest growth at the back.
 pub const MAX_LINK_FRAME: usize = FRAME_SIZE - HEADROOM - MAX_TAIL_GROWTH;
 
+/// Frames of one run.
+pub const RUN_FRAMES: usize = 5;
+
+/// Size of one run in bytes.
+pub const RUN_SIZE: usize = RUN_FRAMES * FRAME_SIZE;
+
+/// Longest Ethernet frame a port may deliver where there are runs: [`MAX_LINK_FRAME`] of a run.
+pub const MAX_JUMBO_FRAME: usize = RUN_SIZE - HEADROOM - MAX_TAIL_GROWTH;
+
+/// Longest packet that a single frame is chosen for where there are runs. Behind it is room for the
+/// tail of any algorithm, although the MTU of the way out is no limit then.
+pub const MAX_SINGLE_FRAME: usize = 1536;
+
 /// Ethernet MTU plus header and one VLAN tag.
 const STANDARD_LINK_FRAME: usize = 1500 + 14 + 4;
 
 const PAGE: usize = 4096;
 
+#[expect(clippy::cast_possible_truncation, reason = "a handful")]
+const RUN: u8 = RUN_FRAMES as u8;
+
 const _: () = assert!(FRAME_SIZE.is_power_of_two(), "address masks recover the frame");
 const _: () = assert!(HEADROOM >= MAX_HEAD_GROWTH, "any packet can be encapsulated in place");
 const _: () = assert!(MAX_LINK_FRAME >= STANDARD_LINK_FRAME + MAX_HEAD_GROWTH);
-const _: () = assert!(FRAME_SIZE <= u16::MAX as usize, "offsets in a frame fit in 16 bits");
+const _: () = assert!(RUN_SIZE <= u16::MAX as usize, "offsets in a run fit in 16 bits");
+const _: () = assert!(RUN_FRAMES <= 8, "a mask of the frames of a run fits in 8 bits");
+const _: () = assert!(MAX_JUMBO_FRAME >= 9000 + 14 + 4, "the usual jumbo MTU works");
+const _: () = assert!(MAX_SINGLE_FRAME >= STANDARD_LINK_FRAME, "only large packets need runs");
 const _: () = assert!(PAGE.is_multiple_of(FRAME_SIZE));
 
-/// One mapping of `frames * FRAME_SIZE` bytes.
+/// One mapping of `frames * FRAME_SIZE + runs * RUN_SIZE` bytes.
 #[derive(Debug)]
 pub struct Region {
     base: NonNull<u8>,
     frames: usize,
+    runs: usize,
+}
+
+/// What one descriptor of the kernel names of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Offset into the region; start and end lie in the same frame.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u32,
+    /// True when another part of the same packet follows.
+    pub more: bool,
+}
+
+/// The parts of a packet that was given away, in order.
+#[derive(Clone, Debug)]
+#[must_use = "parts that are dropped are lost"]
+pub struct Parts {
+    offset: u64,
+    left: usize,
+}
+
+impl Iterator for Parts {
+    type Item = Part;
+
+    fn next(&mut self) -> Option<Part> {
+        if self.left == 0 {
+            return None;
+        }
+        let offset = self.offset;
+        #[expect(clippy::cast_possible_truncation, reason = "less than FRAME_SIZE")]
+        let in_frame = FRAME_SIZE - offset as usize % FRAME_SIZE;
+        let len = self.left.min(in_frame);
+        self.offset += len as u64;
+        self.left -= len;
+        #[expect(clippy::cast_possible_truncation, reason = "at most FRAME_SIZE")]
+        let part = Part { offset, len: len as u32, more: self.left > 0 };
+        Some(part)
+    }
 }
 
 // SAFETY: a `Region` is an address and a length; all access to its bytes goes through tokens, which
@@ -64,22 +126,41 @@ impl Region {
     /// When `frames` is zero or the size overflows; aborts when memory is exhausted.
     #[must_use]
     pub fn leak(frames: usize) -> (&'static Region, Vec<FreeFrame>) {
+        Region::leak_with_runs(frames, 0)
+    }
+
+    /// As [`leak`](Self::leak), with `runs` runs, which follow the frames in what is minted.
+    ///
+    /// # Panics
+    /// As for [`leak`](Self::leak).
+    #[must_use]
+    pub fn leak_with_runs(frames: usize, runs: usize) -> (&'static Region, Vec<FreeFrame>) {
         assert!(frames > 0, "a region holds at least one frame");
-        let bytes = frames.checked_mul(FRAME_SIZE).expect("region size overflows");
+        let bytes = runs.checked_mul(RUN_FRAMES).and_then(|more| more.checked_add(frames));
+        let bytes = bytes.and_then(|all| all.checked_mul(FRAME_SIZE));
+        let bytes = bytes.expect("region size overflows");
         let layout = Layout::from_size_align(bytes.next_multiple_of(PAGE), PAGE).expect("layout");
         // SAFETY: the layout has a non-zero size. Why not safe: no safe API gives page alignment.
         let base = unsafe { alloc_zeroed(layout) };
         let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
-        let region: &'static Region = Box::leak(Box::new(Region { base, frames }));
-        let minted = (0..frames)
+        let region: &'static Region = Box::leak(Box::new(Region { base, frames, runs }));
+        let singles = (0..frames)
             // SAFETY: each frame is minted here once, and nowhere else while it is held outside
             // the kernel. Why not safe: the compiler cannot see that indices are distinct frames.
-            .map(|i| unsafe { FreeFrame::from_base(region.base.add(i * FRAME_SIZE)) })
-            .collect();
+            .map(|i| unsafe { FreeFrame::from_base(region.base.add(i * FRAME_SIZE), 1) });
+        // SAFETY: as above; runs lie behind the frames and do not overlap.
+        let runs = (0..runs).map(|i| unsafe { FreeFrame::from_base(region.run(i), RUN) });
+        let minted = singles.chain(runs).collect();
         (region, minted)
     }
 
-    /// Number of frames in the region.
+    /// Number of runs in the region.
+    #[must_use]
+    pub fn runs(&self) -> usize {
+        self.runs
+    }
+
+    /// Number of frames in the region, those in runs not counted.
     #[must_use]
     pub fn frames(&self) -> usize {
         self.frames
@@ -88,7 +169,7 @@ impl Region {
     /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.frames * FRAME_SIZE
+        self.frames * FRAME_SIZE + self.runs * RUN_SIZE
     }
 
     /// A region is never empty.
@@ -116,7 +197,35 @@ impl Region {
         (self.offset(base.as_ptr()) + u64::from(start), u32::from(len))
     }
 
-    /// Takes a frame back from the kernel by any offset inside it; `None` when it lies outside.
+    /// Gives a packet of any size away (to the kernel's TX ring) as its parts, each in one frame;
+    /// an empty packet has none, and is lost.
+    pub fn release_parts(&self, packet: Packet) -> Parts {
+        let left = packet.len();
+        let (offset, _) = self.release_packet(packet);
+        Parts { offset, left }
+    }
+
+    /// The run that an offset lies in, and the frame in it; `None` when it lies in no run.
+    #[must_use]
+    pub fn run_at(&self, offset: u64) -> Option<(usize, usize)> {
+        let offset = usize::try_from(offset).ok().filter(|&offset| offset < self.len())?;
+        let in_runs = offset.checked_sub(self.frames * FRAME_SIZE)?;
+        Some((in_runs / RUN_SIZE, in_runs % RUN_SIZE / FRAME_SIZE))
+    }
+
+    /// Takes a run back from the kernel; `None` when there is no such run.
+    ///
+    /// # Safety
+    /// The run must have been released before and not taken back since, and the kernel must have
+    /// returned every part of it through the completion ring.
+    #[must_use]
+    pub unsafe fn adopt_run(&self, run: usize) -> Option<FreeFrame> {
+        // SAFETY: the caller guarantees that nobody else holds the run.
+        (run < self.runs).then(|| unsafe { FreeFrame::from_base(self.run(run), RUN) })
+    }
+
+    /// Takes a frame back from the kernel by any offset inside it; `None` when it lies outside, or
+    /// in a run.
     ///
     /// # Safety
     /// The frame must have been released before and not taken back since, and the kernel must have
@@ -125,10 +234,11 @@ impl Region {
     pub unsafe fn adopt_free(&self, offset: u64) -> Option<FreeFrame> {
         let (base, _) = self.locate(offset)?;
         // SAFETY: the caller guarantees that nobody else holds the frame.
-        Some(unsafe { FreeFrame::from_base(base) })
+        Some(unsafe { FreeFrame::from_base(base, 1) })
     }
 
-    /// Takes a received packet from the kernel; `None` when it does not lie inside one frame.
+    /// Takes a received packet from the kernel; `None` when it does not lie inside one frame that
+    /// belongs to no run.
     ///
     /// # Safety
     /// The frame must have been released before and not taken back since, and the kernel must have
@@ -141,7 +251,7 @@ impl Region {
             return None;
         }
         // SAFETY: the caller guarantees that nobody else holds the frame; bounds were checked.
-        Some(unsafe { FreeFrame::from_base(base) }.into_packet(start, len, port))
+        Some(unsafe { FreeFrame::from_base(base, 1) }.into_packet(start, len, port))
     }
 
     fn offset(&self, ptr: *mut u8) -> u64 {
@@ -150,8 +260,16 @@ impl Region {
         offset as u64
     }
 
+    /// Start of a run that exists.
+    fn run(&self, index: usize) -> NonNull<u8> {
+        assert!(index < self.runs, "there is no such run");
+        // SAFETY: inside the mapping, as the index is. Why not safe: pointer arithmetic.
+        unsafe { self.base.add(self.frames * FRAME_SIZE + index * RUN_SIZE) }
+    }
+
     fn locate(&self, offset: u64) -> Option<(NonNull<u8>, u16)> {
-        let offset = usize::try_from(offset).ok().filter(|&o| o < self.len())?;
+        let end = self.frames * FRAME_SIZE;
+        let offset = usize::try_from(offset).ok().filter(|&offset| offset < end)?;
         let start = u16::try_from(offset % FRAME_SIZE).ok()?;
         // SAFETY: `offset` is inside the mapping. Why not safe: pointer arithmetic.
         let base = unsafe { self.base.add(offset - usize::from(start)) };
@@ -185,6 +303,52 @@ mod tests {
         assert_eq!(packet.data(), b"abchello");
         let _ = region.release_free(packet.into_free());
         frames.into_iter().for_each(|f| _ = region.release_free(f));
+    }
+
+    /// A packet in a run leaves in parts that cover it, none across a frame's border, and each part
+    /// leads back to its run.
+    #[test]
+    fn a_run_leaves_in_parts() {
+        let (region, mut minted) = Region::leak_with_runs(3, 2);
+        assert_eq!((region.frames(), region.runs(), region.len()), (3, 2, 3 * 2048 + 2 * 10240));
+        let run = minted.pop().unwrap();
+        assert!(run.is_run() && !minted[2].is_run());
+        let mut packet = run.with_contents(Port(0), &[7; 9000]).unwrap();
+        packet.prepend(36).unwrap();
+        let base = 3 * 2048 + 10240;
+        let parts: Vec<Part> = region.release_parts(packet).collect();
+        let part = |at: u64, len, more| Part { offset: base + at, len, more };
+        let expected = [
+            part(220, 1828, true),
+            part(2048, 2048, true),
+            part(4096, 2048, true),
+            part(6144, 2048, true),
+            part(8192, 1064, false),
+        ];
+        assert_eq!(parts, expected);
+        for (frame, part) in parts.iter().enumerate() {
+            assert_eq!(region.run_at(part.offset), Some((1, frame)));
+        }
+        assert_eq!((region.run_at(base - 1), region.run_at(3 * 2048 - 1)), (Some((0, 4)), None));
+        assert_eq!(region.run_at(base + 10240), None);
+        // SAFETY: the run was just released; of the others no token is made.
+        let run = unsafe {
+            assert!(region.adopt_free(base).is_none() && region.adopt_run(2).is_none());
+            assert!(region.adopt_packet(base + 256, 60, Port(0)).is_none());
+            region.adopt_run(1).unwrap()
+        };
+        minted.push(run);
+        minted.into_iter().for_each(|frame| _ = region.release_free(frame));
+    }
+
+    /// A packet that ends where a frame ends has no empty part behind it.
+    #[test]
+    fn parts_end_with_the_packet() {
+        let (region, mut minted) = Region::leak_with_runs(1, 1);
+        let packet = minted.pop().unwrap().into_packet(2048, 2048, Port(0));
+        let parts: Vec<Part> = region.release_parts(packet).collect();
+        assert_eq!(parts, [Part { offset: 4096, len: 2048, more: false }]);
+        let _ = region.release_free(minted.pop().unwrap());
     }
 
     /// Impossible descriptors from the other side of a ring are refused, not believed.

@@ -5,9 +5,10 @@
 //! A token is the only way to reach the bytes of its frame. `Region::leak` mints one token per
 //! frame, once. Tokens are neither `Clone` nor `Copy`, and turning one into the other consumes it,
 //! so at any moment each frame has at most one token, or none while the kernel holds it. Whoever
-//! has the token (or a `&mut` to it) therefore has exclusive access to the `FRAME_SIZE` bytes at
-//! `base`. The mapping is never freed. `start + len <= FRAME_SIZE` is an invariant of `Packet`,
-//! checked by every method that moves either end.
+//! has the token (or a `&mut` to it) therefore has exclusive access to the `frames * FRAME_SIZE`
+//! bytes at `base` (a run is minted as one token, and never divided). The mapping is never freed.
+//! `start + len <= frames * FRAME_SIZE` is an invariant of `Packet`, checked by every method that
+//! moves either end.
 //!
 //! A token that is dropped instead of recycled is a frame lost for ever: debug builds panic, so
 //! that tests find it; release builds lose the one frame.
@@ -19,19 +20,21 @@ use crate::io::Port;
 use crate::region::FRAME_SIZE;
 use crate::region::HEADROOM;
 
-/// A frame without contents.
+/// A frame, or a run of frames, without contents.
 #[derive(Debug)]
 pub struct FreeFrame {
     base: NonNull<u8>,
+    frames: u8,
 }
 
-/// A frame with contents: `len` bytes at offset `start`, received on (or made for) `port`.
+/// A frame (or a run) with contents: `len` bytes at offset `start`, received on (or made for) `port`.
 #[derive(Debug)]
 pub struct Packet {
     base: NonNull<u8>,
     start: u16,
     len: u16,
     port: Port,
+    frames: u8,
 }
 
 const _: () = assert!(size_of::<Packet>() == 16);
@@ -44,13 +47,21 @@ unsafe impl Send for Packet {}
 
 impl FreeFrame {
     /// # Safety
-    /// `base` is the start of a frame of a leaked region, and no other token for it exists.
-    pub(crate) unsafe fn from_base(base: NonNull<u8>) -> FreeFrame {
-        FreeFrame { base }
+    /// `base` is the start of a frame (or of a run of `frames` frames) of a leaked region, and no
+    /// other token for any of it exists.
+    pub(crate) unsafe fn from_base(base: NonNull<u8>, frames: u8) -> FreeFrame {
+        FreeFrame { base, frames }
     }
 
     pub(crate) fn into_base(self) -> NonNull<u8> {
         ManuallyDrop::new(self).base
+    }
+
+    /// True for a run of frames.
+    #[inline]
+    #[must_use]
+    pub fn is_run(&self) -> bool {
+        self.frames > 1
     }
 
     /// Turns the frame into a packet of `len` bytes at `start`; what they hold is left over.
@@ -59,8 +70,10 @@ impl FreeFrame {
     /// When `start + len` exceeds the frame: our own error, never a peer's.
     #[must_use]
     pub fn into_packet(self, start: u16, len: u16, port: Port) -> Packet {
-        assert!(usize::from(start) + usize::from(len) <= FRAME_SIZE, "packet leaves its frame");
-        Packet { base: self.into_base(), start, len, port }
+        let frames = self.frames;
+        let room = usize::from(frames) * FRAME_SIZE;
+        assert!(usize::from(start) + usize::from(len) <= room, "packet leaves its frame");
+        Packet { base: self.into_base(), start, len, port, frames }
     }
 
     /// Copies `contents` into the frame behind the usual headroom; gives the frame back when it is
@@ -69,9 +82,10 @@ impl FreeFrame {
     /// # Errors
     /// The frame itself, when `contents` do not fit behind [`HEADROOM`].
     pub fn with_contents(self, port: Port, contents: &[u8]) -> Result<Packet, FreeFrame> {
+        let room = usize::from(self.frames) * FRAME_SIZE;
         let Some(len) = u16::try_from(contents.len())
             .ok()
-            .filter(|&len| HEADROOM + usize::from(len) <= FRAME_SIZE)
+            .filter(|&len| HEADROOM + usize::from(len) <= room)
         else {
             return Err(self);
         };
@@ -164,11 +178,33 @@ impl Packet {
         usize::from(self.start)
     }
 
+    /// True when the packet is in a run of frames.
+    #[inline]
+    #[must_use]
+    pub fn is_run(&self) -> bool {
+        self.frames > 1
+    }
+
+    /// Frames that the contents reach into, of those of the run.
+    #[inline]
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        let end = usize::from(self.start) + usize::from(self.len);
+        end.div_ceil(FRAME_SIZE) - (usize::from(self.start) / FRAME_SIZE).min(end / FRAME_SIZE)
+    }
+
+    /// Bytes of the frame or run.
+    #[inline]
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        usize::from(self.frames) * FRAME_SIZE
+    }
+
     /// Bytes free behind the contents.
     #[inline]
     #[must_use]
     pub fn tailroom(&self) -> usize {
-        FRAME_SIZE - usize::from(self.start) - usize::from(self.len)
+        self.capacity() - usize::from(self.start) - usize::from(self.len)
     }
 
     /// Grows the contents by `count` bytes at the front and returns the new bytes; `None` (and no
@@ -217,7 +253,8 @@ impl Packet {
     #[inline]
     #[must_use = "the frame must go back to a free list"]
     pub fn into_free(self) -> FreeFrame {
-        FreeFrame { base: self.into_parts().0 }
+        let frames = self.frames;
+        FreeFrame { base: self.into_parts().0, frames }
     }
 }
 
@@ -242,6 +279,7 @@ impl Drop for Packet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::region::RUN_SIZE;
     use crate::region::Region;
 
     fn packet(contents: &[u8]) -> (&'static Region, Packet) {
@@ -288,6 +326,33 @@ mod tests {
         let frame = frames.pop().unwrap().with_contents(Port(0), &[0; 1793]).unwrap_err();
         let packet = frame.with_contents(Port(0), &[0; 1792]).unwrap();
         let _ = region.release_free(packet.into_free());
+    }
+
+    /// A packet in a run has the room of all its frames, is contiguous, and stays a run when its
+    /// contents are given up.
+    #[test]
+    fn a_run_is_one_packet() {
+        let (region, mut minted) = Region::leak_with_runs(1, 1);
+        let run = minted.pop().unwrap();
+        let run = run.with_contents(Port(0), &[0; RUN_SIZE - HEADROOM + 1]).unwrap_err();
+        let contents: Vec<u8> = (0..=255).cycle().take(9000).collect();
+        let mut packet = run.with_contents(Port(0), &contents).unwrap();
+        assert_eq!(packet.data(), contents);
+        assert_eq!((packet.capacity(), packet.tailroom()), (10240, 10240 - 256 - 9000));
+        assert!(packet.is_run() && packet.append(10240 - 256 - 9000 + 1).is_none());
+        assert_eq!(packet.append(984).map(|tail| tail.len()), Some(984));
+        assert_eq!(packet.parts(), 5);
+        let spans = [(0, 1), (1792, 1), (1793, 2), (2049, 2), (9984, 5)];
+        for (len, parts) in spans {
+            let mut other = packet;
+            other = other.into_free().into_packet(256, len, Port(0));
+            assert_eq!(other.parts(), parts, "{len} octets");
+            packet = other;
+        }
+        let free = packet.into_free();
+        assert!(free.is_run());
+        let _ = region.release_free(free);
+        let _ = region.release_free(minted.pop().unwrap());
     }
 
     /// A dropped token is found in debug builds.
