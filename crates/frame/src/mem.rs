@@ -155,7 +155,10 @@ impl PacketIo for MemIo {
 impl Drop for MemIo {
     fn drop(&mut self) {
         let region = self.region;
-        self.free.drain(..).chain(self.runs.drain(..)).for_each(|frame| _ = region.release_free(frame));
+        self.free
+            .drain(..)
+            .chain(self.runs.drain(..))
+            .for_each(|frame| _ = region.release_free(frame));
         for queue in self.received.iter_mut().chain(&mut self.sent) {
             queue.drain(..).for_each(|packet| _ = region.release_packet(packet));
         }

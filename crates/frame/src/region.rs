@@ -94,6 +94,14 @@ pub struct Parts {
     left: usize,
 }
 
+impl Parts {
+    /// Where the next part begins, as an offset into the region.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
 impl Iterator for Parts {
     type Item = Part;
 

@@ -83,9 +83,8 @@ impl FreeFrame {
     /// The frame itself, when `contents` do not fit behind [`HEADROOM`].
     pub fn with_contents(self, port: Port, contents: &[u8]) -> Result<Packet, FreeFrame> {
         let room = usize::from(self.frames) * FRAME_SIZE;
-        let Some(len) = u16::try_from(contents.len())
-            .ok()
-            .filter(|&len| HEADROOM + usize::from(len) <= room)
+        let Some(len) =
+            u16::try_from(contents.len()).ok().filter(|&len| HEADROOM + usize::from(len) <= room)
         else {
             return Err(self);
         };

@@ -51,6 +51,12 @@ pub const STEER_UNPROTECTED: &str = "steer_unprotected";
 /// Program for interfaces on the protected side.
 pub const STEER_PROTECTED: &str = "steer_protected";
 
+/// [`STEER_UNPROTECTED`] for frames of several buffers.
+pub const STEER_UNPROTECTED_FRAGS: &str = "steer_unprotected_frags";
+
+/// [`STEER_PROTECTED`] for frames of several buffers.
+pub const STEER_PROTECTED_FRAGS: &str = "steer_protected_frags";
+
 /// Program that leaves every frame to the kernel: a veth interface takes redirected frames only
 /// when some XDP program is attached to it.
 pub const PASS: &str = "pass";

@@ -3,7 +3,9 @@
 use std::io;
 
 use culvert_frame::FRAME_SIZE;
+use culvert_frame::RUN_FRAMES;
 
+use crate::interface::MAX_JUMBO_MTU;
 use crate::interface::MAX_MTU;
 use crate::program;
 
@@ -40,9 +42,20 @@ pub enum Error {
     /// Frames of this MTU do not fit into a packet buffer.
     #[error(
         "interface {interface}: its MTU is {mtu}, but a packet buffer of {FRAME_SIZE} bytes takes \
-         at most {MAX_MTU}; run: ip link set dev {interface} mtu 1500"
+         at most {MAX_MTU}; run: ip link set dev {interface} mtu 1500, or set jumbo = true"
     )]
     Mtu {
+        /// Its name.
+        interface: String,
+        /// Its MTU in bytes.
+        mtu: usize,
+    },
+    /// Frames of this MTU do not fit into as many packet buffers as one packet may take.
+    #[error(
+        "interface {interface}: its MTU is {mtu}, but a packet takes at most {RUN_FRAMES} buffers, \
+         which is an MTU of {MAX_JUMBO_MTU}; run: ip link set dev {interface} mtu 9000"
+    )]
+    JumboMtu {
         /// Its name.
         interface: String,
         /// Its MTU in bytes.

@@ -63,6 +63,10 @@ pub const RING_SIZE: u32 = 2048;
 /// Frames of each worker, unless configured: two ports' rings, and as many on their way.
 pub const FRAMES_PER_WORKER: usize = 8192;
 
+/// Runs of each worker where frames may be larger than a buffer, unless configured: more than fill
+/// a transmit ring.
+pub const RUNS_PER_WORKER: usize = 512;
+
 /// Largest number of workers: queues that a steering program serves.
 pub const MAX_WORKERS: usize = culvert_steer::map::MAX_QUEUES as usize;
 
@@ -88,6 +92,11 @@ pub struct Config {
     pub copy: CopyChoice,
     /// Frames of each worker.
     pub frames_per_worker: usize,
+    /// Whether frames may be larger than one buffer: interfaces of an MTU up to
+    /// [`MAX_JUMBO_MTU`](crate::interface::MAX_JUMBO_MTU) are accepted.
+    pub jumbo: bool,
+    /// Packets larger than one buffer that each worker can have at one time, with `jumbo`.
+    pub runs_per_worker: usize,
     /// Slots of each ring; a power of two from 64 to 65536.
     pub ring_size: u32,
     /// Frames that one system call may send in copy mode; from 32 to `ring_size`. Kernels before
@@ -191,6 +200,8 @@ impl Config {
             mode: ModeChoice::default(),
             copy: CopyChoice::default(),
             frames_per_worker: FRAMES_PER_WORKER,
+            jumbo: false,
+            runs_per_worker: RUNS_PER_WORKER,
             ring_size: RING_SIZE,
             tx_budget: RING_SIZE,
             prefixes: SidePrefixes::default(),
@@ -214,7 +225,14 @@ impl Config {
             return Err(config("tx_budget", "32 to ring_size", &self.tx_budget));
         }
         let fewest = (2 * self.ports.len() + 1) * BATCH;
-        expect("frames_per_worker", fewest..=usize::MAX / self.workers, self.frames_per_worker)
+        let most = usize::MAX / self.workers;
+        expect("frames_per_worker", fewest..=most, self.frames_per_worker)?;
+        expect("runs_per_worker", 1..=most, self.runs_per_worker)
+    }
+
+    /// Runs of each worker that there are.
+    fn runs(&self) -> usize {
+        if self.jumbo { self.runs_per_worker } else { 0 }
     }
 }
 
@@ -227,15 +245,18 @@ pub fn open(config: &Config) -> Result<Gateway, Error> {
     let mut interfaces = Vec::with_capacity(config.ports.len());
     for port in &config.ports {
         let interface = Interface::inspect(&port.interface)?;
+        interface.check_mtu(config.jumbo)?;
         interface.check_queues(config.workers)?;
         interfaces.push(interface);
     }
     let mut ports = Vec::with_capacity(config.ports.len());
     for (interface, port) in interfaces.into_iter().zip(&config.ports) {
-        ports.push(attach(interface, port.side, config.mode)?);
+        ports.push(attach(interface, port.side, config)?);
     }
-    let (region, frames) = Region::leak(config.workers * config.frames_per_worker);
-    let mut frames = Frames { region, free: frames };
+    let (frames, runs) = (config.frames_per_worker, config.runs());
+    let (region, mut free) = Region::leak_with_runs(config.workers * frames, config.workers * runs);
+    let runs = free.split_off(region.frames());
+    let mut frames = Frames { region, free, runs };
     let sockets = open_sockets(config, &ports, region)?;
     let workers = assign(config, sockets, &mut ports, &mut frames)?;
     let published = workers.iter().map(|io| Arc::clone(io.published())).collect();
@@ -371,23 +392,36 @@ impl PortControl {
 struct Frames {
     region: &'static Region,
     free: Vec<FreeFrame>,
+    runs: Vec<FreeFrame>,
+}
+
+impl Frames {
+    /// What one worker gets.
+    fn of_worker(&mut self, config: &Config) -> Vec<FreeFrame> {
+        let rest = self.free.len().saturating_sub(config.frames_per_worker);
+        let mut own = self.free.split_off(rest);
+        let rest = self.runs.len().saturating_sub(config.runs());
+        own.extend(self.runs.drain(rest..));
+        own
+    }
 }
 
 impl Drop for Frames {
     fn drop(&mut self) {
-        for frame in self.free.drain(..) {
+        for frame in self.free.drain(..).chain(self.runs.drain(..)) {
             let _ = self.region.release_free(frame);
         }
     }
 }
 
 /// Prepares an interface and attaches its program, natively if that is possible and wanted.
-fn attach(mut interface: Interface, side: Side, choice: ModeChoice) -> Result<PortControl, Error> {
-    let mut steer = Steer::load(match side {
+fn attach(mut interface: Interface, side: Side, config: &Config) -> Result<PortControl, Error> {
+    let role = match side {
         Side::Protected => Role::Protected,
         Side::Unprotected => Role::Unprotected,
-    })?;
-    let mode = match choice {
+    };
+    let mut steer = if config.jumbo { Steer::load_for_jumbo(role)? } else { Steer::load(role)? };
+    let mode = match config.mode {
         ModeChoice::Native => attach_as(&mut interface, &mut steer, Mode::Native)?,
         ModeChoice::Generic => attach_as(&mut interface, &mut steer, Mode::Generic)?,
         ModeChoice::Auto => match attach_as(&mut interface, &mut steer, Mode::Native) {
@@ -461,6 +495,7 @@ fn open_sockets_in(
                 ring_size: config.ring_size,
                 tx_budget: config.tx_budget,
                 mode,
+                jumbo: config.jumbo,
             };
             let socket = open_socket(&options, sockets.first());
             sockets.push(socket.map_err(|error| Error::Socket {
@@ -504,8 +539,7 @@ fn assign(
             port.zero_copy = socket.zero_copy();
             port.sockets.push(Arc::downgrade(socket.descriptor()));
         }
-        let rest = frames.free.len().saturating_sub(config.frames_per_worker);
-        let own = frames.free.split_off(rest);
+        let own = frames.of_worker(config);
         let ring_size = config.ring_size as usize;
         workers.push(XdpIo::new(frames.region, queues, own, ring_size, sleeper));
     }
@@ -583,6 +617,8 @@ mod tests {
         assert!(refusal(&Config { ring_size: 32, ..good.clone() }).starts_with("ring_size:"));
         assert!(refusal(&Config { tx_budget: 31, ..good.clone() }).starts_with("tx_budget:"));
         assert!(refusal(&Config { tx_budget: 4096, ..good.clone() }).starts_with("tx_budget:"));
+        let none = Config { runs_per_worker: 0, ..good.clone() };
+        assert!(refusal(&none).starts_with("runs_per_worker: expected 1 to"));
         let few = Config { frames_per_worker: 191, ..good.clone() };
         assert!(refusal(&few).starts_with("frames_per_worker: expected 192 to"));
         assert!(refusal(&good).contains("no such network interface"));

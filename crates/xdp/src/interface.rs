@@ -22,6 +22,7 @@
 use std::fs;
 use std::io;
 
+use culvert_frame::MAX_JUMBO_FRAME;
 use culvert_frame::MAX_LINK_FRAME;
 
 use crate::error::Error;
@@ -33,6 +34,9 @@ const LINK_HEADER: usize = 18;
 
 /// Largest MTU of an interface, so that a received frame can grow in its buffer.
 pub const MAX_MTU: usize = MAX_LINK_FRAME - LINK_HEADER;
+
+/// Largest MTU of an interface where a packet may take several buffers.
+pub const MAX_JUMBO_MTU: usize = MAX_JUMBO_FRAME - LINK_HEADER;
 
 const _: () = assert!(MAX_MTU >= 1500, "standard Ethernet works");
 
@@ -104,7 +108,7 @@ impl Interface {
     /// Looks at the interface `name` of the calling thread's network namespace; changes nothing.
     ///
     /// # Errors
-    /// [`Error::NoInterface`], [`Error::Mtu`] when its frames do not fit, and [`Error::Inspect`].
+    /// [`Error::NoInterface`] and [`Error::Inspect`].
     pub fn inspect(name: &str) -> Result<Interface, Error> {
         let ask = |what: &'static str| {
             move |source: io::Error| match source.raw_os_error() {
@@ -117,9 +121,6 @@ impl Interface {
         let ethtool = Ethtool::new(name).map_err(ask("name"))?;
         let ifindex = ethtool.ifindex().map_err(ask("index"))?;
         let mtu = ethtool.mtu().map_err(ask("MTU"))?;
-        if mtu > MAX_MTU {
-            return Err(Error::Mtu { interface: name.to_owned(), mtu });
-        }
         if !ethtool.is_up().map_err(ask("flags"))? {
             tracing::warn!(interface = name, "interface is down; run: ip link set dev {name} up");
         }
@@ -140,6 +141,19 @@ impl Interface {
             ethtool,
             turned_off: Vec::new(),
         })
+    }
+
+    /// Checks that its frames fit into a buffer, or into several with `jumbo`.
+    ///
+    /// # Errors
+    /// [`Error::Mtu`] and [`Error::JumboMtu`].
+    pub fn check_mtu(&self, jumbo: bool) -> Result<(), Error> {
+        let (interface, mtu) = (self.name.clone(), self.mtu);
+        match jumbo {
+            false if mtu > MAX_MTU => Err(Error::Mtu { interface, mtu }),
+            true if mtu > MAX_JUMBO_MTU => Err(Error::JumboMtu { interface, mtu }),
+            _ => Ok(()),
+        }
     }
 
     /// Checks that every worker gets a queue of its own and every receive queue a worker.
@@ -328,11 +342,15 @@ mod tests {
         assert!(error.to_string().starts_with("interface no-such-if: no such"), "{error}");
     }
 
-    /// The loopback interface is refused: its MTU is larger than a buffer.
+    /// The loopback interface is refused: its MTU is larger than a buffer, and than several.
     #[test]
     fn loopback_is_refused() {
-        let error = Interface::inspect("lo").unwrap_err();
+        let refusal =
+            |jumbo| Interface::inspect("lo").and_then(|lo| lo.check_mtu(jumbo)).unwrap_err();
+        let error = refusal(false);
         assert!(matches!(error, Error::Mtu { .. } | Error::Inspect { .. }), "{error}");
+        let error = refusal(true);
+        assert!(matches!(error, Error::JumboMtu { .. } | Error::Inspect { .. }), "{error}");
     }
 
     /// sysfs of another namespace is not believed, and an unlisted interface has one queue.

@@ -11,6 +11,8 @@
 //! ```
 //!
 //! A frame received on one port leaves on another in the same buffer: all sockets share one UMEM.
+//! A packet larger than a frame is gathered into a run on receipt, out of frames that are free again
+//! at once, and leaves frame by frame; the run comes back when the last of them does ([`Pool`]).
 //! The free list has room for every frame of the region from the start, so nothing is allocated
 //! later. Fill rings are kept as full as possible, but for a small reserve that
 //! [`PacketIo::take_free`] may give away for hand-offs, and no port's ring takes more than its
@@ -41,6 +43,7 @@ use culvert_frame::PacketIo;
 use culvert_frame::Port;
 use culvert_frame::Region;
 
+use crate::pool::Pool;
 use crate::socket::Socket;
 use crate::wake::Sleeper;
 use crate::wake::Waker;
@@ -76,14 +79,18 @@ pub struct IoCounters {
     pub rx_kicks: u64,
     /// Times the worker went to sleep.
     pub waits: u64,
+    /// Received packets of several buffers that were dropped, as no run was free.
+    pub no_run: u64,
+    /// Received packets of several buffers that were dropped, as they were longer than a run holds.
+    pub too_long: u64,
 }
 
-/// Where the frames of a worker are; the sum changes only by what its caller holds.
+/// Where the frames (or the runs) of a worker are; the sum changes only by what its caller holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameCount {
     /// On the free list.
     pub free: usize,
-    /// In the fill and RX rings.
+    /// In the fill and RX rings; a run: filled with the beginning of a packet.
     pub receiving: usize,
     /// In the TX and completion rings.
     pub sending: usize,
@@ -103,7 +110,7 @@ impl FrameCount {
 pub struct XdpIo {
     region: &'static Region,
     queues: ArrayVec<Socket, MAX_PORTS>,
-    free: Vec<FreeFrame>,
+    pool: Pool,
     reserve: usize,
     fill_target: usize,
     sleeper: Sleeper,
@@ -112,8 +119,8 @@ pub struct XdpIo {
 }
 
 impl XdpIo {
-    /// I/O over one socket a port, in the order of the ports, with `frames` to start with; fills
-    /// the fill rings.
+    /// I/O over one socket a port, in the order of the ports, with `frames` (and runs) to start
+    /// with; fills the fill rings.
     pub(crate) fn new(
         region: &'static Region,
         queues: ArrayVec<Socket, MAX_PORTS>,
@@ -121,14 +128,13 @@ impl XdpIo {
         ring_size: usize,
         sleeper: Sleeper,
     ) -> XdpIo {
-        let mut free = Vec::with_capacity(region.frames());
-        free.extend(frames);
-        let reserve = MAX_RESERVE.min(free.len() / 4);
-        let share = (free.len() - reserve) / queues.len().max(1);
+        let pool = Pool::new(region, frames);
+        let reserve = MAX_RESERVE.min(pool.frames.len() / 4);
+        let share = (pool.frames.len() - reserve) / queues.len().max(1);
         let mut io = XdpIo {
             region,
             queues,
-            free,
+            pool,
             reserve,
             fill_target: share.min(ring_size),
             sleeper,
@@ -155,18 +161,32 @@ impl XdpIo {
             counters.unsendable += of_socket.unsendable;
             counters.tx_kicks += of_socket.tx_kicks;
             counters.rx_kicks += of_socket.rx_kicks;
+            counters.no_run += of_socket.no_run;
+            counters.too_long += of_socket.too_long;
         }
         counters
     }
 
-    /// Where the frames are.
+    /// Where the frames are, those in runs not counted.
     #[must_use]
     pub fn frames(&self) -> FrameCount {
-        let sum = |of: fn(&Socket) -> u32| self.queues.iter().map(|s| of(s) as usize).sum();
+        let sum = |of: fn(&Socket) -> u32| -> usize {
+            self.queues.iter().map(|socket| of(socket) as usize).sum()
+        };
         FrameCount {
-            free: self.free.len(),
+            free: self.pool.frames.len(),
             receiving: sum(Socket::receiving),
-            sending: sum(Socket::sending),
+            sending: sum(Socket::sending).saturating_sub(self.pool.sending().1),
+        }
+    }
+
+    /// Where the runs are.
+    #[must_use]
+    pub fn runs(&self) -> FrameCount {
+        FrameCount {
+            free: self.pool.runs.len(),
+            receiving: self.queues.iter().map(Socket::gathering).sum(),
+            sending: self.pool.sending().0,
         }
     }
 
@@ -185,11 +205,11 @@ impl XdpIo {
             if worth_it { missing } else { 0 }
         };
         let total: usize = self.queues.iter().map(missing).sum();
-        let spare = self.free.len().saturating_sub(self.reserve).min(total);
+        let spare = self.pool.frames.len().saturating_sub(self.reserve).min(total);
         for socket in &mut self.queues {
             let share = missing(socket) * spare / total.max(1);
             if share > 0 {
-                socket.refill(&mut self.free, share);
+                socket.refill(&mut self.pool, share);
             }
             socket.kick_rx();
         }
@@ -208,7 +228,7 @@ impl XdpIo {
 impl PacketIo for XdpIo {
     fn recv(&mut self, port: Port, batch: &mut Batch) {
         let before = batch.len();
-        self.queues[usize::from(port.0)].receive(batch);
+        self.queues[usize::from(port.0)].receive(batch, &mut self.pool);
         self.counters.received += (batch.len() - before) as u64;
     }
 
@@ -219,12 +239,12 @@ impl PacketIo for XdpIo {
         let socket = &mut self.queues[usize::from(port.0)];
         let (offered, in_frames) = (batch.len(), socket.counters().unsendable);
         for _ in 0..SEND_ATTEMPTS {
-            socket.enqueue(batch, &mut self.free);
-            socket.kick_tx(&mut self.free);
+            socket.enqueue(batch, &mut self.pool);
+            socket.kick_tx(&mut self.pool);
             if batch.is_empty() {
                 break;
             }
-            socket.reap(&mut self.free);
+            socket.reap(&mut self.pool);
         }
         let unsendable = socket.counters().unsendable - in_frames;
         self.counters.sent += (offered - batch.len()) as u64 - unsendable;
@@ -232,17 +252,21 @@ impl PacketIo for XdpIo {
     }
 
     fn recycle(&mut self, frame: FreeFrame) {
-        self.free.push(frame);
+        self.pool.put(frame);
     }
 
     fn take_free(&mut self) -> Option<FreeFrame> {
-        self.free.pop()
+        self.pool.frames.pop()
+    }
+
+    fn take_run(&mut self) -> Option<FreeFrame> {
+        self.pool.runs.pop()
     }
 
     fn service(&mut self) {
         for socket in self.queues.iter_mut().filter(|socket| socket.sending() > 0) {
-            socket.reap(&mut self.free);
-            socket.kick_tx(&mut self.free);
+            socket.reap(&mut self.pool);
+            socket.kick_tx(&mut self.pool);
         }
         self.refill();
         self.published.store(&self.counters());
@@ -258,16 +282,14 @@ impl PacketIo for XdpIo {
 
 impl Drop for XdpIo {
     fn drop(&mut self) {
-        for frame in self.free.drain(..) {
-            let _ = self.region.release_free(frame);
-        }
+        self.pool.release(self.region);
     }
 }
 
 /// The counters as last published by the worker, on a cache line of their own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct PublishedCounters([AtomicU64; 8]);
+pub(crate) struct PublishedCounters([AtomicU64; 10]);
 
 impl PublishedCounters {
     fn store(&self, counters: &IoCounters) {
@@ -280,9 +302,21 @@ impl PublishedCounters {
             tx_kicks,
             rx_kicks,
             waits,
+            no_run,
+            too_long,
         } = *counters;
-        let values =
-            [received, sent, not_accepted, unsendable, bad_descriptors, tx_kicks, rx_kicks, waits];
+        let values = [
+            received,
+            sent,
+            not_accepted,
+            unsendable,
+            bad_descriptors,
+            tx_kicks,
+            rx_kicks,
+            waits,
+            no_run,
+            too_long,
+        ];
         for (slot, value) in self.0.iter().zip(values) {
             slot.store(value, Ordering::Relaxed);
         }
@@ -290,8 +324,18 @@ impl PublishedCounters {
 
     /// Each counter is exact; they may be of two neighbouring moments.
     pub(crate) fn load(&self) -> IoCounters {
-        let [received, sent, not_accepted, unsendable, bad_descriptors, tx_kicks, rx_kicks, waits] =
-            &self.0;
+        let [
+            received,
+            sent,
+            not_accepted,
+            unsendable,
+            bad_descriptors,
+            tx_kicks,
+            rx_kicks,
+            waits,
+            no_run,
+            too_long,
+        ] = &self.0;
         let load = |slot: &AtomicU64| slot.load(Ordering::Relaxed);
         IoCounters {
             received: load(received),
@@ -302,6 +346,8 @@ impl PublishedCounters {
             tx_kicks: load(tx_kicks),
             rx_kicks: load(rx_kicks),
             waits: load(waits),
+            no_run: load(no_run),
+            too_long: load(too_long),
         }
     }
 }
@@ -319,7 +365,11 @@ mod tests {
 
     /// I/O of `frames` frames over two ports whose kernels are the test.
     fn rig(frames: usize, ring_size: u32) -> (XdpIo, Vec<Kernel>) {
-        let (region, minted) = Region::leak(frames);
+        rig_with_runs(frames, 0, ring_size)
+    }
+
+    fn rig_with_runs(frames: usize, runs: usize, ring_size: u32) -> (XdpIo, Vec<Kernel>) {
+        let (region, minted) = Region::leak_with_runs(frames, runs);
         let (mut queues, mut kernels) = (ArrayVec::new(), Vec::new());
         for port in 0..PORTS {
             let port = Port(u8::try_from(port).unwrap());
@@ -341,6 +391,22 @@ mod tests {
         kernel.rx.produce(descriptors)
     }
 
+    /// The kernel receives a packet of `pieces` buffers, unless a ring has too little for it.
+    fn arrive_in_pieces(kernel: &mut Kernel, pieces: u32) {
+        if kernel.rx.room(pieces) < pieces {
+            return;
+        }
+        let mut filled = Vec::new();
+        kernel.fill.consume(pieces, |offset| filled.push(offset));
+        let last = filled.len().saturating_sub(1);
+        let descriptors = filled.into_iter().enumerate().map(|(piece, offset)| Descriptor {
+            addr: offset + 256,
+            len: 1792,
+            options: if piece < last { libc::XDP_PKT_CONTD } else { 0 },
+        });
+        kernel.rx.produce(descriptors);
+    }
+
     /// The kernel sends at most `count` packets.
     fn depart(kernel: &mut Kernel, count: u32) {
         let room = kernel.completion.room(count);
@@ -352,6 +418,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Arrive(usize, u32),
+        ArriveInPieces(usize, u32),
         Depart(usize, u32),
         Forward(usize),
         Drop(usize),
@@ -363,6 +430,7 @@ mod tests {
         let port = 0..PORTS;
         let step = prop_oneof![
             (port.clone(), 0..80_u32).prop_map(|(port, count)| Step::Arrive(port, count)),
+            (port.clone(), 1..8_u32).prop_map(|(port, pieces)| Step::ArriveInPieces(port, pieces)),
             (port.clone(), 0..80_u32).prop_map(|(port, count)| Step::Depart(port, count)),
             port.clone().prop_map(Step::Forward),
             port.prop_map(Step::Drop),
@@ -378,19 +446,24 @@ mod tests {
 
     proptest! {
         /// Whatever arrives, leaves, is dropped or borrowed, in any order: frames are conserved,
-        /// none exists twice, and the rings give all of them back in the end.
+        /// none exists twice, and the rings give all of them back in the end. So are runs.
         #[test]
         fn frames_are_conserved(
             steps in steps(),
             frames in 320..700_usize,
+            runs in 0..12_usize,
             bits in 6..8_u32,
         ) {
-            let (mut io, mut kernels) = rig(frames, 1 << bits);
+            let (mut io, mut kernels) = rig_with_runs(frames, runs, 1 << bits);
             let mut batch = Batch::new();
             let mut borrowed = Vec::new();
             for step in steps {
                 match step {
                     Step::Arrive(port, count) => { arrive(&mut kernels[port], count); }
+                    Step::ArriveInPieces(port, pieces) if runs > 0 => {
+                        arrive_in_pieces(&mut kernels[port], pieces);
+                    }
+                    Step::ArriveInPieces(..) => {}
                     Step::Depart(port, count) => depart(&mut kernels[port], count),
                     Step::Forward(from) => {
                         io.recv(port(from), &mut batch);
@@ -403,9 +476,12 @@ mod tests {
                     Step::TakeFree => borrowed.extend(io.take_free()),
                     Step::Service => io.service(),
                 }
-                let held = batch.len() + borrowed.len();
+                let held_runs = batch.iter().filter(|packet| packet.is_run()).count();
+                let held = batch.len() - held_runs + borrowed.len();
                 prop_assert_eq!(io.frames().total() + held, frames);
-                prop_assert!(io.free.capacity() >= frames, "no allocation later");
+                prop_assert_eq!(io.runs().total() + held_runs, runs);
+                prop_assert!(io.pool.frames.capacity() >= frames, "no allocation later");
+                prop_assert!(io.pool.runs.capacity() >= runs, "no allocation later");
             }
             batch.drain(..).for_each(|packet| io.recycle(packet.into_free()));
             borrowed.into_iter().for_each(|frame| io.recycle(frame));
@@ -414,7 +490,7 @@ mod tests {
                 for (from, kernel) in kernels.iter_mut().enumerate() {
                     arrive(kernel, u32::MAX);
                     depart(kernel, u32::MAX);
-                    io.queues[from].reap(&mut io.free);
+                    io.queues[from].reap(&mut io.pool);
                     while io.queues[from].receiving() > 0 {
                         io.recv(port(from), &mut batch);
                         if batch.is_empty() {
@@ -425,11 +501,14 @@ mod tests {
                 }
             }
             prop_assert_eq!(io.frames(), FrameCount { free: frames, receiving: 0, sending: 0 });
-            let region = io.region;
-            let mut offsets: Vec<u64> =
-                io.free.drain(..).map(|frame| region.release_free(frame)).collect();
+            prop_assert_eq!(io.runs(), FrameCount { free: runs, receiving: 0, sending: 0 });
+            let (region, free) = (io.region, io.pool.frames.drain(..));
+            let free = free.chain(io.pool.runs.drain(..));
+            let mut offsets: Vec<u64> = free.map(|frame| region.release_free(frame)).collect();
             offsets.sort_unstable();
             let minted = (0..frames as u64).map(|frame| frame * 2048);
+            let behind = frames as u64 * 2048;
+            let minted = minted.chain((0..runs as u64).map(|run| behind + run * 10240));
             prop_assert!(offsets.into_iter().eq(minted));
             prop_assert_eq!(io.counters().bad_descriptors, 0);
         }
@@ -488,6 +567,8 @@ mod tests {
             tx_kicks: 6,
             rx_kicks: 7,
             waits: 8,
+            no_run: 9,
+            too_long: 10,
         };
         let published = PublishedCounters::default();
         published.store(&counters);

@@ -8,6 +8,7 @@
 //! - [`interface`]: [`Interface`], its preconditions and offloads.
 //! - [`error`]: [`Error`], why a gateway could not be opened.
 //! - `socket`: one AF_XDP socket; tokens go in and come out.
+//! - `pool`: frames and runs that are free, and runs that are being sent.
 //! - `ring`: the four rings of a socket over shared memory.
 //! - `ethtool`: the ioctl part of `interface`.
 //!
@@ -19,6 +20,7 @@ mod ethtool;
 pub mod gateway;
 pub mod interface;
 pub mod io;
+mod pool;
 pub mod program;
 mod ring;
 mod socket;

@@ -189,6 +189,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// The program for frames of several buffers; the same one where it does not matter.
+    fn jumbo_program(self) -> &'static str {
+        match self {
+            Role::Unprotected => map::STEER_UNPROTECTED_FRAGS,
+            Role::Protected => map::STEER_PROTECTED_FRAGS,
+            Role::Pass | Role::Reflect | Role::Discard => self.program(),
+        }
+    }
+
     fn program(self) -> &'static str {
         match self {
             Role::Unprotected => map::STEER_UNPROTECTED,
@@ -279,6 +288,7 @@ impl Index<Counter> for QueueCounters {
 /// The loaded XDP program of one interface, with its maps.
 pub struct Steer {
     role: Role,
+    program: &'static str,
     object: Ebpf,
     attachment: Option<(String, XdpLinkId)>,
     sockets: XskMap<MapData>,
@@ -293,16 +303,32 @@ impl Steer {
     /// # Errors
     /// [`Error::NotPermitted`] without the capabilities, [`Error::Load`] otherwise.
     pub fn load(role: Role) -> Result<Steer, Error> {
+        Steer::load_program(role, role.program())
+    }
+
+    /// As [`load`](Self::load), for frames of several buffers: drivers deliver those to it, and
+    /// accept larger MTUs with it.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_for_jumbo(role: Role) -> Result<Steer, Error> {
+        Steer::load_program(role, role.jumbo_program())
+    }
+
+    fn load_program(role: Role, name: &'static str) -> Result<Steer, Error> {
         let mut loader = EbpfLoader::new();
         if role != Role::Unprotected {
             // The map takes all its memory when it is made.
             loader.map_max_entries(map::FRAGMENTS, 1);
         }
         let mut object = loader.load(OBJECT).map_err(|reason| load_error(role, reason))?;
-        load_program(&mut object, role).map_err(|reason| load_error(role, reason.into()))?;
+        program(&mut object, name)
+            .and_then(Xdp::load)
+            .map_err(|reason| load_error(role, reason.into()))?;
         let maps = Maps::take(&mut object).map_err(|reason| load_error(role, reason.into()))?;
         Ok(Steer {
             role,
+            program: name,
             object,
             attachment: None,
             sockets: maps.sockets,
@@ -331,7 +357,7 @@ impl Steer {
         }
         let index = if_nametoindex(interface)
             .map_err(|_| Error::NoInterface { interface: interface.to_owned() })?;
-        let link = program(&mut self.object, self.role)
+        let link = program(&mut self.object, self.program)
             .and_then(|program| program.attach_to_if_index(index, mode.xdp_mode()))
             .map_err(|reason| attach_error(interface, mode, reason))?;
         self.attachment = Some((interface.to_owned(), link));
@@ -346,7 +372,7 @@ impl Steer {
         let Some((interface, link)) = self.attachment.take() else {
             return Ok(());
         };
-        program(&mut self.object, self.role)
+        program(&mut self.object, self.program)
             .and_then(|program| program.detach(link))
             .map_err(|reason| Error::Detach { interface, reason: Box::new(reason) })
     }
@@ -443,7 +469,7 @@ impl Steer {
     /// [`Error::Run`]: the kernel refuses frames shorter than an Ethernet header, for instance.
     pub fn decide(&mut self, frame: &[u8]) -> Result<Action, Error> {
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
-        let result = program(&mut self.object, self.role)
+        let result = program(&mut self.object, self.program)
             .and_then(|program| program.test_run(options))
             .map_err(|reason| run_error(frame, reason))?;
         Ok(Action::from(result.return_value))
@@ -470,7 +496,7 @@ impl Steer {
             attrs: TestRunAttrs::new().xdp_live_frames(LIVE_BATCH),
             ..TestRunOptions::default()
         };
-        program(&mut self.object, self.role)
+        program(&mut self.object, self.program)
             .and_then(|program| program.test_run(options))
             .map_err(|reason| run_error(frame, reason))?;
         Ok(())
@@ -493,12 +519,8 @@ impl fmt::Debug for Steer {
 /// Frames the kernel generates between two looks at other work.
 const LIVE_BATCH: u32 = 64;
 
-fn program(object: &mut Ebpf, role: Role) -> Result<&mut Xdp, ProgramError> {
-    object.program_mut(role.program()).ok_or(ProgramError::NotLoaded)?.try_into()
-}
-
-fn load_program(object: &mut Ebpf, role: Role) -> Result<(), ProgramError> {
-    program(object, role)?.load()
+fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, ProgramError> {
+    object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
 /// The maps of an object, under their types.
