@@ -1,5 +1,6 @@
 //! Live tests of AF_XDP I/O over veth pairs, in network namespaces of their own.
 
+mod jumbo;
 mod lab;
 
 use std::net::IpAddr;
@@ -541,7 +542,7 @@ fn refuses_what_cannot_work() {
     lab.gateway_runs("ip link set dev wan0 mtu 9000");
     let mtu = refusal(&lab, &config(2));
     let expected = "interface wan0: its MTU is 9000, but a packet buffer of 2048 bytes takes at \
-                    most 1753; run: ip link set dev wan0 mtu 1500";
+                    most 1753; run: ip link set dev wan0 mtu 1500, or set jumbo = true";
     assert_eq!(mtu, expected);
     lab.gateway_runs("ip link set dev wan0 mtu 1500");
 

@@ -96,6 +96,11 @@ impl Lab {
         run(&format!("ip netns exec {} {command}", self.a))
     }
 
+    /// Runs a command in host b and returns what it prints.
+    pub(crate) fn host_b_runs(&self, command: &str) -> String {
+        run(&format!("ip netns exec {} {command}", self.b))
+    }
+
     fn namespaces(&self) -> [&str; 3] {
         [&self.gateway, &self.a, &self.b]
     }
