@@ -3,7 +3,9 @@
 //! A NIC spreads packets over queues without regard to SAs, and an SA lives in one worker. A packet
 //! that arrives elsewhere is handed over: its token is moved through a bounded ring to the owner,
 //! and for each packet it takes the owner moves one free frame back. So each worker's number of
-//! frames is constant, nothing drains to one side, and memory never moves.
+//! frames is constant, nothing drains to one side, and memory never moves. A packet in a run of
+//! frames is exchanged for a free run; an owner without one gives back the very run, and the packet
+//! is dropped, so that small packets behind it need not wait.
 //!
 //! There is one pair of rings for each (source, owner), so packets of a flow, which arrive at one
 //! worker, stay in order. A full ring is a counted drop at the source. Inbound and outbound have a
@@ -106,15 +108,22 @@ impl Handoff {
 
     /// Takes packets handed to this worker into `batch`, one free frame given back for each; stops
     /// when the batch is full or no frame is free. Each call begins with another source, so that a
-    /// busy one cannot keep the others waiting.
+    /// busy one cannot keep the others waiting. Returns how many packets in runs were dropped, as
+    /// no run was free.
     #[inline]
-    pub(crate) fn take(&mut self, io: &mut impl PacketIo, batch: &mut Batch) {
+    pub(crate) fn take(&mut self, io: &mut impl PacketIo, batch: &mut Batch) -> usize {
+        let mut dropped = 0;
         let first = usize::from(self.first_source().0);
         self.turns = self.turns.wrapping_add(1);
         let (before, from) = self.from.split_at_mut(first);
         for incoming in from.iter_mut().chain(before).flatten() {
-            while !batch.is_full() && !incoming.packets.is_empty() && !incoming.frames.is_full() {
-                let Some(frame) = io.take_free() else { return };
+            while !batch.is_full() && !incoming.frames.is_full() {
+                let Ok(next) = incoming.packets.peek() else { break };
+                if next.is_run() {
+                    dropped += usize::from(!incoming.take_run(io, batch));
+                    continue;
+                }
+                let Some(frame) = io.take_free() else { return dropped };
                 let Ok(packet) = incoming.packets.pop() else {
                     io.recycle(frame);
                     break;
@@ -125,6 +134,7 @@ impl Handoff {
                 }
             }
         }
+        dropped
     }
 
     /// Takes back the frames that owners returned.
@@ -141,6 +151,25 @@ impl Handoff {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.from.iter().flatten().any(|incoming| !incoming.packets.is_empty())
+    }
+}
+
+impl Incoming {
+    /// Takes the next packet, which is in a run; false when it is dropped for lack of a free run.
+    #[cold]
+    fn take_run(&mut self, io: &mut impl PacketIo, batch: &mut Batch) -> bool {
+        let Ok(packet) = self.packets.pop() else { return true };
+        let (frame, taken) = match io.take_run() {
+            Some(run) => {
+                batch.push(packet);
+                (run, true)
+            }
+            None => (packet.into_free(), false),
+        };
+        if let Err(rtrb::PushError::Full(frame)) = self.frames.push(frame) {
+            unreachable!("room was checked: {frame:?}");
+        }
+        taken
     }
 }
 
@@ -228,7 +257,7 @@ mod tests {
         assert!(owner.is_waiting());
         assert_eq!((owner.waiting_from(WorkerId(0)), source.frames_away()), (5, 5));
         let mut batch = Batch::new();
-        owner.take(&mut owner_io, &mut batch);
+        assert_eq!(owner.take(&mut owner_io, &mut batch), 0);
         assert_eq!((owner.waiting_from(WorkerId(0)), source.frames_away()), (0, 5));
         let numbers: Vec<u8> = batch.iter().map(|packet| packet.data()[0]).collect();
         assert_eq!(numbers, [0, 1, 2, 3, 4]);
@@ -258,7 +287,7 @@ mod tests {
             }
         }
         let mut batch = Batch::new();
-        owner.take(&mut owner_io, &mut batch);
+        assert_eq!(owner.take(&mut owner_io, &mut batch), 0);
         assert_eq!(batch.len(), 1, "one free frame, one packet");
         batch.drain(..).for_each(|packet| owner_io.recycle(packet.into_free()));
         source.collect(&mut source_io);
@@ -266,8 +295,31 @@ mod tests {
         forget_frames(owner_io);
     }
 
+    /// Packets in runs are exchanged for runs; without a free one the packet is dropped and its run
+    /// goes back, and small packets behind it are taken all the same.
+    #[test]
+    fn swaps_runs() {
+        let (mut source, mut owner) = pair(8);
+        let (mut source_io, mut owner_io) = (MemIo::with_runs(2, 3), MemIo::with_runs(3, 1));
+        for number in 0..4_u8 {
+            let frame = if number < 3 { source_io.take_run() } else { source_io.take_free() };
+            let packet = frame.unwrap().with_contents(Port(0), &[number]).unwrap();
+            assert!(source.give(WorkerId(1), packet).is_ok());
+        }
+        let mut batch = Batch::new();
+        assert_eq!(owner.take(&mut owner_io, &mut batch), 2, "one run, three such packets");
+        let numbers: Vec<u8> = batch.iter().map(|packet| packet.data()[0]).collect();
+        assert_eq!(numbers, [0, 3]);
+        batch.drain(..).for_each(|packet| owner_io.recycle(packet.into_free()));
+        source.collect(&mut source_io);
+        let free = |io: &MemIo| (io.free_frames(), io.free_runs());
+        assert_eq!((free(&source_io), free(&owner_io)), ((2, 3), (3, 1)));
+        forget_frames(source_io);
+        forget_frames(owner_io);
+    }
+
     fn forget_frames(mut io: MemIo) {
-        while let Some(frame) = io.take_free() {
+        while let Some(frame) = io.take_free().or_else(|| io.take_run()) {
             std::mem::forget(frame);
         }
     }

@@ -46,9 +46,23 @@ const KEEPALIVE_TTL: u8 = 64;
 
 /// An empty packet in a free frame.
 fn empty<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, port: Port) -> Option<Packet> {
-    let frame = worker.io.take_free()?;
+    with_room(worker, port, 0)
+}
+
+/// An empty packet that may become `len` octets long, in a run if it takes one.
+fn with_room<A: Aead, Io: PacketIo>(
+    worker: &mut Worker<A, Io>,
+    port: Port,
+    len: usize,
+) -> Option<Packet> {
+    let frame = worker.io.take_room(len)?;
     #[expect(clippy::cast_possible_truncation, reason = "HEADROOM is smaller than a frame")]
-    Some(frame.into_packet(HEADROOM as u16, 0, port))
+    let packet = frame.into_packet(HEADROOM as u16, 0, port);
+    if packet.tailroom() < len {
+        worker.io.recycle(packet.into_free());
+        return None;
+    }
+    Some(packet)
 }
 
 /// Sends an ICMP error about the packet at `answer.at` of a frame, if that is wanted, due, and
@@ -181,8 +195,9 @@ pub(crate) fn split_inner<A: Aead, Io: PacketIo>(
     }
     let begun = worker.made.len();
     for piece in pieces {
-        let made = empty(worker, whole.port()).and_then(|mut packet| {
-            let out = packet.append(at + piece.total_len())?;
+        let len = at + piece.total_len();
+        let made = with_room(worker, whole.port(), len).and_then(|mut packet| {
+            let out = packet.append(len)?;
             out[..at].copy_from_slice(header);
             fragment::write_piece(&mut out[at..], bytes, &piece);
             Some(packet)
@@ -219,7 +234,7 @@ pub(crate) fn split_outer<A: Aead, Io: PacketIo>(
         return Fate::Drop(DropReason::TooBig);
     };
     for piece in pieces {
-        let made = empty(worker, hop.port).and_then(|mut packet| {
+        let made = with_room(worker, hop.port, piece.total_len()).and_then(|mut packet| {
             let out = packet.append(piece.total_len())?;
             fragment::write_piece(out, bytes, &piece);
             put_link_header(&mut packet, hop).then_some(packet)

@@ -7,8 +7,10 @@
 //! Fragments that overlap make the whole packet invalid (RFC 5722); an exact double is left out.
 
 use arrayvec::ArrayVec;
+use culvert_frame::MAX_JUMBO_FRAME;
 use culvert_frame::MAX_LINK_FRAME;
 use culvert_frame::Packet;
+use culvert_frame::PacketIo;
 use culvert_wire::esp::FragmentOf;
 use culvert_wire::fragment;
 use culvert_wire::ip;
@@ -72,7 +74,13 @@ impl Reassembly {
 
     /// Takes in a fragment. Frames that are no longer needed, and fragments that are given up, come
     /// out of [`discarded`](Self::discarded).
-    pub(crate) fn push(&mut self, packet: Packet, fragment: FragmentOf, now: u64) -> Outcome {
+    pub(crate) fn push(
+        &mut self,
+        packet: Packet,
+        fragment: FragmentOf,
+        now: u64,
+        io: &mut impl PacketIo,
+    ) -> Outcome {
         let key = (fragment.addresses, fragment.protocol, fragment.id);
         let at = match self.datagrams.iter().position(|datagram| datagram.key == key) {
             Some(at) => at,
@@ -95,7 +103,7 @@ impl Reassembly {
             return Outcome::Kept;
         }
         let datagram = self.datagrams.remove(at);
-        self.join(datagram)
+        self.join(datagram, io)
     }
 
     /// Gives up what has waited too long.
@@ -127,12 +135,17 @@ impl Reassembly {
             .extend(datagram.fragments.into_iter().map(|(packet, _)| (packet, Some(reason))));
     }
 
-    /// Copies the payloads behind that of the first fragment.
-    fn join(&mut self, mut datagram: Datagram) -> Outcome {
+    /// Copies the payloads behind that of the first fragment, in a run where a frame is too small.
+    fn join(&mut self, mut datagram: Datagram, io: &mut impl PacketIo) -> Outcome {
         let (mut whole, first) = datagram.fragments.remove(0);
         let rest: usize = datagram.fragments.iter().map(|(_, of)| of.len()).sum();
         let mut tos = first.tos;
-        let mut joined = first.end + rest <= MAX_LINK_FRAME && whole.truncate(first.end).is_some();
+        let len = first.end + rest;
+        if len > MAX_LINK_FRAME && len <= MAX_JUMBO_FRAME && !whole.is_run() {
+            whole = moved_to_run(whole, io);
+        }
+        let most = if whole.is_run() { MAX_JUMBO_FRAME } else { MAX_LINK_FRAME };
+        let mut joined = len <= most && whole.truncate(first.end).is_some();
         for (packet, of) in &datagram.fragments {
             // Congestion marked on one fragment is marked on the whole (RFC 3168 section 5.3).
             if of.tos & ECN_MASK == ECN_MASK {
@@ -151,6 +164,23 @@ impl Reassembly {
         match reason {
             None => Outcome::Whole(whole),
             Some(reason) => Outcome::Dropped(whole, reason),
+        }
+    }
+}
+
+/// The packet in a run of frames, if one is free.
+fn moved_to_run(packet: Packet, io: &mut impl PacketIo) -> Packet {
+    let Some(run) = io.take_run() else {
+        return packet;
+    };
+    match run.with_contents(packet.port(), packet.data()) {
+        Ok(moved) => {
+            io.recycle(packet.into_free());
+            moved
+        }
+        Err(run) => {
+            io.recycle(run);
+            packet
         }
     }
 }

@@ -337,12 +337,13 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             Side::Unprotected => &mut self.inbound_handoff,
             Side::Protected => &mut self.outbound_handoff,
         };
-        handoff.take(&mut self.io, &mut self.batch);
-        self.counters.taken += self.batch.len() as u64;
+        let dropped = handoff.take(&mut self.io, &mut self.batch);
+        self.counters.taken += (self.batch.len() + dropped) as u64;
+        (0..dropped).for_each(|_| self.counters.record(Fate::Drop(DropReason::NoFrame)));
         self.plane.handed_over = true;
         let handled = self.process(side, now);
         self.plane.handed_over = false;
-        handled
+        handled + dropped
     }
 
     fn receive(&mut self, side: Side, now: u64) -> usize {
@@ -500,7 +501,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         let Ok(Unprotected::Fragment(fragment)) = esp::classify(packet.data()) else {
             return (Fate::Drop(DropReason::Malformed), Some(packet));
         };
-        let outcome = match self.reassembly.push(packet, fragment, now) {
+        let outcome = match self.reassembly.push(packet, fragment, now, &mut self.io) {
             Outcome::Kept => (Fate::Reassembling, None),
             Outcome::Dropped(packet, reason) => (Fate::Drop(reason), Some(packet)),
             Outcome::Whole(packet) => match self.made.try_push((Side::Unprotected, packet)) {

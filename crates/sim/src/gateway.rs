@@ -42,6 +42,8 @@ pub struct GatewayConfig {
     pub workers: usize,
     /// Frames of each worker.
     pub frames: usize,
+    /// Runs of frames of each worker, for packets larger than a frame.
+    pub runs: usize,
     /// Ports, the same for all workers.
     pub ports: Vec<PortConfig>,
     /// SA bundles: a group, and those of its SAs, innermost first.
@@ -86,6 +88,7 @@ pub struct Gateway<A: Aead> {
 pub struct FramePool {
     region: &'static Region,
     free: Vec<FreeFrame>,
+    runs: Vec<FreeFrame>,
 }
 
 impl FramePool {
@@ -95,8 +98,27 @@ impl FramePool {
     /// When `frames` is zero.
     #[must_use]
     pub fn new(frames: usize) -> FramePool {
-        let (region, free) = Region::leak(frames);
-        FramePool { region, free }
+        FramePool::with_runs(frames, 0)
+    }
+
+    /// A pool of `frames` frames and `runs` runs in a region of its own.
+    ///
+    /// # Panics
+    /// When `frames` is zero.
+    #[must_use]
+    pub fn with_runs(frames: usize, runs: usize) -> FramePool {
+        let (region, mut free) = Region::leak_with_runs(frames, runs);
+        let runs = free.split_off(frames);
+        FramePool { region, free, runs }
+    }
+
+    /// A pool for one gateway.
+    ///
+    /// # Panics
+    /// When the gateway has no worker or no frame.
+    #[must_use]
+    pub fn of(config: &GatewayConfig) -> FramePool {
+        FramePool::with_runs(config.workers * config.frames, config.workers * config.runs)
     }
 
     /// Frames that no gateway has.
@@ -105,15 +127,21 @@ impl FramePool {
         self.free.len()
     }
 
-    fn take(&mut self, count: usize) -> Vec<FreeFrame> {
-        let rest = self.free.len().checked_sub(count);
-        self.free.split_off(rest.expect("the pool has frames for this gateway"))
+    fn take(&mut self, frames: usize, runs: usize) -> Vec<FreeFrame> {
+        let take = |of: &mut Vec<FreeFrame>, count| {
+            let rest = of.len().checked_sub(count);
+            of.split_off(rest.expect("the pool has frames for this gateway"))
+        };
+        let mut taken = take(&mut self.free, frames);
+        taken.extend(take(&mut self.runs, runs));
+        taken
     }
 }
 
 impl Drop for FramePool {
     fn drop(&mut self) {
-        self.free.drain(..).for_each(|frame| _ = self.region.release_free(frame));
+        let all = self.free.drain(..).chain(self.runs.drain(..));
+        all.for_each(|frame| _ = self.region.release_free(frame));
     }
 }
 
@@ -133,7 +161,7 @@ impl<A: Aead + Clone> Gateway<A> {
         aead: &A,
         next_hops: NextHops,
     ) -> Result<Gateway<A>, ControlError> {
-        let mut pool = FramePool::new(config.workers * config.frames);
+        let mut pool = FramePool::of(config);
         Gateway::in_pool(config, aead, next_hops, &mut pool, Room::default())
     }
 
@@ -160,7 +188,7 @@ impl<A: Aead + Clone> Gateway<A> {
         let mut handles = Vec::with_capacity(config.workers);
         for ((id, inbound), outbound) in (0u8..).zip(inbound).zip(outbound) {
             let (worker_end, control_end) = mailbox(room.mailbox);
-            let io = MemIo::with_frames(pool.region, pool.take(config.frames));
+            let io = MemIo::with_frames(pool.region, pool.take(config.frames, config.runs));
             let count = u8::try_from(config.workers).expect("at most 255 workers");
             let options = Options { workers: count, ..config.options };
             let ports = config.ports.clone();
@@ -214,7 +242,9 @@ impl<A: Aead> Gateway<A> {
     /// lost to it.
     pub fn dissolve(mut self, pool: &mut FramePool) {
         for worker in &mut self.workers {
-            pool.free.extend(std::iter::from_fn(|| worker.io_mut().take_free()));
+            let io = worker.io_mut();
+            pool.free.extend(std::iter::from_fn(|| io.take_free()));
+            pool.runs.extend(std::iter::from_fn(|| io.take_run()));
         }
     }
 

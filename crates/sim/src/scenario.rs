@@ -75,6 +75,8 @@ pub struct Scenario {
     pub rekeys: u64,
     /// MTU of the wire.
     pub wan_mtu: u16,
+    /// MTU of the hosts' links.
+    pub lan_mtu: u16,
     /// Gateways drop frames for other stations.
     pub filters_mac: bool,
     /// VLAN of the hosts' links.
@@ -87,6 +89,8 @@ pub struct Scenario {
     pub foreign_has_policy: bool,
     /// Frames of each worker: few, so that receive queues overrun, only if there are faults.
     pub frames: usize,
+    /// Runs of frames of each worker, for packets larger than a frame.
+    pub runs: usize,
     /// Room for what is on its way inside a gateway.
     pub room: Room,
 }
@@ -123,12 +127,14 @@ impl Scenario {
             steps: random.between(60, 160),
             rekeys: random.pick(&[0, 0, 10, 50, 300]),
             wan_mtu: random.pick(&WAN_MTUS),
+            lan_mtu: LAN_MTU,
             filters_mac: random.chance(700),
             lan_vlan: vlan(random),
             wan_vlan: vlan(random),
             completes_checksums: random.chance(300),
             foreign_has_policy: random.chance(500),
             frames: if faults.are_none() { FRAMES_PER_WORKER_MAX } else { few },
+            runs: 0,
             room,
             faults,
         }
@@ -145,12 +151,14 @@ impl Scenario {
             steps: 0,
             rekeys: 0,
             wan_mtu: 1500,
+            lan_mtu: LAN_MTU,
             filters_mac: true,
             lan_vlan: None,
             wan_vlan: None,
             completes_checksums: false,
             foreign_has_policy: false,
             frames: FRAMES_PER_WORKER_MAX,
+            runs: 0,
             room: Room::default(),
         }
     }
@@ -197,6 +205,7 @@ impl Scenario {
         GatewayConfig {
             workers: self.workers[side],
             frames: self.frames,
+            runs: self.runs,
             ports: vec![port(LAN, Side::Protected), port(WAN, Side::Unprotected)],
             bundles: Vec::new(),
             sas: sas.collect(),
@@ -268,7 +277,7 @@ impl Scenario {
     pub(crate) fn next_hops_with(&self, side: usize, known: [bool; 4], wan_mtu: u16) -> NextHops {
         let mut next_hops = NextHops::default();
         let links = [
-            (LAN_INTERFACE, LAN, self.lan_vlan, LAN_MTU),
+            (LAN_INTERFACE, LAN, self.lan_vlan, self.lan_mtu),
             (WAN_INTERFACE, WAN, self.wan_vlan, wan_mtu),
         ];
         for (interface, port, vlan, mtu) in links {

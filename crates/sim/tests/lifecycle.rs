@@ -41,7 +41,7 @@ impl Pair {
         let audit = Audit::new(RustCrypto);
         let gateway = |side| {
             let config = scenario.gateway(side);
-            let mut pool = FramePool::new(config.workers * config.frames);
+            let mut pool = FramePool::of(&config);
             let room = Room { spare_slots: 16, ..Room::default() };
             let next_hops = scenario.next_hops(side, [true; 4]);
             Gateway::in_pool(&config, &audit, next_hops, &mut pool, room).unwrap()

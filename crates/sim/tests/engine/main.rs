@@ -8,6 +8,7 @@
 //! - `header_duties`: what outer headers take from inner ones, and what comes back.
 //! - `size`: path MTU, ICMP errors, fragments before and behind ESP, padding, dummies, MSS.
 //! - `icmp`: ICMP errors through SAs, about packets of ours, and from the gateway.
+//! - `jumbo`: packets larger than a frame, in runs of frames.
 //! - `nat`: raw and encapsulated, keepalives, peers that move.
 //! - `lifetimes`: soft and hard, in time, octets and packets.
 //! - `selectors`: what policies and SAs see of a packet, and what SAs control is asked for.
@@ -28,6 +29,7 @@ mod drop_reasons;
 mod header_duties;
 mod hostile;
 mod icmp;
+mod jumbo;
 mod lifetimes;
 mod nat;
 mod notices;

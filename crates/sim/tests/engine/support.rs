@@ -57,7 +57,7 @@ pub(crate) fn gateway_with(
 ) -> TestGateway {
     let mut config = scenario.gateway(side);
     change(&mut config);
-    let mut pool = FramePool::new(config.workers * config.frames);
+    let mut pool = FramePool::of(&config);
     let aead = Audit::new(RustCrypto);
     let room = scenario.room;
     Gateway::in_pool(&config, &aead, next_hops, &mut pool, room).unwrap()
@@ -189,7 +189,7 @@ pub(crate) fn assert_dropped_only(counters: &Counters, reason: DropReason, count
 pub(crate) fn assert_frames_conserved(gateway: &mut TestGateway, scenario: &Scenario) {
     for worker in &mut gateway.workers {
         let frames = worker.frames_outside_io() + worker.io_mut().held_frames();
-        assert_eq!(frames, scenario.frames);
+        assert_eq!(frames, scenario.frames + scenario.runs);
     }
 }
 
