@@ -98,6 +98,24 @@ pub struct RunReport {
     pub sas: Vec<SaReport>,
     /// The interfaces.
     pub ports: Vec<PortReport>,
+    /// The sockets of each worker.
+    #[serde(default)]
+    pub io: Vec<IoReport>,
+}
+
+/// What the sockets of one worker did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoReport {
+    /// Packets received.
+    pub received: u64,
+    /// Packets handed to the kernel to send.
+    pub sent: u64,
+    /// Packets the transmit ring had no room for.
+    pub not_accepted: u64,
+    /// Packets of several buffers dropped for lack of a free run of frames.
+    pub no_run: u64,
+    /// Packets of several buffers dropped as they were longer than a run.
+    pub too_long: u64,
 }
 
 /// What one interface was used as.
@@ -310,6 +328,7 @@ fn xdp_config(config: &Config, names: &[PortName], workers: usize) -> culvert_xd
         config::ZeroCopy::Off => culvert_xdp::CopyChoice::Copy,
         config::ZeroCopy::Require => culvert_xdp::CopyChoice::ZeroCopy,
     };
+    xdp.jumbo = config.interfaces.jumbo;
     xdp
 }
 
@@ -491,6 +510,8 @@ fn finish(
         }
     }
     let ports = control.ports().iter().map(port_report).collect();
+    let io = (0..workers.len()).filter_map(|worker| control.io_counters(worker));
+    let io = io.map(io_report).collect();
     drop(control);
     let last_used: Vec<(Location, u64)> = controller
         .leased()
@@ -508,7 +529,13 @@ fn finish(
         workers: workers.iter().map(|worker| worker.counters().into()).collect(),
         sas: report::sa_reports(config, &samples),
         ports,
+        io,
     })
+}
+
+fn io_report(counters: culvert_xdp::IoCounters) -> IoReport {
+    let culvert_xdp::IoCounters { received, sent, not_accepted, no_run, too_long, .. } = counters;
+    IoReport { received, sent, not_accepted, no_run, too_long }
 }
 
 fn port_report(port: &culvert_xdp::PortControl) -> PortReport {

@@ -200,7 +200,7 @@ drop_reasons! {
     TooBig = "too_big",
     /// The frame has no room left for the headers or the trailer.
     NoRoom = "no_room",
-    /// No free frame for fragments.
+    /// No free frame for fragments, or no run for a large packet of another worker.
     NoFrame = "no_frame",
     /// Fragments that overlap, contradict each other, or make more than a frame holds.
     Reassembly = "reassembly",

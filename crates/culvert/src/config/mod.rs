@@ -59,7 +59,7 @@ const KEYS: [&str; 11] = [
     "sa",
     "policy",
 ];
-const INTERFACES_KEYS: [&str; 4] = ["protected", "unprotected", "mode", "zero_copy"];
+const INTERFACES_KEYS: [&str; 5] = ["protected", "unprotected", "mode", "zero_copy", "jumbo"];
 const WORKERS_KEYS: [&str; 2] = ["count", "cores"];
 const LAB_KEYS: [&str; 1] = ["static_keys"];
 
@@ -117,6 +117,8 @@ pub struct Interfaces {
     pub mode: Mode,
     /// Whether frames are shared with the driver.
     pub zero_copy: ZeroCopy,
+    /// Whether frames may be larger than one buffer.
+    pub jumbo: bool,
 }
 
 /// How the XDP program is attached to an interface.
@@ -298,7 +300,8 @@ fn read_interfaces(section: &Section<'_>) -> Result<Interfaces, ConfigError> {
                        found `require`";
         return Err(section.error("zero_copy", problem));
     }
-    Ok(Interfaces { protected, unprotected, mode, zero_copy })
+    let jumbo = section.optional("jumbo").map_or(Ok(false), |field| field.flag())?;
+    Ok(Interfaces { protected, unprotected, mode, zero_copy, jumbo })
 }
 
 /// The interfaces of one side. `taken` holds those read so far, with the key they stood under.

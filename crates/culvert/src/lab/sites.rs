@@ -41,6 +41,7 @@ const GATEWAY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// MTU of the sites' links: what the tunnel adds fits in the wire's 1500.
 const SITE_MTU: u32 = 1400;
+const JUMBO_SITE_MTU: u32 = 8940;
 
 /// Addresses of the hosts, IPv4 and IPv6.
 pub const HOST_A: [&str; 2] = ["10.1.0.2", "fd01::2"];
@@ -72,6 +73,8 @@ pub struct Plan {
     /// Hosts leave checksums and segmentation to their link, as they do by default. In generic mode
     /// their segments reach the gateway uncut, longer than any frame.
     pub offloads: bool,
+    /// Links of an MTU of 9000, and gateways that take frames larger than a buffer.
+    pub jumbo: bool,
 }
 
 impl Default for Plan {
@@ -87,6 +90,7 @@ impl Default for Plan {
             mode: "auto",
             sa_lines: [""; 2],
             offloads: true,
+            jumbo: false,
         }
     }
 }
@@ -118,7 +122,9 @@ impl Sites {
         let mut add = |name| namespaces.add(name);
         let (host_a, gw_a, middle) = (add("host-a")?, add("gw-a")?, add("wire")?);
         let (gw_b, host_b) = (add("gw-b")?, add("host-b")?);
-        let site = Link { mtu: SITE_MTU, queues: plan.workers, offloads: plan.offloads };
+        let (site_mtu, wire_mtu) =
+            if plan.jumbo { (JUMBO_SITE_MTU, 9000) } else { (SITE_MTU, 1500) };
+        let site = Link { mtu: site_mtu, queues: plan.workers, offloads: plan.offloads };
         site.connect(
             &End::new(&host_a, "eth0", &["10.1.0.2/24", "fd01::2/64"]),
             &End::new(&gw_a, "lan0", &["10.1.0.1/24", "fd01::1/64"]),
@@ -127,7 +133,7 @@ impl Sites {
             &End::new(&host_b, "eth0", &["10.2.0.2/24", "fd02::2/64"]),
             &End::new(&gw_b, "lan0", &["10.2.0.1/24", "fd02::1/64"]),
         )?;
-        let wan = Link { mtu: 1500, queues: plan.workers, offloads: true };
+        let wan = Link { mtu: wire_mtu, queues: plan.workers, offloads: true };
         let wire = wan.wire(
             &End::new(&gw_a, "wan0", &["192.0.2.1/24", "2001:db8::1/64"]),
             &End::new(&gw_b, "wan0", &["192.0.2.2/24", "2001:db8::2/64"]),
@@ -322,10 +328,11 @@ fn config(directory: &Path, plan: &Plan, site: usize, pairs: &[Pair]) -> Result<
     let mut text = format!(
         "state_directory = \"{}\"\n\
          [interfaces]\nprotected = [\"lan0\"]\nunprotected = [\"wan0\"]\nmode = \"{}\"\n\
-         [workers]\ncount = {}\n\
+         jumbo = {}\n[workers]\ncount = {}\n\
          [lab]\nstatic_keys = true\n",
         directory.join(format!("state-{}", ["a", "b"][site])).display(),
         plan.mode,
+        plan.jumbo,
         plan.workers,
     );
     for (number, pair) in pairs.iter().enumerate() {

@@ -37,6 +37,9 @@ use super::steering::Steering;
 /// fragments that wait for others.
 const FRAMES: usize = 1024;
 
+/// Runs of frames for packets larger than one, where the configuration allows those.
+const RUNS: usize = 160;
+
 /// A gateway in memory, its clock, and its totals.
 pub(super) struct Session {
     gateway: Gateway<Provider>,
@@ -45,6 +48,8 @@ pub(super) struct Session {
     steering: Steering,
     clock: Clock,
     report: Report,
+    /// Frames and runs of the worker.
+    frames: usize,
 }
 
 impl Session {
@@ -64,9 +69,11 @@ impl Session {
             .unzip();
         let next_hops = next_hops::synthetic(&sas, &spd, mtu);
         let steering = Steering::new(&sas, &spd);
+        let runs = if config.interfaces.jumbo { RUNS } else { 0 };
         let gateway = GatewayConfig {
             workers: 1,
             frames: FRAMES,
+            runs,
             ports: vec![port(Side::Protected), port(Side::Unprotected)],
             bundles: assembly::bundles(config),
             sas,
@@ -77,7 +84,7 @@ impl Session {
             .context("cannot install the SAs")?;
         let (clock, report) = (Clock::default(), Report::default());
         let sas = gateway.controller.ids().zip(words).collect();
-        Ok(Session { gateway, spd, sas, steering, clock, report })
+        Ok(Session { gateway, spd, sas, steering, clock, report, frames: FRAMES + runs })
     }
 
     /// Lets time pass until a packet comes.
@@ -147,7 +154,7 @@ impl Session {
     fn turn(&mut self, put: impl FnOnce(&mut Gateway<Provider>)) -> (Option<Verdict>, Outcomes) {
         let worker = &mut self.gateway.workers[0];
         let frames = worker.io_mut().held_frames() + worker.frames_outside_io();
-        assert_eq!(frames, FRAMES, "every packet gives its frame back");
+        assert_eq!(frames, self.frames, "every packet gives its frame back");
         let before = *worker.counters();
         put(&mut self.gateway);
         let worker = &mut self.gateway.workers[0];

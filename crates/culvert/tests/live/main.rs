@@ -4,6 +4,7 @@
 //! - [`carry`]: traffic of all kinds arrives, whole, in order, and only ESP crosses the wire.
 //! - [`forms`]: transport mode, AH, NAT keepalives.
 //! - [`hostile`]: what must not arrive is counted, and harms nobody.
+//! - [`jumbo`]: frames larger than a buffer.
 //! - [`lifecycle`]: start, stop, refusals, and death.
 //! - [`next_hops`]: neighbours that are unknown, silent, or change.
 //! - [`path`]: packets that do not fit, and fragments.
@@ -16,6 +17,7 @@ mod support;
 mod carry;
 mod forms;
 mod hostile;
+mod jumbo;
 mod lifecycle;
 mod next_hops;
 mod path;

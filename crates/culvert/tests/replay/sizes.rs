@@ -321,3 +321,33 @@ fn tcp_checksum(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> u16 {
     let pseudo = culvert_wire::checksum::pseudo_header_v4(source, destination, 6, len);
     !culvert_wire::checksum::add(pseudo, culvert_wire::checksum::sum(tcp))
 }
+
+/// With `jumbo = true` packets of up to 9000 octets are sealed and opened in one piece, and ESP of
+/// that size is put together from fragments; without it, a packet larger than a buffer is dropped.
+#[test]
+fn jumbo_packets_pass_where_configured() {
+    let (sending, receiving) = (Sa::outbound(), Sa::inbound());
+    let jumbo = |text: String| text.replace("[interfaces]\n", "[interfaces]\njumbo = true\n");
+    for len in [1500, 1770, 1800, 8900] {
+        for six in [false, true] {
+            let plain = of_len(&sending, six, len, true);
+            let text = jumbo(config(std::slice::from_ref(&sending)));
+            let run = replay_over(Some(9000), &text, std::slice::from_ref(&plain), &[]);
+            assert_eq!(run.outcomes(), ["forward"], "{len}");
+            let sealed = run.sealed();
+            let text = sending.open(1, unwrapped(&sealed[0]).1);
+            assert_eq!(text[..len], forwarded(&plain), "{len}");
+
+            let plain = of_len(&receiving, six, len, true);
+            let sealed = receiving.packet(1, &plain);
+            let text = jumbo(config(std::slice::from_ref(&receiving)));
+            let run = replay_over(Some(9000), &text, &[], std::slice::from_ref(&sealed));
+            assert_eq!(run.outcomes(), ["forward"], "{len}");
+            assert_eq!(run.opened(), [forwarded(&plain)], "{len}");
+        }
+    }
+    let large = of_len(&sending, false, 1800, true);
+    let text = config(std::slice::from_ref(&sending));
+    let run = replay_over(Some(9000), &text, std::slice::from_ref(&large), &[]);
+    assert_eq!(run.outcomes(), ["too_big"]);
+}

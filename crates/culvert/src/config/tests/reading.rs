@@ -108,10 +108,13 @@ fn defaults_and_other_spellings() {
     let config = Config::parse("f", "interfaces = {protected=['a'], unprotected=['b']}").unwrap();
     assert_eq!(config.interfaces.mode, Mode::Auto);
     assert_eq!(config.interfaces.zero_copy, ZeroCopy::Auto);
+    assert!(!config.interfaces.jumbo);
     assert_eq!(config.workers, Workers { count: None, cores: vec![] });
     assert!(!config.lab.static_keys && config.sas.is_empty() && config.policies.is_empty());
     assert_eq!(config.state_directory, Path::new(STATE_DIRECTORY));
 
+    let jumbo = spoiled("zero_copy = \"auto\"", "jumbo = true");
+    assert!(Config::parse("f", &jumbo).unwrap().interfaces.jumbo);
     let config = Config::parse("f", &spoiled("count = 2\n", "")).unwrap();
     assert_eq!(config.workers.count, Some(2), "as many as cores");
     let config = Config::parse("f", &spoiled("spi = \"0x1001\"", "spi = 0x1_001")).unwrap();

@@ -62,7 +62,7 @@ fn unknown_keys() -> Vec<Mistake> {
             "mode = \"auto\"",
             "state_directory = \"/x\"",
             "gw.toml:5: interfaces.state_directory: unknown key: expected one of protected, \
-             unprotected, mode, zero_copy; it belongs above the first section",
+             unprotected, mode, zero_copy, jumbo; it belongs above the first section",
         ),
         (
             "count = 2",
@@ -224,6 +224,11 @@ fn interfaces() -> Vec<Mistake> {
             "zero_copy = true",
             "gw.toml:6: interfaces.zero_copy: expected \"auto\", \"off\" or \"require\", found \
              `true`",
+        ),
+        (
+            "zero_copy = \"auto\"",
+            "jumbo = 9000",
+            "gw.toml:6: interfaces.jumbo: expected true or false, found `9000`",
         ),
         (
             "mode = \"auto\"\nzero_copy = \"auto\"",
