@@ -124,7 +124,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
     /// Most octets of an IP packet on either link.
-    #[arg(long, default_value_t = 1600, value_parser = clap::value_parser!(u16).range(576..=1600))]
+    #[arg(long, default_value_t = 1600, value_parser = clap::value_parser!(u16).range(576..=9945))]
     pub mtu: u16,
     /// Link type of the captures written.
     #[arg(long, value_enum, default_value_t = LinkType::Ethernet)]

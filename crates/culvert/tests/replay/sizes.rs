@@ -322,8 +322,8 @@ fn tcp_checksum(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> u16 {
     !culvert_wire::checksum::add(pseudo, culvert_wire::checksum::sum(tcp))
 }
 
-/// With `jumbo = true` packets of up to 9000 octets are sealed and opened in one piece, and ESP of
-/// that size is put together from fragments; without it, a packet larger than a buffer is dropped.
+/// I02: with `jumbo = true` packets of up to 9000 octets are sealed and opened in one piece, and ESP
+/// of that size is put together from fragments; without it, what is larger than a buffer is dropped.
 #[test]
 fn jumbo_packets_pass_where_configured() {
     let (sending, receiving) = (Sa::outbound(), Sa::inbound());
@@ -346,6 +346,26 @@ fn jumbo_packets_pass_where_configured() {
             assert_eq!(run.opened(), [forwarded(&plain)], "{len}");
         }
     }
+    let plain = of_len(&receiving, false, 8900, true);
+    let sealed = receiving.packet(1, &plain);
+    let starts: Vec<usize> = (0..sealed.len() - 20).step_by(1400).collect();
+    let piece = |from: usize| {
+        let end = sealed.len().min(20 + from + 1400);
+        let more = if end < sealed.len() { 0x2000 } else { 0 };
+        changed(&[&sealed[..20], &sealed[20 + from..end]].concat(), |packet| {
+            let len = u16::try_from(packet.len()).unwrap();
+            packet[2..4].copy_from_slice(&len.to_be_bytes());
+            let field = u16::try_from(from / 8).unwrap() | more;
+            packet[6..8].copy_from_slice(&field.to_be_bytes());
+        })
+    };
+    let fragments: Vec<Vec<u8>> = starts.into_iter().map(piece).collect();
+    let text = config(std::slice::from_ref(&receiving));
+    let run = replay_over(Some(9000), &jumbo(text.clone()), &[], &fragments);
+    assert_eq!((run.outcomes(), run.opened()), (vec!["reassembling"; 7], vec![forwarded(&plain)]));
+    let run = replay_over(Some(9000), &text, &[], &fragments);
+    assert_eq!((run.outcomes()[6], run.protected.len()), ("reassembly", 0));
+
     let large = of_len(&sending, false, 1800, true);
     let text = config(std::slice::from_ref(&sending));
     let run = replay_over(Some(9000), &text, std::slice::from_ref(&large), &[]);
