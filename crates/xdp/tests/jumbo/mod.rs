@@ -152,7 +152,9 @@ fn jumbo_frames_are_conserved() {
     let (lab, a, b) = lab_of(9000);
     lab.at_gateway(|| {
         let (control, mut io) = open_one(&config());
-        let size = |number: u32| if number % 3 == 0 { 9000 } else { 100 + number as usize % 1300 };
+        let size = |number: u32| {
+            if number.is_multiple_of(3) { 9000 } else { 100 + number as usize % 1300 }
+        };
         let stop = AtomicBool::new(false);
         let (sent, arrived) = thread::scope(|scope| {
             let forwarder = scope.spawn(|| forward(&mut io, &stop));
@@ -182,7 +184,7 @@ fn jumbo_frames_are_conserved() {
         let lost = kernel.rx_ring_full + kernel.fill_ring_empty + kernel.rx_dropped;
         assert_eq!(sent, arrived.len() as u64);
         assert_eq!(sent + counters.no_run + lost, u64::from(PACKETS), "{counters:?} {kernel:?}");
-        assert!(numbers.iter().filter(|&number| number % 3 == 0).count() > 1000);
+        assert!(numbers.iter().filter(|number| number.is_multiple_of(3)).count() > 1000);
         assert_eq!(counters.bad_descriptors, 0);
     });
 }
