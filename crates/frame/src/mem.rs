@@ -110,7 +110,8 @@ impl MemIo {
         self.runs.len()
     }
 
-    /// Frames and runs held here in any form: free, received and not yet read, sent and not yet taken.
+    /// Frames and runs held here in any form: free, received and not yet read, sent and not yet
+    /// taken.
     #[must_use]
     pub fn held_frames(&self) -> usize {
         let queued = |queues: &[VecDeque<Packet>]| queues.iter().map(VecDeque::len).sum::<usize>();

@@ -27,7 +27,8 @@ pub struct FreeFrame {
     frames: u8,
 }
 
-/// A frame (or a run) with contents: `len` bytes at offset `start`, received on (or made for) `port`.
+/// A frame (or a run) with contents: `len` bytes at offset `start`, received on (or made for)
+/// `port`.
 #[derive(Debug)]
 pub struct Packet {
     base: NonNull<u8>,

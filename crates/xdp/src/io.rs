@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A frame received on one port leaves on another in the same buffer: all sockets share one UMEM.
-//! A packet larger than a frame is gathered into a run on receipt, out of frames that are free again
-//! at once, and leaves frame by frame; the run comes back when the last of them does ([`Pool`]).
+//! A packet larger than a frame is gathered into a run on receipt, out of frames that are free
+//! again at once, and leaves frame by frame; the run comes back when the last of them does.
 //! The free list has room for every frame of the region from the start, so nothing is allocated
 //! later. Fill rings are kept as full as possible, but for a small reserve that
 //! [`PacketIo::take_free`] may give away for hand-offs, and no port's ring takes more than its

@@ -322,8 +322,9 @@ fn tcp_checksum(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> u16 {
     !culvert_wire::checksum::add(pseudo, culvert_wire::checksum::sum(tcp))
 }
 
-/// I02: with `jumbo = true` packets of up to 9000 octets are sealed and opened in one piece, and ESP
-/// of that size is put together from fragments; without it, what is larger than a buffer is dropped.
+/// I02: with `jumbo = true` packets of up to 9000 octets are sealed and opened in one piece, and
+/// ESP of that size is put together from fragments; without it, what is larger than a buffer is
+/// dropped.
 #[test]
 fn jumbo_packets_pass_where_configured() {
     let (sending, receiving) = (Sa::outbound(), Sa::inbound());

@@ -8,6 +8,7 @@ pub(super) fn all() -> Vec<Mistake> {
         unknown_keys(),
         wrong_types(),
         interfaces(),
+        modes(),
         workers_and_paths(),
         settings(),
     ];
@@ -214,6 +215,12 @@ fn interfaces() -> Vec<Mistake> {
             "gw.toml:4: interfaces.unprotected: expected at most 8 interfaces on both sides, \
              found 9",
         ),
+    ])
+}
+
+/// `[interfaces]`: how they are used.
+fn modes() -> Vec<Mistake> {
+    spoil(&[
         (
             "mode = \"auto\"",
             "mode = \"skb\"",
