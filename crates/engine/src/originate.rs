@@ -260,11 +260,10 @@ pub(crate) fn tick<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, now: u64) 
             continue;
         };
         let spi = entry.sa.spi().value();
-        if let Some(expiry) = entry.untold {
-            inbound::tell_expiry(&mut worker.plane, slot, spi, expiry);
-        } else if entry.sa.usage().is_late(now)
-            && let Some(expiry) = entry.sa.due(now)
-        {
+        // A limit in time holds whether or not control has heard of the one before it.
+        let is_late = entry.sa.usage().is_late(now);
+        let expiry = if is_late { entry.sa.due(now) } else { None };
+        if let Some(expiry) = expiry.or(entry.untold) {
             inbound::tell_expiry(&mut worker.plane, slot, spi, expiry);
         }
     }
@@ -279,7 +278,10 @@ fn tick_outbound<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, slot: u32, n
         return 0;
     };
     let spi = entry.sa.spi().value();
-    let (is_late, untold) = (entry.sa.usage().is_late(now), entry.untold);
+    // A limit in time holds whether or not control has heard of the one before it.
+    let is_late = entry.sa.usage().is_late(now);
+    let expiry = if is_late { entry.sa.due(now) } else { None };
+    let expiry = expiry.or(entry.untold);
     let aged = entry.path_mtu.age(now);
     let sent_at = entry.sa.usage().last_used_ns().unwrap_or(0).max(entry.sent_at);
     let idle = |interval: Option<u64>, since: u64| {
@@ -296,10 +298,8 @@ fn tick_outbound<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, slot: u32, n
     if wants_dummy {
         entry.dummy_at = now;
     }
-    if let Some(expiry) = untold {
+    if let Some(expiry) = expiry {
         outbound::tell_expiry(&mut worker.plane, slot, spi, expiry);
-    } else if is_late {
-        outbound::expire(&mut worker.plane, slot);
     }
     if aged {
         worker.plane.tell(Notice::PathMtu { slot, spi, mtu: None });

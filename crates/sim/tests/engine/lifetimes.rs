@@ -202,6 +202,34 @@ fn time_passes_without_packets() {
     assert_eq!(fates(&a), [Fate::Drop(DropReason::Expired)]);
 }
 
+/// P15, P17: a hard limit in time holds though control has stopped listening before it could be
+/// told of the soft one.
+#[test]
+fn a_limit_in_time_holds_though_control_is_deaf() {
+    let scenario = scenario(Algorithm::Aes128Gcm16);
+    let seconds = |seconds| Limits { seconds: Some(seconds), ..NONE };
+    let mut a = gateway(&scenario, A);
+    let mut b = limited(&scenario, B, seconds(10), seconds(20));
+    let [first, second] = [0; 2].map(|_| one(&mut a, (A, LAN), &plain(0)));
+    let mut unknown = first.clone();
+    unknown[20..24].copy_from_slice(&[0x77; 4]);
+    // Audit records fill the queue to control, which takes none of them.
+    for second in 1..10 {
+        for _ in 0..120 {
+            through_at(&mut b, (B, WAN), &[&unknown], second * SECOND);
+        }
+    }
+    through_at(&mut b, (B, WAN), &[], 11 * SECOND);
+    assert_eq!(through_at(&mut b, (B, WAN), &[&first], 19 * SECOND).len(), 1);
+    through_at(&mut b, (B, WAN), &[], 21 * SECOND);
+    assert!(through_at(&mut b, (B, WAN), &[&second], 21 * SECOND).is_empty());
+    assert_eq!(fates(&b), [Fate::Drop(DropReason::Expired)]);
+    let back = (Scenario::host(B, 0, false, 5), Scenario::host(A, 0, false, 5));
+    let answer = packet(back, 17, &packets::udp(back, 0));
+    assert!(through_at(&mut b, (B, LAN), &[&answer], 21 * SECOND).is_empty());
+    assert_eq!(fates(&b), [Fate::Drop(DropReason::Expired)]);
+}
+
 /// P15: when an SA was last used is the time of the turn of its last packet, in and out; a forged
 /// packet is no use.
 #[test]
