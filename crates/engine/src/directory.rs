@@ -33,6 +33,21 @@ struct Entry {
     location: Location,
 }
 
+/// An SA of a directory: what a packet must have to be for it, and where it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// ESP or AH.
+    pub protocol: Protocol,
+    /// SPI.
+    pub spi: u32,
+    /// Outer destination address, if that takes part.
+    pub destination: Option<IpAddr>,
+    /// Outer source address, if that takes part.
+    pub source: Option<IpAddr>,
+    /// Where it lives.
+    pub location: Location,
+}
+
 /// An SA that the directory has a place for already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("inbound SPI {0:#x} is in use")]
@@ -140,6 +155,21 @@ impl Directory {
     }
 }
 
+impl Directory {
+    /// All SAs, in no order: for whoever wants to see what is there, not for packets.
+    pub fn list(&self) -> impl Iterator<Item = Listed> {
+        self.by_spi.iter().flat_map(|(&key, found)| {
+            let protocol = if key >> 32 == 0 { Protocol::Esp } else { Protocol::Ah };
+            #[expect(clippy::cast_possible_truncation, reason = "the lower half is the SPI")]
+            let spi = key as u32;
+            std::iter::once(&found.first).chain(&found.others).map(move |entry| {
+                let Entry { destination, source, location } = *entry;
+                Listed { protocol, spi, destination, source, location }
+            })
+        })
+    }
+}
+
 impl Found {
     #[cold]
     fn other(&self, source: IpAddr, destination: IpAddr) -> Option<Location> {
@@ -212,6 +242,9 @@ mod tests {
                 let stays = !gone.next().unwrap();
                 stays || !directory.remove(of(ah), spi, location(slot))
             });
+            let mut listed: Vec<u32> = directory.list().map(|sa| sa.location.slot).collect();
+            listed.sort_unstable();
+            prop_assert_eq!(listed, known.iter().map(|&(_, slot)| slot).collect::<Vec<u32>>());
             let ends = (0u8..3).flat_map(|from| (0u8..3).map(move |to| (from, to)));
             let all = [(false, 0), (false, 1), (true, 0), (true, 1)];
             for ((ah, spi), (from, to)) in

@@ -27,8 +27,9 @@ pub const AGE_NS: u64 = 15_000_000_000;
 
 const ECN_MASK: u8 = 0b11;
 
-/// The worker at which the fragments of a packet meet.
-pub(crate) fn worker_of(fragment: &FragmentOf, workers: u8) -> WorkerId {
+/// The worker, of so many, at which the fragments of a packet meet.
+#[must_use]
+pub fn worker_of(fragment: &FragmentOf, workers: u8) -> WorkerId {
     let ip::Addresses { source, destination, .. } = fragment.addresses;
     #[expect(clippy::cast_possible_truncation, reason = "any mixture of bits will do")]
     let mixed = (source ^ source >> 64 ^ destination ^ destination >> 64) as u64;
