@@ -9,6 +9,7 @@
 //! another SPI does not start again. The directory is locked: two processes with the same state
 //! would both believe to be the only one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -17,6 +18,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
 use culvert_aead::Keymat;
 use nix::fcntl::Flock;
@@ -28,7 +33,7 @@ use sha2::Sha256;
 const DOMAIN: &[u8] = b"culvert sequence store v1";
 
 /// Identity of a key in the store: a hash, which says nothing about the key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(String);
 
 impl Fingerprint {
@@ -66,12 +71,32 @@ pub enum StoreError {
     Corrupt(PathBuf),
 }
 
-/// The store: an open, locked directory.
+/// The store: an open, locked directory, or for the simulator something in memory.
 #[derive(Debug)]
-pub struct SequenceStore {
+pub struct SequenceStore(Place);
+
+#[derive(Debug)]
+enum Place {
+    Directory(Directory),
+    Memory(Marks),
+}
+
+#[derive(Debug)]
+struct Directory {
     directory: PathBuf,
     handle: File,
     _lock: Flock<File>,
+}
+
+/// The marks of a gateway in memory: clones share them, so they outlive it as files would.
+#[derive(Clone, Debug, Default)]
+pub struct Marks(Arc<Mutex<BTreeMap<Fingerprint, u64>>>);
+
+impl Marks {
+    /// A mark is written whole or not at all.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Fingerprint, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl SequenceStore {
@@ -112,7 +137,15 @@ impl SequenceStore {
         };
         let synced = File::open(parent).and_then(|parent| parent.sync_all());
         synced.map_err(failed("sync", parent))?;
-        Ok(SequenceStore { directory: directory.to_owned(), handle, _lock: lock })
+        let directory = directory.to_owned();
+        Ok(SequenceStore(Place::Directory(Directory { directory, handle, _lock: lock })))
+    }
+
+    /// A store whose marks last as long as `marks` do: for gateways in memory only, as nothing is
+    /// on disk.
+    #[must_use]
+    pub fn in_memory(marks: Marks) -> SequenceStore {
+        SequenceStore(Place::Memory(marks))
     }
 
     /// The highest number that may have been used with this key; 0 when none is known.
@@ -120,6 +153,38 @@ impl SequenceStore {
     /// # Errors
     /// When the file exists and cannot be read, or is no number: starting at 0 would be wrong.
     pub fn high_water(&self, key: &Fingerprint) -> Result<u64, StoreError> {
+        match &self.0 {
+            Place::Directory(directory) => directory.high_water(key),
+            Place::Memory(marks) => Ok(marks.lock().get(key).copied().unwrap_or(0)),
+        }
+    }
+
+    /// Records that numbers up to `number` may be used from now on, or were used. When this
+    /// returns, it is on disk.
+    ///
+    /// # Errors
+    /// When it cannot be written; no number above the old mark may be used then.
+    pub fn record(&self, key: &Fingerprint, number: u64) -> Result<(), StoreError> {
+        match &self.0 {
+            Place::Directory(directory) => directory.record(key, number),
+            Place::Memory(marks) => {
+                marks.lock().insert(key.clone(), number);
+                Ok(())
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn path(&self, key: &Fingerprint) -> PathBuf {
+        match &self.0 {
+            Place::Directory(directory) => directory.path(key),
+            Place::Memory(_) => panic!("there is no file"),
+        }
+    }
+}
+
+impl Directory {
+    fn high_water(&self, key: &Fingerprint) -> Result<u64, StoreError> {
         let path = self.path(key);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -131,12 +196,7 @@ impl SequenceStore {
         text.trim_end().parse().map_err(|_| StoreError::Corrupt(path))
     }
 
-    /// Records that numbers up to `number` may be used from now on, or were used. When this
-    /// returns, it is on disk.
-    ///
-    /// # Errors
-    /// When it cannot be written; no number above the old mark may be used then.
-    pub fn record(&self, key: &Fingerprint, number: u64) -> Result<(), StoreError> {
+    fn record(&self, key: &Fingerprint, number: u64) -> Result<(), StoreError> {
         let path = self.path(key);
         let temporary = path.with_extension("new");
         let write = || -> io::Result<()> {
@@ -154,7 +214,7 @@ impl SequenceStore {
         write().map_err(|source| StoreError::Io { action: "write", path: path.clone(), source })
     }
 
-    pub(crate) fn path(&self, key: &Fingerprint) -> PathBuf {
+    fn path(&self, key: &Fingerprint) -> PathBuf {
         self.directory.join(format!("{}.sequence", key.0))
     }
 }
