@@ -17,7 +17,9 @@ use crate::scenario::Faults;
 use crate::scenario::Scenario;
 use crate::scenario::WAN;
 use crate::scenario::gateway_mac;
+use crate::tunnel::Tunnel;
 use crate::wire::flip_bits;
+use crate::wire::too_big;
 
 /// Frames of one kind that he sends in a step at most.
 const SALVO_MAX: u64 = 12;
@@ -29,6 +31,8 @@ pub struct Attacks {
     pub replays: u64,
     /// Recorded frames, changed.
     pub forgeries: u64,
+    /// Errors about recorded frames.
+    pub errors: u64,
     /// Anything else.
     pub garbage: u64,
 }
@@ -40,6 +44,7 @@ impl Attacks {
         Attacks {
             replays: self.replays + other.replays,
             forgeries: self.forgeries + other.forgeries,
+            errors: self.errors + other.errors,
             garbage: self.garbage + other.garbage,
         }
     }
@@ -89,6 +94,11 @@ impl<'a> Attacker<'a> {
                 frames.push((to, self.forged(frame)));
             }
         }
+        if !self.recorded.is_empty() && self.random.chance(forgery / 4) {
+            let error = self.error();
+            self.attacks.errors += u64::from(error.is_some());
+            frames.extend(error);
+        }
         if self.random.chance(garbage) {
             for _ in 0..self.random.between(1, SALVO_MAX) {
                 self.attacks.garbage += 1;
@@ -97,6 +107,21 @@ impl<'a> Attacker<'a> {
             }
         }
         frames
+    }
+
+    /// An error about a recorded frame, to the gateway that sent it: some MTU, mostly too small.
+    fn error(&mut self) -> Option<(usize, Vec<u8>)> {
+        let at = self.random.index(self.recorded.len());
+        let frame = &self.recorded[at].1;
+        let packet = &frame[ethernet::parse(frame).ok()?.payload_at..];
+        let source = ip::parse(packet).ok()?.source();
+        let of_tunnel = |tunnel: &Tunnel| {
+            let side = tunnel.outer.iter().position(|&outer| outer == source)?;
+            Some(tunnel.ends[side])
+        };
+        let to = self.scenario.tunnels.iter().find_map(of_tunnel)?;
+        let mtu = self.random.index(1500);
+        Some((to, too_big(packet, to, self.scenario.wan_vlan, mtu)?))
     }
 
     /// A recorded frame: from any time or just now, sometimes to the gateway that sent it.

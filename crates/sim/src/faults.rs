@@ -46,8 +46,12 @@ pub struct Faults {
     pub migration: u64,
     /// Steps at which a NAT in front of a gateway forgets its mapping.
     pub rebinding: u64,
-    /// Steps at which the MTU of the wire changes.
+    /// Steps at which the MTU of a gateway's link to the wire changes.
     pub mtu_changes: u64,
+    /// Steps at which the MTU of the path behind that changes.
+    pub path_changes: u64,
+    /// Steps at which a gateway stops without warning and begins again.
+    pub restarts: u64,
     /// Rings between workers, and mailboxes, hold a few things only.
     pub small_rings: bool,
 }
@@ -83,6 +87,8 @@ impl Faults {
             migration: 2 * rate(random),
             rebinding: rate(random) / 2,
             mtu_changes: rate(random),
+            path_changes: rate(random),
+            restarts: rate(random),
             small_rings: random.chance(300),
         }
     }
@@ -110,6 +116,8 @@ impl Faults {
             self.migration,
             self.rebinding,
             self.mtu_changes,
+            self.path_changes,
+            self.restarts,
         ];
         rates.iter().all(|&rate| rate == 0) && !self.small_rings
     }

@@ -7,7 +7,9 @@ use culvert_aead::Aead;
 use culvert_control::ControlError;
 use culvert_control::Controller;
 use culvert_control::SaSpec;
+use culvert_control::SequenceStore;
 use culvert_control::WorkerHandle;
+use culvert_control::sequence_store::Marks;
 use culvert_engine::Counters;
 use culvert_engine::Handoff;
 use culvert_engine::NextHops;
@@ -19,9 +21,11 @@ use culvert_engine::WorkerId;
 use culvert_engine::handoff::Wake;
 use culvert_engine::mailbox::mailbox;
 use culvert_engine::tables::SaSample;
+use culvert_frame::Batch;
 use culvert_frame::FreeFrame;
 use culvert_frame::MemIo;
 use culvert_frame::PacketIo;
+use culvert_frame::Port;
 use culvert_frame::Region;
 use culvert_spd::Group;
 use culvert_spd::Spd;
@@ -54,6 +58,10 @@ pub struct GatewayConfig {
     pub spd: Spd,
     /// What the gateway does beyond its SAs; the number of workers is filled in.
     pub options: Options,
+    /// Where outbound sequence numbers are leased, if they are.
+    pub marks: Option<Marks>,
+    /// Time at which it begins, in nanoseconds.
+    pub started_at: u64,
 }
 
 /// How much room a gateway has for what is on its way.
@@ -202,7 +210,8 @@ impl<A: Aead + Clone> Gateway<A> {
             });
             workers.push(worker);
         }
-        let mut controller = Controller::new(aead.clone(), handles, slots, None);
+        let store = config.marks.clone().map(SequenceStore::in_memory);
+        let mut controller = Controller::new(aead.clone(), handles, slots, store);
         for (bundle, parts) in &config.bundles {
             controller.set_bundle(*bundle, parts)?;
         }
@@ -212,7 +221,7 @@ impl<A: Aead + Clone> Gateway<A> {
         controller.set_policies(&config.spd);
         controller.set_next_hops(next_hops);
         let mut gateway = Gateway { controller, workers };
-        gateway.settle()?;
+        gateway.settle_at(config.started_at)?;
         Ok(gateway)
     }
 }
@@ -227,15 +236,47 @@ impl<A: Aead> Gateway<A> {
     /// # Panics
     /// When it does not come to rest: our own error.
     pub fn settle(&mut self) -> Result<(), ControlError> {
+        self.settle_at(0)
+    }
+
+    fn settle_at(&mut self, now: u64) -> Result<(), ControlError> {
         for _ in 0..SETTLE_TURNS_MAX {
             self.controller.poll()?;
             if self.controller.is_idle() {
-                self.workers.iter_mut().for_each(|worker| _ = worker.turn(0));
+                self.workers.iter_mut().for_each(|worker| _ = worker.turn(now));
                 return self.controller.poll();
             }
-            self.workers.iter_mut().for_each(|worker| _ = worker.turn(0));
+            self.workers.iter_mut().for_each(|worker| _ = worker.turn(now));
         }
         panic!("control does not come to rest");
+    }
+
+    /// Frames that are neither free nor in the queues of ports: on hold, fragments, on their way
+    /// between workers.
+    #[must_use]
+    pub fn frames_inside(&self) -> usize {
+        self.workers.iter().map(Worker::frames_outside_io).sum()
+    }
+
+    /// Loses whatever is in the queues of ports, as a gateway does that stops. False, and nothing
+    /// is lost, while something is elsewhere: on hold, or on its way between workers.
+    pub fn lose_queues(&mut self, ports: &[Port]) -> bool {
+        if self.workers.iter().any(|worker| worker.frames_outside_io() > 0) {
+            return false;
+        }
+        let mut batch = Batch::new();
+        for worker in &mut self.workers {
+            let io = worker.io_mut();
+            for &port in ports {
+                io.recv(port, &mut batch);
+                while !batch.is_empty() {
+                    batch.drain(..).for_each(|packet| io.recycle(packet.into_free()));
+                    io.recv(port, &mut batch);
+                }
+                while io.take_sent_bytes(port).is_some() {}
+            }
+        }
+        true
     }
 
     /// Gives the free frames of all workers back to the pool they came from. Frames in use are

@@ -92,8 +92,14 @@ impl Keeper {
     /// Everything that may end soon is to be replaced.
     pub(crate) fn renew(&mut self) {
         for line in &mut self.lines {
-            line.is_due |= line.current.packets_max.is_some();
+            line.is_due |= line.current.has_limits();
         }
+    }
+
+    /// The tunnels of a gateway, when none of them is being rekeyed.
+    pub(crate) fn settled(&self, end: usize) -> Option<Vec<Tunnel>> {
+        let lines = self.lines.iter().filter(|line| line.current.side_of(end).is_some());
+        lines.map(|line| matches!(line.stage, Stage::Quiet).then(|| line.current.clone())).collect()
     }
 
     /// True when no rekeying is under way.

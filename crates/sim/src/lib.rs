@@ -8,6 +8,7 @@
 //! - [`faults`]: which faults a run has.
 //! - [`model`]: what must happen, said by a slow and naive copy of the gateways.
 //! - [`keeper`]: whoever rekeys the tunnels.
+//! - [`coverage`]: what happened, and how often.
 //! - [`wire`]: the network between gateways, which loses and damages.
 //! - [`nat`]: its router, and the NAT in front of every gateway.
 //! - [`attacker`]: somebody on that network without keys.
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attacker;
+pub mod coverage;
 pub mod faults;
 pub mod gateway;
 pub mod keeper;

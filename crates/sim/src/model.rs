@@ -6,8 +6,8 @@
 //! because it also watched the sender. Its replay window is a set of all numbers ever accepted.
 //!
 //! Which SAs are where is not its business: it reads that from the snapshot that the worker uses,
-//! and other checks see to it that no SA is in two places. What an SA has done is its business,
-//! wherever the SA has been.
+//! and other checks see to it that no SA is in two places; it looks for a packet's SA there in its
+//! own way. What an SA has done is its business, wherever the SA has been.
 //!
 //! After every turn the gateway's counters and each SA's state must be exactly what the model says.
 //! Three reasons depend on what the model does not follow (room in transmit rings, neighbours);
@@ -21,7 +21,6 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use culvert_aead::Aead;
-use culvert_aead::Algorithm;
 use culvert_aead::Protocol;
 use culvert_engine::Counters;
 use culvert_engine::DropReason;
@@ -30,9 +29,13 @@ use culvert_engine::Worker;
 use culvert_engine::WorkerId;
 use culvert_engine::mailbox::Peer;
 use culvert_engine::next_hop::Resolution;
+use culvert_engine::options::Lookup;
+use culvert_engine::path_mtu;
+use culvert_engine::reassembly;
 use culvert_engine::tables::SaSample;
 use culvert_esp::Mode;
 use culvert_esp::Spi;
+use culvert_esp::tfc::TfcPadding;
 use culvert_frame::BATCH;
 use culvert_frame::MemIo;
 use culvert_frame::Port;
@@ -41,29 +44,66 @@ use culvert_spd::Flow;
 use culvert_spd::Group;
 use culvert_spd::Policy;
 use culvert_spd::Spd;
-use culvert_spd::Upper;
-use culvert_wire::checksum;
 use culvert_wire::esp;
+use culvert_wire::esp::FragmentOf;
+use culvert_wire::esp::IcmpError;
 use culvert_wire::esp::Outer;
 use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
+use culvert_wire::icmp::Reported;
 use culvert_wire::ip;
-use culvert_wire::ip::Addresses;
 
+use self::fragments::Piles;
+use self::fragments::Pushed;
+use self::packet::adopt;
+use self::packet::content_len;
+use self::packet::destination_port;
+use self::packet::encapsulated_elsewhere;
+use self::packet::finish_header;
+use self::packet::finish_udp;
+use self::packet::flow;
+use self::packet::is_fragment;
+use self::packet::is_keepalive;
+use self::packet::merge_ecn;
+use self::packet::on_link;
+use self::sa::Content;
+use self::sa::NaiveWindow;
+use self::sa::Receiver;
+use self::sa::Sealed;
+use self::sa::Sender;
+use self::sa::Sending;
+use self::sa::Spent;
+use self::sa::covered;
+use self::sa::is_whole;
 use crate::Gateway;
+use crate::coverage::Coverage;
+use crate::coverage::Happening;
 use crate::plain::Plain;
 use crate::plain::find_id;
-use crate::plain::link_frame;
 use crate::scenario::LAN;
 use crate::scenario::Scenario;
 use crate::scenario::WAN;
 use crate::scenario::WAN_MTUS;
 use crate::scenario::gateway_mac;
-use crate::scenario::host_mac;
 use crate::tunnel::Tunnel;
 
+pub(crate) mod fragments;
+mod life;
+mod lookup;
+mod packet;
+mod sa;
+mod size;
+
 /// A frame in some queue.
-type Frame = Rc<[u8]>;
+#[derive(Clone, Debug)]
+struct Frame {
+    octets: Rc<[u8]>,
+    /// The number of the plaintext, if it holds one in clear.
+    id: Option<u64>,
+}
+
+/// How often a worker looks at its timers, in nanoseconds.
+const TICK_NS: u64 = 100_000_000;
 
 /// What the model says, or that something else happened: a sentence for the report.
 pub(crate) type Checked<T> = Result<T, String>;
@@ -86,14 +126,23 @@ const SIDES: [Side; 2] = [Side::Unprotected, Side::Protected];
 pub(crate) struct Model<'a> {
     scenario: &'a Scenario,
     ends: Vec<End>,
-    plains: BTreeMap<u64, Plain>,
-    /// Plaintexts that were sent and neither delivered nor dropped for a reason of their own.
-    missing: BTreeSet<u64>,
+    /// Plaintexts that were sent and neither delivered nor dropped for a reason of their own, with
+    /// the octets of their IP payload that are missing.
+    missing: BTreeMap<u64, usize>,
+    now: u64,
+    /// Packets sealed by algorithms whose nonces are written down, by gateways that are no more.
+    sealed_before: u64,
+    pub(crate) coverage: Coverage,
 }
 
 /// One gateway.
 struct End {
     queues: Vec<[VecDeque<Frame>; 2]>,
+    /// By worker: fragments put aside, and when its timers are due.
+    piles: Vec<Piles>,
+    ticks: Vec<u64>,
+    /// What was made in this batch, and is processed after it.
+    made: Vec<Frame>,
     /// By side, source and owner.
     rings: [Vec<Vec<VecDeque<Frame>>>; 2],
     spd: Spd,
@@ -107,59 +156,14 @@ struct End {
     counters: Counters,
     /// Packets that must be sent, now or when the next hop is resolved, if there is room.
     sendable: u64,
-    /// What must come out of the LAN port, by number of the plaintext.
-    deliveries: BTreeMap<u64, Frame>,
+    /// What must come out of the LAN port, and the number of the plaintext.
+    deliveries: BTreeMap<Rc<[u8]>, u64>,
     /// What must come out of the WAN port in clear.
-    bypasses: BTreeMap<u64, Frame>,
-}
-
-/// An outbound SA.
-struct Sender {
-    tunnel: Rc<Tunnel>,
-    side: usize,
-    last: u64,
-    made: u64,
-    dropped: u64,
-    /// By low half of the number. A run is far too short for one to come twice.
-    spent: BTreeMap<u32, Spent>,
-}
-
-/// A number that was spent on a plaintext, and the packet once it was seen.
-struct Spent {
-    seq: u64,
-    id: u64,
-    sealed: Option<Sealed>,
-}
-
-/// What an ICV covers, seen on the wire.
-#[derive(PartialEq, Eq)]
-struct Sealed {
-    /// From the first octet of ESP or AH to the last one.
-    octets: Vec<u8>,
-    /// With AH: what of the IP header may not change.
-    header: Vec<u8>,
-}
-
-/// An inbound SA.
-struct Receiver {
-    tunnel: Rc<Tunnel>,
-    /// The side that sends.
-    sender: usize,
-    window: NaiveWindow,
-    accepted: u64,
-    dropped: u64,
-    /// It was at its end when the batch began.
-    was_expired: bool,
-}
-
-/// The definition of the replay window, without any cleverness.
-struct NaiveWindow {
-    start: u64,
-    top: u64,
-    size: u64,
-    seen: BTreeSet<u64>,
-    /// The highest number, and those accepted since, when a batch began.
-    batch: (u64, BTreeSet<u64>),
+    bypasses: BTreeMap<u64, Rc<[u8]>>,
+    /// Keepalives that must come out of the WAN port.
+    keepalives: u64,
+    /// It has fragmented sealed packets: some fragments of one may have had no room.
+    has_split: bool,
 }
 
 /// What must become of a frame at a worker.
@@ -169,35 +173,12 @@ enum Outcome {
     Punt,
     /// Sent, if there is room.
     Sent,
-}
-
-impl NaiveWindow {
-    fn new(start: u64, size: u32) -> NaiveWindow {
-        let (size, seen) = (size.into(), BTreeSet::new());
-        NaiveWindow { start, top: start, size, seen, batch: (start, BTreeSet::new()) }
-    }
-
-    /// A batch begins: its packets are all looked at before the first is accepted.
-    fn begin(&mut self) {
-        self.batch = (self.top, BTreeSet::new());
-    }
-
-    /// What the batch began with has no place for this number.
-    fn refuses(&self, seq: u64) -> bool {
-        let (top, fresh) = &self.batch;
-        let inside = seq > *top || top - seq < self.size;
-        seq <= self.start || !inside || (self.seen.contains(&seq) && !fresh.contains(&seq))
-    }
-
-    fn accept(&mut self, seq: u64) -> bool {
-        let inside = seq > self.top || self.top - seq < self.size;
-        if seq <= self.start || !inside || !self.seen.insert(seq) {
-            return false;
-        }
-        self.batch.1.insert(seq);
-        self.top = self.top.max(seq);
-        true
-    }
+    /// Waits for other fragments, or was the last of them.
+    Aside,
+    /// Replaced by these.
+    Split(Vec<Frame>),
+    /// Sent in so many fragments, if there is room.
+    SentIn(usize),
 }
 
 impl Rings {
@@ -218,9 +199,20 @@ impl Rings {
 impl<'a> Model<'a> {
     /// A model of gateways that have just been made.
     pub(crate) fn new(scenario: &'a Scenario) -> Model<'a> {
-        let ends = (0..scenario.gateways()).map(|end| End::new(scenario, end)).collect();
-        let mut model = Model { scenario, ends, plains: BTreeMap::new(), missing: BTreeSet::new() };
+        let ends = (0..scenario.gateways()).map(|end| End::new(scenario, end, 0)).collect();
+        let mut model = Model {
+            scenario,
+            ends,
+            missing: BTreeMap::new(),
+            now: 0,
+            sealed_before: 0,
+            coverage: Coverage::default(),
+        };
         scenario.tunnels.iter().for_each(|tunnel| model.add(tunnel));
+        for end in &mut model.ends {
+            end.senders.values_mut().for_each(|sender| sender.begin(0));
+            end.receivers.values_mut().for_each(|receiver| _ = receiver.life.begin(0));
+        }
         model
     }
 
@@ -241,7 +233,7 @@ impl<'a> Model<'a> {
 
     /// An inbound SA has accepted something.
     pub(crate) fn has_received(&self, end: usize, spi: Spi) -> bool {
-        self.ends[end].receivers.get(&spi.value()).is_some_and(|receiver| receiver.accepted > 0)
+        self.ends[end].receivers.get(&spi.value()).is_some_and(|r| r.life.packets > 0)
     }
 
     /// The peer that sends with an inbound SA may be behind a NAT that forgets.
@@ -249,21 +241,27 @@ impl<'a> Model<'a> {
         self.ends[end].receivers.get(&spi).is_some_and(|receiver| receiver.sender == 0)
     }
 
+    /// Fragments that wait at a worker.
+    pub(crate) fn aside(&self, end: usize, worker: usize) -> usize {
+        self.ends[end].piles[worker].len()
+    }
+
     /// A host sends `plain`.
-    pub(crate) fn sent(&mut self, plain: Plain) {
-        self.plains.insert(plain.id, plain);
-        self.missing.insert(plain.id);
+    pub(crate) fn sent(&mut self, plain: &Plain) {
+        let header = if plain.source.is_ipv4() { 20 } else { 40 };
+        self.missing.insert(plain.id, plain.len() - header);
     }
 
     /// Plaintexts that should have arrived and did not, from number `first` on.
     pub(crate) fn missing(&self, first: u64) -> impl Iterator<Item = &u64> {
-        self.missing.range(first..)
+        self.missing.range(first..).map(|(id, _)| id)
     }
 
     /// Packets sealed by algorithms whose nonces are written down.
     pub(crate) fn sealed(&self) -> u64 {
         let senders = self.ends.iter().flat_map(|end| end.senders.values());
-        senders.filter(|sender| has_nonce(sender.tunnel.algorithm)).map(|sender| sender.made).sum()
+        let of_now: u64 = senders.map(Sender::nonces).sum();
+        self.sealed_before + of_now
     }
 
     /// Receivers that went across the boundary at 2^32.
@@ -279,32 +277,86 @@ impl<'a> Model<'a> {
         ends.map(|peers| peers.len() - 1).sum()
     }
 
-    /// A frame was put into a worker's queue.
-    pub(crate) fn arrived(&mut self, end: usize, worker: usize, port: Port, frame: &[u8]) {
+    /// A frame was put into a worker's queue; `id` is the number of the plaintext in it.
+    pub(crate) fn arrived(
+        &mut self,
+        (end, worker): (usize, usize),
+        port: Port,
+        frame: &[u8],
+        id: Option<u64>,
+    ) {
         let side = usize::from(port == LAN);
-        self.ends[end].queues[worker][side].push_back(frame.into());
+        let frame = Frame { octets: frame.into(), id };
+        self.ends[end].queues[worker][side].push_back(frame);
     }
 
-    /// A worker of gateway `end` turned; `before` and `after` are its rings around that.
+    /// A gateway has stopped without warning, and begun again as `gateway`: what it had in its
+    /// queues is lost, its receivers know nothing. Its senders go on above all numbers they may
+    /// have used.
+    pub(crate) fn restarted<A: Aead>(
+        &mut self,
+        end: usize,
+        gateway: &Gateway<A>,
+        now: u64,
+    ) -> Checked<()> {
+        let fresh = End::new(self.scenario, end, now);
+        let End { senders, receivers, peers, .. } = std::mem::replace(&mut self.ends[end], fresh);
+        let this = &mut self.ends[end];
+        (this.senders, this.receivers, this.peers) = (senders, receivers, peers);
+        self.sealed_before += this.senders.values().map(Sender::nonces).sum::<u64>();
+        for sender in this.senders.values_mut() {
+            let (tunnel, side) = (Rc::clone(&sender.tunnel), sender.side);
+            let before = std::mem::replace(sender, Sender::new(&tunnel, side));
+            sender.last = before.last;
+            sender.spent = before.spent;
+            sender.spent.retain(|_, spent| spent.sealed.is_some());
+        }
+        for receiver in this.receivers.values_mut() {
+            let (tunnel, sender) = (Rc::clone(&receiver.tunnel), receiver.sender);
+            *receiver = Receiver::new(&tunnel, sender);
+        }
+        for sample in gateway.samples() {
+            if sample.inbound {
+                let receiver = this.receivers.get_mut(&sample.spi).ok_or("no receiver")?;
+                receiver.life.begin(now);
+                continue;
+            }
+            let sender = this.senders.get_mut(&sample.spi).ok_or("no sender")?;
+            if sample.sequence < sender.last {
+                let (new, old) = (sample.sequence, sender.last);
+                return Err(format!("after a restart numbers go on at {new}, used were {old}"));
+            }
+            sender.last = sample.sequence;
+            sender.begin(now);
+        }
+        Ok(())
+    }
+
+    /// A worker of gateway `end` turned at time `now`; `before` and `after` are its rings around
+    /// that.
     pub(crate) fn turned<A: Aead>(
         &mut self,
         end: usize,
         worker: &Worker<A, MemIo>,
         id: WorkerId,
         (before, after): (&Rings, &Rings),
+        now: u64,
     ) -> Checked<()> {
+        self.now = now;
         let index = usize::from(id.0);
+        let ticks = self.tick(end, worker, index)?;
         for (side, from) in SIDES.into_iter().enumerate() {
             let batches = self.batches(end, index, side, (before, after));
-            for (handed_over, frames) in [true, false].into_iter().zip(batches) {
-                self.begin(end);
-                for frame in frames {
-                    let outcome = match from {
-                        Side::Unprotected => self.inbound(end, (worker, id), &frame)?,
-                        Side::Protected => self.outbound(end, (worker, id, handed_over), &frame)?,
-                    };
-                    self.settle(end, id, side, frame, &outcome, after)?;
+            for (handed_over, mut frames) in [true, false].into_iter().zip(batches) {
+                while !frames.is_empty() {
+                    self.serve(end, (worker, id, handed_over), from, &frames, after)?;
+                    let made = &mut self.ends[end].made;
+                    frames = made.drain(..made.len().min(BATCH)).collect();
+                    self.ends[end].counters.made += frames.len() as u64;
                 }
+            }
+            if from == Side::Unprotected {
+                self.learn(end, worker, ticks)?;
             }
             for (owner, &given) in after.given[side].iter().enumerate() {
                 let modelled = self.ends[end].rings[side][index][owner].len();
@@ -312,6 +364,122 @@ impl<'a> Model<'a> {
                     return Err(format!("ring to {owner}: {given} packets, not {modelled}"));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A batch of one side.
+    fn serve<A: Aead>(
+        &mut self,
+        end: usize,
+        (worker, id, handed_over): (&Worker<A, MemIo>, WorkerId, bool),
+        from: Side,
+        frames: &[Frame],
+        after: &Rings,
+    ) -> Checked<()> {
+        self.begin(end);
+        for frame in frames {
+            let outcome = match from {
+                Side::Unprotected => self.inbound(end, (worker, id), frame)?,
+                Side::Protected => self.outbound(end, (worker, id, handed_over), frame)?,
+            };
+            let side = usize::from(from == Side::Protected);
+            self.settle(end, id, side, frame, outcome, after)?;
+        }
+        Ok(())
+    }
+
+    /// What is due at the start of a turn; true when timers were looked at.
+    fn tick<A: Aead>(
+        &mut self,
+        end: usize,
+        worker: &Worker<A, MemIo>,
+        index: usize,
+    ) -> Checked<bool> {
+        let (now, this) = (self.now, &mut self.ends[end]);
+        let ticks = now >= this.ticks[index];
+        if ticks {
+            this.ticks[index] = now + TICK_NS;
+            let mut gone = Vec::new();
+            this.piles[index].age(now, &mut gone);
+            this.count_gone(&gone);
+        }
+        for sample in worker.samples() {
+            if sample.inbound {
+                let receiver = this.receivers.get_mut(&sample.spi).ok_or("no receiver")?;
+                receiver.life.begin(now);
+                if ticks {
+                    receiver.life.look(now);
+                }
+                continue;
+            }
+            let sender = this.senders.get_mut(&sample.spi).ok_or("no sender")?;
+            sender.begin(now);
+            if !ticks {
+                continue;
+            }
+            let was_over = sender.life.is_over;
+            sender.life.look(now);
+            if sender.life.is_over && !was_over {
+                self.coverage.note(Happening::EndInTime);
+            }
+            let hop = worker.next_hops().resolve(sample.destination);
+            let is_reachable = matches!(hop, Resolution::Reachable(_));
+            if sender.wants_keepalive(now) && is_reachable {
+                self.coverage.note(Happening::Keepalive);
+                this.counters.made += 1;
+                this.sendable += 1;
+                this.keepalives += 1;
+            }
+            if sender.wants_dummy(now) {
+                self.coverage.note(Happening::Dummy);
+                this.counters.made += 1;
+                match sender.spend(Content::Dummy, 0, now) {
+                    Some(reason) => this.counters.dropped[reason as usize] += 1,
+                    None if is_reachable => this.sendable += 1,
+                    // It is not held, and its number is gone.
+                    None => {
+                        this.counters.dropped[DropReason::NoRoute as usize] += 1;
+                        sender.forget_last();
+                    }
+                }
+            }
+        }
+        Ok(ticks)
+    }
+
+    /// What path MTUs may be believed after this turn, and are (RFC 4301 section 8.2.1).
+    fn learn<A: Aead>(
+        &mut self,
+        end: usize,
+        worker: &Worker<A, MemIo>,
+        ticks: bool,
+    ) -> Checked<()> {
+        let now = self.now;
+        for sample in worker.samples().filter(|sample| !sample.inbound) {
+            let sender = self.ends[end].senders.get_mut(&sample.spi).ok_or("no sender")?;
+            let known = sender.path_mtu.filter(|&(_, until)| !ticks || now < until);
+            let told = std::mem::take(&mut sender.told);
+            let is_retargeted = sender.tunnel.seen_at.is_some();
+            sender.path_mtu = match (sample.path_mtu, known) {
+                (None, None) => None,
+                (None, Some(_)) if is_retargeted => None,
+                (Some(mtu), Some((old, until))) if mtu == old => Some((mtu, until)),
+                (Some(mtu), _)
+                    if told.contains(&mtu)
+                        && (is_retargeted || known.is_none_or(|(old, _)| mtu < old)) =>
+                {
+                    self.coverage.note(Happening::PathMtuLearned);
+                    Some((mtu, now + path_mtu::AGE_NS))
+                }
+                (believed, _) => {
+                    return Err(format!(
+                        "SA {:#x} believes in a path MTU of {believed:?}, it had {known:?} and \
+                         was told {told:?}",
+                        sample.spi
+                    ));
+                }
+            };
         }
         Ok(())
     }
@@ -342,7 +510,7 @@ impl<'a> Model<'a> {
     /// A batch begins.
     fn begin(&mut self, end: usize) {
         for receiver in self.ends[end].receivers.values_mut() {
-            receiver.was_expired = receiver.is_expired();
+            receiver.was_expired = receiver.life.is_over;
             receiver.window.begin();
         }
     }
@@ -353,19 +521,19 @@ impl<'a> Model<'a> {
         end: usize,
         id: WorkerId,
         side: usize,
-        frame: Frame,
-        outcome: &Outcome,
+        frame: &Frame,
+        outcome: Outcome,
         after: &Rings,
     ) -> Checked<()> {
         let this = &mut self.ends[end];
         let counters = &mut this.counters;
-        match *outcome {
+        match outcome {
             Outcome::Handoff(owner) => {
                 let owner = usize::from(owner.0);
                 let ring = &mut this.rings[side][usize::from(id.0)][owner];
                 // Nobody takes from the ring during this turn: what it holds now is what fitted.
                 if ring.len() < after.given[side][owner] {
-                    ring.push_back(frame);
+                    ring.push_back(frame.clone());
                     counters.handed_off += 1;
                 } else if ring.len() < self.scenario.room.handoff {
                     return Err(format!("no handoff to {owner}, though its ring has room"));
@@ -378,13 +546,26 @@ impl<'a> Model<'a> {
                 // A lost packet without SA is lost, not refused.
                 if SIDES[side] == Side::Protected
                     && reason != DropReason::NoOutboundSa
-                    && let Some(id) = find_id(&frame)
+                    && let Some(id) = frame.id
                 {
                     self.missing.remove(&id);
                 }
             }
             Outcome::Punt => counters.punted += 1,
             Outcome::Sent => this.sendable += 1,
+            Outcome::Aside => counters.reassembling += 1,
+            Outcome::Split(pieces) => {
+                self.coverage.note(Happening::SplitInside);
+                counters.split += 1;
+                this.made.extend(pieces);
+            }
+            Outcome::SentIn(pieces) => {
+                self.coverage.note(Happening::SplitOutside);
+                counters.split += 1;
+                counters.made += pieces as u64;
+                this.sendable += pieces as u64;
+                this.has_split = true;
+            }
         }
         Ok(())
     }
@@ -394,8 +575,10 @@ impl<'a> Model<'a> {
         &mut self,
         end: usize,
         (worker, id): (&Worker<A, MemIo>, WorkerId),
-        frame: &[u8],
+        frame: &Frame,
     ) -> Checked<Outcome> {
+        let octets = &frame.octets;
+        let frame = &octets[..];
         if self.is_for_another(end, WAN, frame) {
             return Ok(Outcome::Drop(DropReason::OtherHost));
         }
@@ -412,14 +595,14 @@ impl<'a> Model<'a> {
                     None => DropReason::NoPolicy,
                 }));
             }
-            Ok(Unprotected::Fragment(_) | Unprotected::IcmpError(_)) => {
-                return Err("a fragment or an ICMP error that nobody sent".into());
+            Ok(Unprotected::Fragment(of)) => return Ok(self.fragment(end, id, of, octets)),
+            Ok(Unprotected::IcmpError(error)) => {
+                return Ok(self.path_error(end, (worker, id), &error));
             }
             Ok(_) => return Ok(Outcome::Punt),
             Err(_) => return Ok(Outcome::Drop(DropReason::Malformed)),
         };
-        let directory = &worker.snapshot().directory;
-        let found = directory.find(protocol, outer.spi, outer.source, outer.destination);
+        let found = lookup::inbound(&worker.snapshot().directory, protocol, &outer);
         let Some(location) = found else {
             return Ok(Outcome::Drop(DropReason::NoSa));
         };
@@ -438,6 +621,72 @@ impl<'a> Model<'a> {
         Ok(outcome)
     }
 
+    /// What must become of a fragment: those of a packet meet at one worker.
+    fn fragment(&mut self, end: usize, id: WorkerId, of: FragmentOf, octets: &Rc<[u8]>) -> Outcome {
+        let this = &mut self.ends[end];
+        let workers = u8::try_from(this.queues.len()).expect("few");
+        let owner = reassembly::worker_of(&of, workers);
+        if owner != id {
+            return Outcome::Handoff(owner);
+        }
+        let mut gone = Vec::new();
+        let pushed = this.piles[usize::from(id.0)].push(of, octets, self.now, &mut gone);
+        this.count_gone(&gone);
+        match pushed {
+            Pushed::Kept => Outcome::Aside,
+            Pushed::Dropped => Outcome::Drop(DropReason::Reassembly),
+            Pushed::Whole(whole, _) => {
+                self.coverage.note(Happening::Reassembled);
+                this.made.push(Frame { octets: whole.into(), id: None });
+                Outcome::Aside
+            }
+        }
+    }
+
+    /// What must become of an ICMP error: one about a number that one of our SAs has just used may
+    /// be believed, never below what every path carries (RFC 791, RFC 8200 section 5).
+    fn path_error<A: Aead>(
+        &mut self,
+        end: usize,
+        (worker, id): (&Worker<A, MemIo>, WorkerId),
+        error: &IcmpError,
+    ) -> Outcome {
+        let implausible = Outcome::Drop(DropReason::IcmpError);
+        let (Some(spi), Some(seq), Reported::TooBig { mtu }) =
+            (error.spi, error.seq, error.reported)
+        else {
+            return implausible;
+        };
+        let mut senders = worker.snapshot().senders.iter();
+        let protocol = if error.protocol == ip::PROTOCOL_AH { Protocol::Ah } else { Protocol::Esp };
+        let found = senders.find(|&(&key, _)| key == (protocol, spi, error.destination));
+        let Some((_, location)) = found else {
+            return implausible;
+        };
+        if location.worker != id {
+            return Outcome::Handoff(location.worker);
+        }
+        let here = worker.spi_at(false, location.slot) == Some(spi);
+        let Some(sender) = self.ends[end].senders.get_mut(&spi).filter(|_| here) else {
+            return implausible;
+        };
+        // Behind the last number, modulo 2^32.
+        let behind = (sender.last % (1 << 32) + (1 << 32) - u64::from(seq)) % (1 << 32);
+        if behind >= path_mtu::RECENT.min(sender.last) {
+            return implausible;
+        }
+        let mtu = match error.destination {
+            IpAddr::V4(_) if mtu == 0 => plateau_below(error.len),
+            // Less than every link carries is not heeded (RFC 8201 section 4).
+            IpAddr::V6(_) if mtu < 1280 => return implausible,
+            _ => mtu,
+        };
+        let least = if error.destination.is_ipv4() { 576 } else { 1280 };
+        sender.told.push(u16::try_from(mtu).unwrap_or(u16::MAX).max(least));
+        self.coverage.note(Happening::TooBigTold);
+        Outcome::Drop(DropReason::PathMtu)
+    }
+
     /// What must become of an ESP or AH packet at the owner of its SA.
     fn received(
         &mut self,
@@ -447,10 +696,12 @@ impl<'a> Model<'a> {
     ) -> Checked<Outcome> {
         let receiver = self.ends[end].receivers.get(&outer.spi).ok_or("no receiver")?;
         let (tunnel, sending) = (Rc::clone(&receiver.tunnel), receiver.sender);
-        if tunnel.protocol() != protocol || tunnel.outer[1 - sending] != outer.destination {
+        let is_home = tunnel.outer[1 - sending] == outer.destination;
+        if tunnel.protocol() != protocol || !(is_home || tunnel.lookup == Lookup::Spi) {
             return Err(format!("a packet to {} found an SA that is not its", outer.destination));
         }
         if receiver.was_expired {
+            self.refuse_late(end, outer);
             return Ok(Outcome::Drop(DropReason::Expired));
         }
         if !is_whole(tunnel.algorithm, outer.end - outer.esp_at) {
@@ -462,26 +713,42 @@ impl<'a> Model<'a> {
         let Some(spent) = spent.filter(|spent| spent.sealed.as_ref() == Some(&arrived)) else {
             return Ok(Outcome::Drop(DropReason::Icv));
         };
-        let (seq, id) = (spent.seq, spent.id);
+        let (seq, content) = (spent.seq, spent.content.clone());
         let here = &mut self.ends[end];
         let receiver = here.receivers.get_mut(&outer.spi).ok_or("no receiver")?;
         let is_newest = seq > receiver.window.top;
         if receiver.window.refuses(seq) {
             return Ok(Outcome::Drop(DropReason::Replay));
         }
-        if receiver.is_expired() {
+        if receiver.life.is_over {
+            self.refuse_late(end, outer);
             return Ok(Outcome::Drop(DropReason::Expired));
         }
         if !receiver.window.accept(seq) {
             return Ok(Outcome::Drop(DropReason::Replay));
         }
-        receiver.accepted += 1;
+        receiver.life.count(covered(tunnel.algorithm, outer), self.now);
         // U10, U11: nothing else than this moves a peer.
         if outer.encapsulated && is_newest && tunnel.seen_at.is_some() {
             let from = (outer.source, outer.source_port);
             here.peers.entry(tunnel.index).or_default().insert(from);
         }
-        self.unpacked(end, &tunnel, id, outer, frame)
+        match content {
+            Content::Packet(packet, id) => self.unpacked(end, &tunnel, (&packet, id), outer, frame),
+            Content::Dummy => Ok(Outcome::Drop(DropReason::Dummy)),
+        }
+    }
+
+    /// A packet came after the time of its SA: that is no loss.
+    fn refuse_late(&mut self, end: usize, outer: &Outer) {
+        let Some(receiver) = self.ends[end].receivers.get(&outer.spi) else { return };
+        let from = receiver.tunnel.ends[receiver.sender];
+        let of_time = receiver.tunnel.seconds_max.is_some();
+        let sender = self.ends[from].senders.get(&outer.spi).filter(|_| of_time);
+        let spent = sender.and_then(|sender| sender.spent.get(&outer.seq));
+        if let Some(Spent { content: Content::Packet(_, id), .. }) = spent {
+            self.missing.remove(id);
+        }
     }
 
     /// What must become of plaintext that came out of an SA.
@@ -489,16 +756,15 @@ impl<'a> Model<'a> {
         &mut self,
         end: usize,
         tunnel: &Tunnel,
-        id: u64,
+        (packet, id): (&[u8], u64),
         outer: &Outer,
         frame: &[u8],
     ) -> Checked<Outcome> {
-        let plain = *self.plains.get(&id).ok_or("no such plaintext")?;
-        let mut packet = plain.packet();
+        let mut packet = packet.to_vec();
         let mut header = ip::parse(&packet).map_err(|_| "no plaintext")?;
         // The sender has decremented it once.
-        let mut ttl = plain.ttl - 1;
-        let mut tos = plain.tos;
+        let mut ttl = header.ttl() - 1;
+        let mut tos = header.tos();
         let is_tunnel = tunnel.mode == Mode::Tunnel;
         if !is_tunnel {
             // The header is that of the packet itself, and has come as it is.
@@ -526,8 +792,21 @@ impl<'a> Model<'a> {
             return drop(DropReason::Ttl);
         }
         finish_header(&mut packet, tos, ttl - 1);
+        // RFC 3948 section 3.1.2: the checksum is right for the addresses as they came.
+        if !is_tunnel && outer.encapsulated {
+            finish_udp(&mut packet);
+        }
         let frame = on_link(self.scenario, end, LAN, &packet);
-        here.deliveries.insert(id, frame.into());
+        here.deliveries.insert(frame.into(), id);
+        let padded = tunnel.tfc != TfcPadding::Off;
+        let happened = [
+            (Happening::TransportNat, !is_tunnel && tunnel.seen_at.is_some()),
+            (Happening::Padded, padded),
+            (Happening::FragmentDelivered, is_fragment(&packet)),
+            (Happening::FoundBySpi, tunnel.lookup == Lookup::Spi),
+            (Happening::FoundBySource, tunnel.lookup == Lookup::SpiDestinationSource),
+        ];
+        happened.iter().filter(|(_, yes)| *yes).for_each(|&(what, _)| self.coverage.note(what));
         Ok(Outcome::Sent)
     }
 
@@ -536,8 +815,9 @@ impl<'a> Model<'a> {
         &mut self,
         end: usize,
         (worker, id, handed_over): (&Worker<A, MemIo>, WorkerId, bool),
-        frame: &[u8],
+        queued: &Frame,
     ) -> Checked<Outcome> {
+        let frame = &queued.octets[..];
         if self.is_for_another(end, LAN, frame) {
             return Ok(Outcome::Drop(DropReason::OtherHost));
         }
@@ -556,13 +836,14 @@ impl<'a> Model<'a> {
             Some(Action::Protect(group)) => group,
             Some(Action::Bypass) => {
                 let mtu = mtu(worker, packet.destination());
-                return self.bypass((end, mtu), frame, &packet);
+                return self.bypass((end, mtu), queued, link.payload_at, &packet);
             }
             Some(Action::Discard) => return Ok(Outcome::Drop(DropReason::Discard)),
             None => return Ok(Outcome::Drop(DropReason::NoPolicy)),
         };
         let members = worker.snapshot().groups.get(&group);
-        let Some(bundle) = members.and_then(|members| members.of(id, handed_over).0) else {
+        let bundle = members.and_then(|members| lookup::outbound(members, id, handed_over));
+        let Some(bundle) = bundle else {
             return Ok(Outcome::Drop(DropReason::NoOutboundSa));
         };
         if bundle.worker != id {
@@ -575,11 +856,23 @@ impl<'a> Model<'a> {
         if Group(sender.tunnel.index.into()) != group {
             return Err(format!("SA {spi:#x} is not of {group:?}"));
         }
-        let id = find_id(frame).ok_or("a packet without number")?;
-        let mtu = mtu(worker, sender.tunnel.outer[1 - sender.side]);
-        let outcome = sender.send(mtu, id, &packet);
-        if matches!(outcome, Outcome::Drop(_)) {
-            sender.dropped += 1;
+        let id = queued.id.ok_or("a packet without number")?;
+        let hop_mtu = mtu(worker, sender.tunnel.outer[1 - sender.side]);
+        let sealed = (&frame[link.payload_at..][..packet.total_len()], &packet, id);
+        let is_transport = sender.tunnel.mode == Mode::Transport;
+        let endpoint = if is_transport { endpoint(worker, spi) } else { None };
+        let outcome = match sender.send(hop_mtu, sealed, endpoint, self.now) {
+            Sending::Split(mtu) => Outcome::Split(split(queued, link.payload_at, sealed.0, mtu)),
+            Sending::Sent(1) => Outcome::Sent,
+            Sending::Sent(pieces) => Outcome::SentIn(pieces),
+            Sending::Drop(reason) => {
+                sender.dropped += 1;
+                Outcome::Drop(reason)
+            }
+        };
+        let is_by_bytes = sender.tunnel.bytes_max.is_some_and(|max| sender.life.bytes >= max);
+        if is_by_bytes && matches!(outcome, Outcome::Drop(DropReason::Expired)) {
+            self.coverage.note(Happening::EndInBytes);
         }
         Ok(outcome)
     }
@@ -587,7 +880,8 @@ impl<'a> Model<'a> {
     fn bypass(
         &mut self,
         (end, mtu): (usize, usize),
-        frame: &[u8],
+        frame: &Frame,
+        at: usize,
         packet: &ip::Packet,
     ) -> Checked<Outcome> {
         if packet.ttl() <= 1 {
@@ -596,9 +890,9 @@ impl<'a> Model<'a> {
         if packet.total_len() > mtu {
             return Ok(Outcome::Drop(DropReason::TooBig));
         }
-        let id = find_id(frame).ok_or("a packet without number")?;
-        let plain = self.plains.get(&id).ok_or("no such plaintext")?;
-        let sent = Plain { ttl: plain.ttl - 1, ..*plain }.packet();
+        let id = frame.id.ok_or("a packet without number")?;
+        let mut sent = frame.octets[at..][..packet.total_len()].to_vec();
+        finish_header(&mut sent, packet.tos(), packet.ttl() - 1);
         let frame = on_link(self.scenario, end, WAN, &sent);
         self.ends[end].bypasses.insert(id, frame.into());
         Ok(Outcome::Sent)
@@ -606,22 +900,49 @@ impl<'a> Model<'a> {
 
     /// A frame came out of a gateway's LAN port.
     pub(crate) fn delivered(&mut self, end: usize, frame: &[u8]) -> Checked<()> {
-        let id = find_id(frame).ok_or("a frame without number was delivered")?;
-        let Some(expected) = self.ends[end].deliveries.remove(&id) else {
-            return Err(format!("packet {id} was delivered twice, or never accepted"));
+        let Some(id) = self.ends[end].deliveries.remove(frame) else {
+            let id = find_id(frame);
+            let mut expected = self.ends[end].deliveries.iter();
+            let due = expected.find(|&(_, &due)| Some(due) == id).map(|(due, _)| due);
+            return Err(match due {
+                Some(due) => {
+                    let at = due.iter().zip(frame).position(|(due, is)| due != is);
+                    format!("packet {id:?} was delivered changed at octet {at:?}")
+                }
+                None => format!("packet {id:?} was delivered twice, or never accepted"),
+            });
         };
-        if expected[..] != *frame {
-            return Err(format!("packet {id} was delivered changed"));
+        if let Some(octets) = self.missing.get_mut(&id) {
+            *octets = octets.saturating_sub(content_len(frame));
+            if *octets == 0 {
+                self.missing.remove(&id);
+            }
         }
-        self.missing.remove(&id);
         Ok(())
     }
 
     /// A frame came out of a gateway's WAN port.
-    pub(crate) fn emitted(&mut self, end: usize, frame: &[u8]) -> Checked<()> {
+    /// It was whole again, if it came in fragments, the largest of so many octets.
+    pub(crate) fn emitted(
+        &mut self,
+        end: usize,
+        frame: &[u8],
+        fragment_max: Option<usize>,
+    ) -> Checked<()> {
+        let link = ethernet::parse(frame).map_err(|_| "no Ethernet header")?;
+        let len = fragment_max.unwrap_or(frame.len() - link.payload_at);
+        if len > usize::from(WAN_MTUS[0]) {
+            return Err("more was sent than a link carries".into());
+        }
         let (protocol, outer) = match esp::classify(frame) {
             Ok(Unprotected::Esp(outer)) => (Protocol::Esp, outer),
             Ok(Unprotected::Ah(outer)) => (Protocol::Ah, outer),
+            Ok(_) if is_keepalive(frame) => {
+                let this = &mut self.ends[end];
+                let left = this.keepalives.checked_sub(1);
+                this.keepalives = left.ok_or("a keepalive that was not due was sent")?;
+                return Ok(());
+            }
             Ok(_) => return self.emitted_in_clear(end, frame),
             // An encapsulated packet to where a NAT has the peer looks like any datagram.
             Err(_) => return Err("something malformed was sent".into()),
@@ -670,9 +991,6 @@ impl<'a> Model<'a> {
         if !is_known {
             return Err(format!("ESP was sent to {to:?}, where the peer never was"));
         }
-        if frame.len() - link.payload_at > usize::from(WAN_MTUS[0]) {
-            return Err("ESP larger than the MTU was sent".into());
-        }
         let spent = sender.spent.get_mut(&outer.seq);
         let spent = spent.ok_or("ESP with a number that was not spent")?;
         if spent.sealed.is_some() {
@@ -687,8 +1005,14 @@ impl<'a> Model<'a> {
         let this = &self.ends[end];
         let (actual, expected) = (gateway.counters(), &this.counters);
         let refused = |c: &Counters| c.dropped(DropReason::Replay) + c.dropped(DropReason::Icv);
-        let scalars = |c: &Counters| (c.received, c.taken, c.handed_off, c.punted, refused(c));
-        if scalars(&actual) != scalars(expected) {
+        let held: usize = gateway.workers.iter().map(|worker| worker.held()).sum();
+        // What was held and is no longer was released as well.
+        let released = actual.released - (actual.held - held as u64);
+        let scalars = |c: &Counters, released| {
+            let came = (c.received, c.taken, c.made, released);
+            (came, c.handed_off, c.punted, c.split, c.reassembling, refused(c))
+        };
+        if scalars(&actual, released) != scalars(expected, expected.released) {
             return Err(format!("counters {actual:?}, expected {expected:?}"));
         }
         for &reason in DropReason::ALL.iter().filter(|&&r| is_exact(r)) {
@@ -697,8 +1021,8 @@ impl<'a> Model<'a> {
                 return Err(format!("{actual} packets dropped as {reason}, not {expected}"));
             }
         }
-        let held: usize = gateway.workers.iter().map(|worker| worker.held()).sum();
-        let sent = actual.forwarded + actual.bypassed + lost_to_room(&actual) + held as u64;
+        let left = actual.forwarded + actual.bypassed + actual.answered;
+        let sent = left + lost_to_room(&actual) + held as u64;
         if sent != this.sendable {
             return Err(format!(
                 "{sent} packets sent, held or without room, not {}",
@@ -713,9 +1037,11 @@ impl<'a> Model<'a> {
         let this = &self.ends[end];
         let unseen = |sender: &Sender| sender.spent.values().filter(|s| s.sealed.is_none()).count();
         let unsent: usize = this.senders.values().map(unseen).sum();
-        let waiting = (this.deliveries.len() + this.bypasses.len() + unsent) as u64;
+        let packets = this.deliveries.len() + this.bypasses.len() + unsent;
+        let waiting = packets as u64 + this.keepalives;
         let lost = lost_to_room(&gateway.counters());
-        if waiting != lost {
+        // Of one that was fragmented, several fragments may have had no room.
+        if waiting != lost && !(this.has_split && waiting < lost) {
             return Err(format!("{waiting} packets never left, {lost} had no room"));
         }
         Ok(())
@@ -727,10 +1053,14 @@ impl<'a> Model<'a> {
 }
 
 impl End {
-    fn new(scenario: &Scenario, end: usize) -> End {
+    /// A gateway that begins at time `now`.
+    fn new(scenario: &Scenario, end: usize, now: u64) -> End {
         let workers = scenario.workers[end];
         End {
             queues: vec![Default::default(); workers],
+            piles: vec![Piles::default(); workers],
+            ticks: vec![now + TICK_NS; workers],
+            made: Vec::new(),
             rings: [(); 2].map(|()| vec![vec![VecDeque::new(); workers]; workers]),
             spd: scenario.policies(end),
             senders: BTreeMap::new(),
@@ -740,17 +1070,30 @@ impl End {
             sendable: 0,
             deliveries: BTreeMap::new(),
             bypasses: BTreeMap::new(),
+            keepalives: 0,
+            has_split: false,
         }
     }
 
+    /// Counts fragments that are waited for no longer.
+    fn count_gone(&mut self, gone: &[DropReason]) {
+        self.counters.released += gone.len() as u64;
+        gone.iter().for_each(|&reason| self.counters.dropped[reason as usize] += 1);
+    }
+
     fn agrees(&self, sample: &SaSample) -> Checked<()> {
-        let expected = if sample.inbound {
+        let (life, number, dropped, is_exact) = if sample.inbound {
             let receiver = self.receivers.get(&sample.spi).ok_or("no receiver")?;
-            (receiver.accepted, receiver.window.top, receiver.dropped)
+            (&receiver.life, receiver.window.top, receiver.dropped, true)
         } else {
             let sender = self.senders.get(&sample.spi).ok_or("no sender")?;
-            (sender.made, sender.last, sender.dropped)
+            (&sender.life, sender.last, sender.dropped, sender.tunnel.has_plain_lengths())
         };
+        if is_exact && sample.bytes != life.bytes {
+            let (spi, bytes) = (sample.spi, life.bytes);
+            return Err(format!("SA {spi:#x}: {} octets, not {bytes}", sample.bytes));
+        }
+        let expected = (life.packets, number, dropped);
         let actual = (sample.packets, sample.sequence, sample.dropped.iter().sum::<u64>());
         if actual == expected {
             return Ok(());
@@ -763,155 +1106,19 @@ impl End {
     }
 }
 
-impl Sender {
-    fn new(tunnel: &Rc<Tunnel>, side: usize) -> Sender {
-        Sender {
-            tunnel: Rc::clone(tunnel),
-            side,
-            last: tunnel.start[side],
-            made: 0,
-            dropped: 0,
-            spent: BTreeMap::new(),
-        }
-    }
-
-    /// What must become of a packet at the owner of the SA it needs.
-    fn send(&mut self, mtu: usize, id: u64, packet: &ip::Packet) -> Outcome {
-        let tunnel = &self.tunnel;
-        if tunnel.packets_max.is_some_and(|max| self.made >= max) {
-            return Outcome::Drop(DropReason::Expired);
-        }
-        if packet.ttl() <= 1 {
-            return Outcome::Drop(DropReason::Ttl);
-        }
-        if sealed_len(tunnel, packet) > mtu {
-            return Outcome::Drop(DropReason::TooBig);
-        }
-        let end = if tunnel.esn { u64::MAX } else { u64::from(u32::MAX) };
-        if self.last == end {
-            return Outcome::Drop(DropReason::SequenceExhausted);
-        }
-        self.last += 1;
-        self.made += 1;
-        let spent = Spent { seq: self.last, id, sealed: None };
-        #[expect(clippy::cast_possible_truncation, reason = "the half on the wire")]
-        let before = self.spent.insert(self.last as u32, spent);
-        assert!(before.is_none(), "a run is shorter than 2^32 packets");
-        Outcome::Sent
-    }
+/// Frames with fragments of at most `mtu` octets of the packet that stands at `at` of a frame.
+fn split(frame: &Frame, at: usize, packet: &[u8], mtu: usize) -> Vec<Frame> {
+    let header = &frame.octets[..at];
+    let pieces = fragments::split_v4(packet, mtu);
+    let octets = pieces.iter().map(|piece| [header, piece].concat().into());
+    octets.map(|octets| Frame { octets, id: frame.id }).collect()
 }
 
-impl Receiver {
-    fn new(tunnel: &Rc<Tunnel>, sender: usize) -> Receiver {
-        Receiver {
-            tunnel: Rc::clone(tunnel),
-            sender,
-            window: NaiveWindow::new(tunnel.start[sender], tunnel.window[sender]),
-            accepted: 0,
-            dropped: 0,
-            was_expired: false,
-        }
-    }
-}
-
-impl Receiver {
-    /// It has accepted as many packets as it may.
-    fn is_expired(&self) -> bool {
-        self.tunnel.packets_max.is_some_and(|max| self.accepted >= max)
-    }
-}
-
-impl Sealed {
-    fn of(protocol: Protocol, outer: &Outer, frame: &[u8]) -> Sealed {
-        let octets = frame[outer.esp_at..outer.end].to_vec();
-        let header = match protocol {
-            Protocol::Esp => Vec::new(),
-            Protocol::Ah => immutable(&frame[outer.ip_at..outer.esp_at]),
-        };
-        Sealed { octets, header }
-    }
-}
-
-/// RFC 4302 sections 3.3.3.1.1 and 3.3.3.1.2, for headers without options: what is not mutable.
-fn immutable(header: &[u8]) -> Vec<u8> {
-    let mut kept = header.to_vec();
-    if header[0] >> 4 == 4 {
-        // TOS, flags and offset, TTL, checksum.
-        for at in [1, 6, 7, 8, 10, 11] {
-            kept[at] = 0;
-        }
-    } else {
-        // Traffic class and flow label, hop limit.
-        kept[..4].copy_from_slice(&[0x60, 0, 0, 0]);
-        kept[7] = 0;
-    }
-    kept
-}
-
-/// Octets of ESP or AH that make at least an empty packet and whole blocks.
-fn is_whole(algorithm: Algorithm, len: usize) -> bool {
-    if algorithm.protocol() == Protocol::Ah {
-        return len >= 12 + algorithm.ah_icv_field_len();
-    }
-    let around = 8 + algorithm.iv_len() + algorithm.icv_len();
-    let text = len.saturating_sub(around);
-    text >= algorithm.block_len() && text.is_multiple_of(algorithm.block_len())
-}
-
-/// Octets of the IP packet that carries a packet through an SA.
-fn sealed_len(tunnel: &Tunnel, packet: &ip::Packet) -> usize {
-    let algorithm = tunnel.algorithm;
-    let header_len = |is_v4: bool| if is_v4 { 20 } else { 40 };
-    let is_v4 = tunnel.outer[0].is_ipv4();
-    // What is protected: the whole packet, or what follows its header.
-    let payload = match tunnel.mode {
-        Mode::Tunnel => packet.total_len(),
-        Mode::Transport => packet.total_len() - header_len(is_v4),
-    };
-    let udp = if tunnel.seen_at.is_some() { 8 } else { 0 };
-    let sealed = match algorithm.protocol() {
-        Protocol::Ah => {
-            let unit = if is_v4 { 4 } else { 8 };
-            payload + (12 + algorithm.ah_icv_field_len()).next_multiple_of(unit)
-        }
-        // Payload, pad length and next header end on a block; SPI, number, IV and ICV around.
-        Protocol::Esp => {
-            let text = (payload + 2).next_multiple_of(algorithm.block_len());
-            8 + algorithm.iv_len() + text + algorithm.icv_len()
-        }
-    };
-    header_len(is_v4) + udp + sealed
-}
-
-/// True for algorithms that must not see a nonce or an IV twice: all but HMAC alone.
-fn has_nonce(algorithm: Algorithm) -> bool {
-    let is_hmac =
-        algorithm.keyword().starts_with("null-") || algorithm.keyword().starts_with("sha");
-    !is_hmac
-}
-
-/// The UDP destination port of an encapsulated packet; 0 for none.
-fn destination_port(outer: &Outer, frame: &[u8]) -> u16 {
-    if !outer.encapsulated {
-        return 0;
-    }
-    u16::from_be_bytes([frame[outer.esp_at - 6], frame[outer.esp_at - 5]])
-}
-
-/// ESP in a datagram to a port that is not 4500: to a peer behind a NAT.
-fn encapsulated_elsewhere(frame: &[u8]) -> Option<Outer> {
-    let at = ethernet::parse(frame).ok()?.payload_at;
-    let packet = ip::parse(&frame[at..]).ok()?;
-    if packet.protocol() != ip::PROTOCOL_UDP {
-        return None;
-    }
-    let port_at = at + packet.upper_at() + 2;
-    let mut frame = frame.to_vec();
-    frame[port_at..port_at + 2].copy_from_slice(&esp::NAT_TRAVERSAL_PORT.to_be_bytes());
-    match esp::classify(&frame) {
-        Ok(Unprotected::Esp(outer)) => Some(outer),
-        _ => None,
-    }
+/// Where the outbound SA with an SPI sends now.
+fn endpoint<A: Aead>(worker: &Worker<A, MemIo>, spi: u32) -> Option<IpAddr> {
+    let mut samples = worker.samples();
+    let sample = samples.find(|sample| !sample.inbound && sample.spi == spi)?;
+    Some(sample.destination)
 }
 
 /// Octets of a packet that the link to a destination carries; no limit before it is resolved.
@@ -948,87 +1155,9 @@ fn first_match(policies: &[Policy], flow: &Flow) -> Option<Action> {
     matching.next().map(|policy| policy.action)
 }
 
-/// The table of RFC 6040 section 4.2.
-fn merge_ecn(inner: u8, outer: u8) -> Option<u8> {
-    const NONE: Option<u8> = None;
-    [
-        [Some(0), Some(0), Some(0), NONE],
-        [Some(1), Some(1), Some(1), Some(3)],
-        [Some(2), Some(1), Some(2), Some(3)],
-        [Some(3), Some(3), Some(3), Some(3)],
-    ][usize::from(inner)][usize::from(outer)]
-}
-
-/// What policies that name addresses only look at.
-fn flow(source: IpAddr, destination: IpAddr) -> Flow {
-    let bits = |address: IpAddr| match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    let addresses =
-        Addresses { is_v4: source.is_ipv4(), source: bits(source), destination: bits(destination) };
-    Flow { addresses, protocol: 0, upper: Upper::None }
-}
-
-/// Gives a packet the fields of another header of its family that routers may change, and its
-/// addresses.
-fn adopt(packet: &mut [u8], header: &[u8]) {
-    if packet[0] >> 4 == 4 {
-        packet[12..20].copy_from_slice(&header[12..20]);
-    } else {
-        packet[..4].copy_from_slice(&header[..4]);
-        packet[8..40].copy_from_slice(&header[8..40]);
-    }
-}
-
-/// Puts TOS and TTL into a packet.
-fn finish_header(packet: &mut [u8], tos: u8, ttl: u8) {
-    if packet[0] >> 4 == 4 {
-        (packet[1], packet[8]) = (tos, ttl);
-        packet[10..12].fill(0);
-        let sum = checksum::internet(&packet[..20]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    } else {
-        packet[0] = 0x60 | tos >> 4;
-        packet[1] = packet[1] & 0x0f | tos << 4;
-        packet[7] = ttl;
-    }
-}
-
-/// The frame in which gateway `end` sends a packet out of a port, without padding.
-fn on_link(scenario: &Scenario, end: usize, port: Port, packet: &[u8]) -> Vec<u8> {
-    let (to, vlan) = match port {
-        LAN => (host_mac(end), scenario.lan_vlan),
-        _ => (scenario.next_station(end), scenario.wan_vlan),
-    };
-    let ether_type = match packet[0] >> 4 {
-        4 => ethernet::ETHER_TYPE_IPV4,
-        _ => ethernet::ETHER_TYPE_IPV6,
-    };
-    link_frame(to, gateway_mac(end, port), vlan, ether_type, packet)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The naive window does what RFC 4303 section 3.4.3 says, at its edges.
-    #[test]
-    fn naive_window() {
-        let mut window = NaiveWindow::new(10, 64);
-        assert!(!window.accept(0) && !window.accept(10) && window.accept(11));
-        assert!(window.accept(100) && !window.accept(100));
-        assert!(!window.accept(36) && window.accept(37));
-        assert!(window.refuses(10) && !window.refuses(37) && !window.refuses(36));
-        window.begin();
-        assert!(window.refuses(37) && window.refuses(36) && !window.refuses(38));
-    }
-
-    /// The table of this model is the one the engine uses, written down a second time.
-    #[test]
-    fn ecn_table() {
-        for (inner, outer) in (0..4).flat_map(|inner| (0..4).map(move |outer| (inner, outer))) {
-            assert_eq!(merge_ecn(inner, outer), culvert_esp::ecn::decapsulate(inner, outer).ecn);
-        }
-    }
+/// The MTU that a router may have meant which says none: the next of those that links have
+/// (RFC 1191 section 7.1).
+fn plateau_below(len: usize) -> u32 {
+    let plateaus = [32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296];
+    plateaus.into_iter().find(|&mtu| mtu < len).map_or(68, |mtu| u32::try_from(mtu).unwrap_or(68))
 }

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 
 use culvert_engine::mailbox::Peer;
+use culvert_esp::Mode;
 use culvert_wire::checksum;
 use culvert_wire::esp::NAT_TRAVERSAL_PORT;
 use culvert_wire::ethernet;
@@ -33,6 +34,8 @@ pub(crate) struct Router {
     /// Those whose NAT may forget: one end of a tunnel, for two that lose sight of each other at a
     /// time never find each other again.
     forgetful: Vec<IpAddr>,
+    /// Those whose NAT gives them other ports only: in transport mode, policy knows the address.
+    settled: Vec<IpAddr>,
 }
 
 impl Router {
@@ -42,6 +45,7 @@ impl Router {
             owners: BTreeMap::new(),
             seen_at: BTreeMap::new(),
             forgetful: Vec::new(),
+            settled: Vec::new(),
         };
         for tunnel in &scenario.tunnels {
             for side in 0..2 {
@@ -52,6 +56,9 @@ impl Router {
             }
             if tunnel.seen_at.is_some() && tunnel.outer[0].is_ipv4() {
                 router.forgetful.push(tunnel.outer[0]);
+                if tunnel.mode == Mode::Transport {
+                    router.settled.push(tunnel.outer[0]);
+                }
             }
         }
         router
@@ -63,7 +70,10 @@ impl Router {
             return None;
         }
         let inside = random.pick(&self.forgetful);
-        let address = Ipv4Addr::new(203, 0, 114, random.octet()).into();
+        let mut address = Ipv4Addr::new(203, 0, 114, random.octet()).into();
+        if self.settled.contains(&inside) {
+            address = self.seen_at(inside)?.address;
+        }
         let port = 1024 + u16::try_from(random.below(60_000)).expect("small");
         let seen_at = Peer { address, port };
         self.seen_at.insert(inside, seen_at);
@@ -73,6 +83,12 @@ impl Router {
     /// Where a gateway's address is seen.
     pub(crate) fn seen_at(&self, inside: IpAddr) -> Option<Peer> {
         self.seen_at.get(&inside).copied()
+    }
+
+    /// The gateway that has an address itself, and is not behind a NAT there.
+    pub(crate) fn in_the_open(&self, address: IpAddr) -> Option<usize> {
+        let owner = self.owners.get(&address).copied();
+        owner.filter(|_| address.is_ipv6() || !self.seen_at.contains_key(&address))
     }
 
     /// Takes a frame of gateway `from` and makes it one for the gateway it is addressed to, which

@@ -43,13 +43,21 @@ pub const GATEWAYS_MAX: usize = 4;
 /// Most workers of one gateway.
 pub const WORKERS_MAX: usize = 4;
 /// Most frames of one worker.
-pub const FRAMES_PER_WORKER_MAX: usize = 512;
+pub const FRAMES_PER_WORKER_MAX: usize = 768;
+/// Frames of a worker that its receive queues leave to it: for fragments and what else it makes.
+pub const FRAMES_RESERVED: usize = 256;
 
 /// MTU of the hosts' links.
 pub const LAN_MTU: u16 = 1500;
 
-/// MTUs of the wire. Below the least, IPv6 packets of 1280 octets would have to be fragmented.
+/// MTUs of a gateway's link to the wire that carry an IPv6 packet of 1280 octets through any SA.
 pub const WAN_MTUS: [u16; 4] = [1500, 1500, 1440, 1400];
+
+/// MTUs of the link with which IPv6 packets of 1280 octets must be fragmented outside.
+pub const SMALL_WAN_MTUS: [u16; 6] = [1500, 1500, 1440, 1400, 1300, 1280];
+
+/// MTUs of the path behind that link: for IPv6, no less than 1280.
+pub const PATH_MTUS: [u16; 6] = [1500, 1500, 1400, 1280, 1006, 576];
 
 const TUNNELS_MAX: u32 = 6;
 const LAN_INTERFACE: u32 = 1;
@@ -73,10 +81,12 @@ pub struct Scenario {
     pub steps: u64,
     /// Steps at which a tunnel is rekeyed, in 1000. No fault: it loses nothing.
     pub rekeys: u64,
-    /// MTU of the wire.
+    /// MTU of the gateways' links to the wire.
     pub wan_mtu: u16,
     /// MTU of the hosts' links.
     pub lan_mtu: u16,
+    /// Outbound numbers are leased from a store, so that keys may outlive a gateway.
+    pub has_stores: bool,
     /// Gateways drop frames for other stations.
     pub filters_mac: bool,
     /// VLAN of the hosts' links.
@@ -108,7 +118,8 @@ impl Scenario {
         let gateways = random.pick(&[2, 2, 2, 3, GATEWAYS_MAX]);
         let workers: Vec<usize> = (0..gateways).map(|_| 1 + random.index(WORKERS_MAX)).collect();
         let tunnels = draw_tunnels(random, &workers);
-        let few = random.pick(&[160, 256, FRAMES_PER_WORKER_MAX]);
+        let few = FRAMES_RESERVED + random.pick(&[160, 256, 512]);
+        let has_stores = faults.restarts > 0 || random.chance(200);
         let room = Room {
             spare_slots: random.pick(&[2, 8, 8]),
             ..match faults.small_rings {
@@ -126,7 +137,8 @@ impl Scenario {
             tunnels,
             steps: random.between(60, 160),
             rekeys: random.pick(&[0, 0, 10, 50, 300]),
-            wan_mtu: random.pick(&WAN_MTUS),
+            wan_mtu: random.pick(wan_mtus(&faults)),
+            has_stores,
             lan_mtu: LAN_MTU,
             filters_mac: random.chance(700),
             lan_vlan: vlan(random),
@@ -152,6 +164,7 @@ impl Scenario {
             rekeys: 0,
             wan_mtu: 1500,
             lan_mtu: LAN_MTU,
+            has_stores: false,
             filters_mac: true,
             lan_vlan: None,
             wan_vlan: None,
@@ -193,12 +206,17 @@ impl Scenario {
     /// The configuration of one gateway.
     #[must_use]
     pub fn gateway(&self, side: usize) -> GatewayConfig {
+        self.gateway_with(side, &self.tunnels)
+    }
+
+    /// The configuration of one gateway with other tunnels than at the start.
+    pub(crate) fn gateway_with(&self, side: usize, tunnels: &[Tunnel]) -> GatewayConfig {
         let port = |port, side_of_port| PortConfig {
             side: side_of_port,
             mac: self.filters_mac.then(|| gateway_mac(side, port)),
             completes_checksums: self.completes_checksums && port == LAN,
         };
-        let ends = self.tunnels.iter().filter_map(|tunnel| Some((tunnel, tunnel.side_of(side)?)));
+        let ends = tunnels.iter().filter_map(|tunnel| Some((tunnel, tunnel.side_of(side)?)));
         let sas = ends.flat_map(|(tunnel, side)| [0, 1].map(|sender| tunnel.sa(side, sender)));
         // Errors the gateway sends are not part of what the model expects.
         let silent = IcmpOptions { rate: 0, ..IcmpOptions::default() };
@@ -211,6 +229,7 @@ impl Scenario {
             sas: sas.collect(),
             spd: self.policies(side),
             options: Options { icmp: silent, ..Options::default() },
+            ..GatewayConfig::default()
         }
     }
 
@@ -249,7 +268,7 @@ impl Scenario {
         }
         for (tunnel, _) in of_gateway().filter(|(tunnel, _)| tunnel.mode == Mode::Transport) {
             let side = tunnel.side_of(gateway).expect("it was chosen for that");
-            let (here, there) = (host_net(tunnel.outer[side]), host_net(tunnel.outer[1 - side]));
+            let (here, there) = (host_net(tunnel.outer[side]), host_net(tunnel.peer_address(side)));
             let action = Action::Protect(Group(tunnel.index.into()));
             spd.outbound.push(policy(here, there, action));
             spd.inbound.push(policy(there, here, action));
@@ -315,6 +334,16 @@ impl Scenario {
             next_hops.insert_route(host_net(tunnel.outer[end]), route);
         }
         next_hops
+    }
+}
+
+/// MTUs that a gateway's link may have. What is held for a neighbour is not measured against them,
+/// so where neighbours are forgotten they carry all that hosts send.
+#[must_use]
+pub fn wan_mtus(faults: &Faults) -> &'static [u16] {
+    match faults.neighbours {
+        0 => &SMALL_WAN_MTUS,
+        _ => &WAN_MTUS,
     }
 }
 
@@ -439,6 +468,10 @@ mod tests {
         assert!(count(&|t| t.window[0] == replay::SIZE_MAX) > 20);
         assert!(count(&|t| t.window[0] == replay::SIZE_MIN) > 20);
         assert!(count(&|t| t.packets_max.is_some()) > 20);
+        assert!(count(&|t| t.bytes_max.is_some()) > 20);
+        assert!(count(&|t| t.seconds_max.is_some()) > 20);
+        assert!(count(&|t| t.mode == Mode::Transport && t.seen_at.is_some()) > 20);
+        assert!(count(&|t| t.fragments_after) > 20);
         assert!(count(&|t| t.resource[0].is_some()) > 20);
         for gateways in 2..=GATEWAYS_MAX {
             assert!(scenarios.iter().filter(|s| s.gateways() == gateways).count() > 20);

@@ -14,6 +14,8 @@ use std::thread;
 use culvert_engine::Counters;
 
 use crate::attacker::Attacks;
+use crate::coverage::Coverage;
+use crate::coverage::Happening;
 use crate::gateway::FramePool;
 use crate::simulation::FRAMES_MAX;
 use crate::simulation::Failure;
@@ -66,6 +68,8 @@ pub struct Summary {
     pub attacks: Attacks,
     /// The counters of all gateways.
     pub counters: Counters,
+    /// What else happened.
+    pub coverage: Coverage,
 }
 
 impl Summary {
@@ -87,6 +91,7 @@ impl Summary {
         self.damage = self.damage.plus(&report.damage);
         self.attacks = self.attacks.plus(&report.attacks);
         self.counters = self.counters.plus(&report.counters);
+        self.coverage = self.coverage.plus(&report.coverage);
     }
 }
 
@@ -136,14 +141,27 @@ impl fmt::Display for Summary {
         let Summary { passed, failures, quiet, sent, delivered, damage, attacks, .. } = self;
         let failed = failures.len();
         writeln!(f, "{passed} seeds passed, {quiet} of them without faults; {failed} failed")?;
-        let Attacks { replays, forgeries, garbage } = attacks;
+        let Attacks { replays, forgeries, errors, garbage } = attacks;
         writeln!(
             f,
             "{sent} packets sent, {delivered} delivered, {} lost on the wire, {} dropped",
             damage.lost,
             self.counters.dropped_total(),
         )?;
-        writeln!(f, "{replays} replays, {forgeries} forgeries, {garbage} frames of garbage")?;
+        writeln!(
+            f,
+            "{replays} replays, {forgeries} forgeries, {errors} false errors, {garbage} frames of \
+             garbage"
+        )?;
+        let of = |what| self.coverage.count(what);
+        writeln!(
+            f,
+            "{} packets fragmented, {} put together, {} restarts, {} changes of MTUs",
+            self.counters.split,
+            of(Happening::Reassembled),
+            of(Happening::Restart),
+            of(Happening::MtuChange) + of(Happening::PathChange),
+        )?;
         write!(
             f,
             "{} rekeyings, {} migrations, {} mappings lost, {} peers followed",

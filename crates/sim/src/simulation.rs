@@ -11,7 +11,7 @@
 //!   at most;
 //! - what comes out at the hosts was sent by the other side, octet for octet but for TTL, ECN and
 //!   checksum, and comes out once; what comes out at the wire is ESP or AH with a number never
-//!   seen, and goes where the peer is or was;
+//!   seen, whole or in fragments that make it whole, and goes where the peer is or was;
 //! - no key ever sees a nonce twice: the [`Audit`] provider watches all gateways.
 //!
 //! Then faults stop. Everything must come to rest, a fresh packet through every tunnel must arrive,
@@ -27,26 +27,34 @@ use std::panic::catch_unwind;
 use culvert_aead::Audit;
 use culvert_aead::RustCrypto;
 use culvert_control::News;
+use culvert_control::sequence_store::Marks;
 use culvert_engine::Counters;
 use culvert_engine::DropReason;
 use culvert_engine::WorkerId;
 use culvert_engine::mailbox::Notice;
+use culvert_engine::reassembly::AGE_NS;
 use culvert_esp::Mode;
 use culvert_frame::Port;
 use culvert_wire::esp;
 use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
+use culvert_wire::fragment;
 use culvert_wire::ip;
 
 use crate::attacker::Attacker;
 use crate::attacker::Attacks;
+use crate::coverage::Coverage;
+use crate::coverage::Happening;
 use crate::gateway::FramePool;
 use crate::gateway::Gateway;
+use crate::gateway::GatewayConfig;
 use crate::keeper::Keeper;
 use crate::keeper::SimGateway;
 use crate::model::Checked;
 use crate::model::Model;
 use crate::model::Rings;
+use crate::model::fragments::Piles;
+use crate::model::fragments::Pushed;
 use crate::model::lost_to_room;
 use crate::plain::PAYLOAD_MIN;
 use crate::plain::Plain;
@@ -54,17 +62,19 @@ use crate::plain::link_frame;
 use crate::random::Random;
 use crate::random::mix;
 use crate::scenario::FRAMES_PER_WORKER_MAX;
+use crate::scenario::FRAMES_RESERVED;
 use crate::scenario::Faults;
 use crate::scenario::GATEWAYS_MAX;
 use crate::scenario::LAN;
 use crate::scenario::Scenario;
 use crate::scenario::WAN;
-use crate::scenario::WAN_MTUS;
 use crate::scenario::WORKERS_MAX;
 use crate::scenario::gateway_mac;
 use crate::scenario::host_mac;
+use crate::scenario::wan_mtus;
 use crate::tunnel::Tunnel;
 use crate::wire::Damage;
+use crate::wire::Sent;
 use crate::wire::Wire;
 
 /// Frames that a run borrows at most.
@@ -119,6 +129,8 @@ pub struct Report {
     pub moved_peers: usize,
     /// The counters of all gateways together.
     pub counters: Counters,
+    /// What else happened.
+    pub coverage: Coverage,
     /// A hash of every frame that came out anywhere, in order: equal for equal runs.
     pub digest: u64,
 }
@@ -153,7 +165,7 @@ pub fn run_in(pool: &mut FramePool, seed: u64) -> Result<Report, Failure> {
     let result = catch_unwind(AssertUnwindSafe(|| {
         let scenario = Scenario::draw(seed);
         let frames = pool.free_frames();
-        let mut simulation = Simulation::new(&scenario, pool)?;
+        let mut simulation = Simulation::new(&scenario, &mut *pool)?;
         let result = simulation.run();
         step = simulation.report.steps;
         result?;
@@ -178,6 +190,7 @@ pub fn run_in(pool: &mut FramePool, seed: u64) -> Result<Report, Failure> {
 
 struct Simulation<'a> {
     scenario: &'a Scenario,
+    pool: &'a mut FramePool,
     faults: Faults,
     random: Random,
     gateways: Vec<SimGateway>,
@@ -195,7 +208,7 @@ struct Simulation<'a> {
 }
 
 /// What the simulation knows of a gateway.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct End {
     /// The step until which each worker stands still.
     stalled: [u64; WORKERS_MAX],
@@ -204,6 +217,12 @@ struct End {
     /// The step at which the kernel has resolved all neighbours again.
     resolved_at: Option<u64>,
     wan_mtu: u16,
+    /// What it writes down of numbers, if it does.
+    marks: Option<Marks>,
+    /// Fragments of packets that it has begun to send, and the largest of each.
+    begun: Piles,
+    /// Counters of before its last restart.
+    counted: Counters,
 }
 
 /// Who acts.
@@ -218,24 +237,33 @@ enum Actor {
 }
 
 impl<'a> Simulation<'a> {
-    fn new(scenario: &'a Scenario, pool: &mut FramePool) -> Checked<Simulation<'a>> {
+    fn new(scenario: &'a Scenario, pool: &'a mut FramePool) -> Checked<Simulation<'a>> {
         let mut random = Random::new(scenario.seed).fork();
         let audit = Audit::new(RustCrypto);
-        let mut gateway = |end| {
-            let next_hops = scenario.next_hops(end, [true; 4]);
-            let config = scenario.gateway(end);
-            Gateway::in_pool(&config, &audit, next_hops, pool, scenario.room)
-                .map_err(|error| error.to_string())
-        };
-        let gateways = (0..scenario.gateways()).map(&mut gateway).collect::<Checked<_>>()?;
-        let end = End {
+        let end = || End {
             stalled: [0; WORKERS_MAX],
             control_stalled: 0,
             resolved_at: None,
             wan_mtu: scenario.wan_mtu,
+            marks: scenario.has_stores.then(Marks::default),
+            begun: Piles::default(),
+            counted: Counters::default(),
         };
+        let ends: Vec<End> = std::iter::repeat_with(end).take(scenario.gateways()).collect();
+        let mut gateway = |(end, state): (usize, &End)| {
+            let next_hops = scenario.next_hops(end, [true; 4]);
+            let config = GatewayConfig { marks: state.marks.clone(), ..scenario.gateway(end) };
+            Gateway::in_pool(&config, &audit, next_hops, pool, scenario.room)
+                .map_err(|error| error.to_string())
+        };
+        let gateways = ends.iter().enumerate().map(&mut gateway).collect::<Checked<_>>()?;
+        let mut coverage = Coverage::default();
+        if scenario.faults.small_rings {
+            coverage.note(Happening::SmallRings);
+        }
         Ok(Simulation {
             scenario,
+            pool,
             faults: scenario.faults.clone(),
             model: Model::new(scenario),
             gateways,
@@ -247,12 +275,13 @@ impl<'a> Simulation<'a> {
             random,
             now: 0,
             next_id: 1,
-            ends: vec![end; scenario.gateways()],
+            ends,
             report: Report {
                 seed: scenario.seed,
                 tunnels: scenario.tunnels.len(),
                 workers: scenario.workers.clone(),
                 quiet: scenario.faults.are_none(),
+                coverage,
                 ..Report::default()
             },
         })
@@ -270,6 +299,7 @@ impl<'a> Simulation<'a> {
         self.meet()?;
         self.burst()?;
         self.replay_everything()?;
+        self.wait_for_fragments()?;
         for (end, gateway) in self.gateways.iter().enumerate() {
             self.model.at_rest(end, gateway)?;
         }
@@ -283,12 +313,49 @@ impl<'a> Simulation<'a> {
         self.report.attacks = self.attacker.attacks;
         self.report.rekeyed = self.keeper.completed;
         self.report.counters = self.counters();
+        let coverage = &self.report.coverage;
+        self.report.coverage = coverage.plus(&self.model.coverage).plus(&self.wire.coverage);
         Ok(())
     }
 
     fn counters(&self) -> Counters {
-        let zero = Counters::default();
-        self.gateways.iter().fold(zero, |sum, gateway| sum.plus(&gateway.counters()))
+        let of_now = self.gateways.iter().map(Gateway::counters);
+        let of_before = self.ends.iter().map(|end| end.counted);
+        of_now.chain(of_before).fold(Counters::default(), |sum, counters| sum.plus(&counters))
+    }
+
+    fn note(&mut self, what: Happening) {
+        self.report.coverage.note(what);
+    }
+
+    /// A gateway stops without warning, and begins again with the same keys: what is in its queues
+    /// is lost, and of its numbers it knows what its store says.
+    fn restart(&mut self, end: usize) -> Checked<()> {
+        let Some(tunnels) = self.keeper.settled(end) else {
+            return Ok(());
+        };
+        if !self.gateways[end].lose_queues(&[LAN, WAN]) {
+            return Ok(());
+        }
+        self.note(Happening::Restart);
+        let state = &mut self.ends[end];
+        let old = self.gateways.remove(end);
+        state.counted = state.counted.plus(&old.counters());
+        (state.stalled, state.control_stalled) = ([0; WORKERS_MAX], 0);
+        (state.resolved_at, state.begun) = (None, Piles::default());
+        old.dissolve(self.pool);
+        let config = GatewayConfig {
+            marks: state.marks.clone(),
+            started_at: self.now,
+            ..self.scenario.gateway_with(end, &tunnels)
+        };
+        let next_hops = self.scenario.next_hops_with(end, [true; 4], state.wan_mtu);
+        let room = self.scenario.room;
+        let new = Gateway::in_pool(&config, &self.audit, next_hops, self.pool, room)
+            .map_err(|error| error.to_string())?;
+        self.model.restarted(end, &new, self.now)?;
+        self.gateways.insert(end, new);
+        Ok(())
     }
 
     /// Everybody acts once; hosts and attacker only if `sending`.
@@ -297,6 +364,11 @@ impl<'a> Simulation<'a> {
         self.now += self.random.between(1_000, 50_000);
         if self.random.chance(self.faults.clock_jumps) {
             self.now += self.random.below(5_000_000_000);
+            self.note(Happening::ClockJump);
+        }
+        if self.random.chance(self.faults.restarts) {
+            let end = self.random.index(self.gateways.len());
+            self.restart(end)?;
         }
         let mut actors = vec![Actor::Wire, Actor::Keeper, Actor::Attacker];
         for end in 0..self.gateways.len() {
@@ -317,7 +389,12 @@ impl<'a> Simulation<'a> {
                     self.keeper.act(parties, (self.report.steps, rate))?;
                 }
                 Actor::Attacker if sending => {
-                    for (to, frame) in self.attacker.act() {
+                    let errors = self.attacker.attacks.errors;
+                    let frames = self.attacker.act();
+                    if self.attacker.attacks.errors > errors {
+                        self.note(Happening::ForgedError);
+                    }
+                    for (to, frame) in frames {
                         self.inject(to, WAN, &frame);
                     }
                 }
@@ -351,7 +428,15 @@ impl<'a> Simulation<'a> {
                 self.inject(end, LAN, &frame);
             } else {
                 let plain = self.plain(end);
-                self.send(end, plain);
+                let in_tunnel = |address: IpAddr| match address {
+                    IpAddr::V4(address) => address.octets()[0] == 10,
+                    IpAddr::V6(address) => (0xa0..0xb0).contains(&address.segments()[2]),
+                };
+                let may_split = in_tunnel(plain.source) && in_tunnel(plain.destination);
+                match may_split && !plain.dont_fragment && self.random.chance(150) {
+                    true => self.send_fragments(end, plain),
+                    false => self.send(end, plain),
+                }
             }
         }
         Ok(())
@@ -364,7 +449,10 @@ impl<'a> Simulation<'a> {
             return Ok(());
         }
         let limit = match self.random.chance(self.faults.full_tx) {
-            true => self.random.index(8),
+            true => {
+                self.note(Happening::FullTx);
+                self.random.index(8)
+            }
             false => usize::MAX,
         };
         let before = Rings::of(&self.gateways[end], id);
@@ -373,10 +461,11 @@ impl<'a> Simulation<'a> {
         worker.turn(self.now);
         let after = Rings::of(&self.gateways[end], id);
         let worker = &self.gateways[end].workers[index];
-        self.model.turned(end, worker, id, (&before, &after))?;
+        self.model.turned(end, worker, id, (&before, &after), self.now)?;
         self.model.compare(end, &self.gateways[end])?;
         self.check_frames(end)?;
         if self.random.chance(self.faults.stalls) {
+            self.note(Happening::Stall);
             self.ends[end].stalled[index] = self.report.steps + self.random.between(1, 30);
         }
         Ok(())
@@ -388,19 +477,24 @@ impl<'a> Simulation<'a> {
             return Ok(());
         }
         if self.random.chance(self.faults.control_stalls) {
+            self.note(Happening::ControlStall);
             self.ends[end].control_stalled = self.report.steps + self.random.between(1, 40);
         }
         let state = &mut self.ends[end];
         let controller = &mut self.gateways[end].controller;
+        let happening = &mut self.report.coverage;
         if self.random.chance(self.faults.republish) {
+            happening.note(Happening::Republished);
             controller.set_policies(&self.scenario.policies(end));
         }
         if self.random.chance(self.faults.mtu_changes) {
-            state.wan_mtu = self.random.pick(&WAN_MTUS);
+            happening.note(Happening::MtuChange);
+            state.wan_mtu = self.random.pick(wan_mtus(&self.faults));
             let next_hops = self.scenario.next_hops_with(end, [true; 4], state.wan_mtu);
             controller.set_next_hops(next_hops);
         }
         if self.random.chance(self.faults.neighbours) {
+            happening.note(Happening::Forgotten);
             let known = [(); 4].map(|()| self.random.chance(500));
             controller.set_next_hops(self.scenario.next_hops_with(end, known, state.wan_mtu));
         }
@@ -459,6 +553,7 @@ impl<'a> Simulation<'a> {
 
     /// The wire takes what gateways sent, and brings what has arrived.
     fn carry(&mut self) -> Checked<()> {
+        self.wire.change();
         if self.random.chance(self.faults.rebinding)
             && self.wire.router.rebind(&mut self.random).is_some()
         {
@@ -467,13 +562,11 @@ impl<'a> Simulation<'a> {
         for end in 0..self.gateways.len() {
             for worker in 0..self.gateways[end].workers.len() {
                 let io = self.gateways[end].workers[worker].io_mut();
-                while let Some(frame) = io.take_sent_bytes(WAN) {
-                    self.model.emitted(end, &frame)?;
+                let frames: Vec<Vec<u8>> = std::iter::from_fn(|| io.take_sent_bytes(WAN)).collect();
+                for frame in frames {
                     self.report.emitted += 1;
                     self.report.digest = digest(self.report.digest, &frame);
-                    if let Some((to, frame)) = self.wire.carry(self.now, end, frame) {
-                        self.attacker.record(to, &frame);
-                    }
+                    self.emit(end, frame)?;
                 }
             }
         }
@@ -483,23 +576,46 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
-    /// Puts a frame into the queue where the NIC would put it.
-    fn inject(&mut self, end: usize, port: Port, frame: &[u8]) {
-        // Flips that cancel out in the header's checksum may make a fragment, or an ICMP error, of
-        // anything. What gateways do with those is tested one by one, not here.
-        let class = esp::classify(frame);
-        if port == WAN && matches!(class, Ok(Unprotected::Fragment(_) | Unprotected::IcmpError(_)))
-        {
-            return;
+    /// A frame leaves a gateway. Fragments travel together as far as the first router, which may be
+    /// a NAT and has to see the whole packet.
+    fn emit(&mut self, end: usize, frame: Vec<u8>) -> Checked<()> {
+        let sent = match esp::classify(&frame) {
+            Ok(Unprotected::Fragment(of)) => {
+                let begun = &mut self.ends[end].begun;
+                // Of one whose rest had no room, nothing is waited for.
+                match begun.push(of, &frame.into(), 0, &mut Vec::new()) {
+                    Pushed::Whole(frame, len) => Sent { frame, fragment_max: Some(len) },
+                    Pushed::Kept => return Ok(()),
+                    Pushed::Dropped => return Err("a fragment was sent twice".into()),
+                }
+            }
+            _ => Sent { frame, fragment_max: None },
+        };
+        self.model.emitted(end, &sent.frame, sent.fragment_max)?;
+        if let Some((to, frames)) = self.wire.carry(self.now, end, sent) {
+            frames.iter().for_each(|frame| self.attacker.record(to, frame));
         }
+        Ok(())
+    }
+
+    /// Puts a frame from the wire, or junk, into the queue where the NIC would put it.
+    fn inject(&mut self, end: usize, port: Port, frame: &[u8]) {
+        self.inject_with(end, port, frame, None);
+    }
+
+    /// The same for a frame that holds the plaintext of a number.
+    fn inject_with(&mut self, end: usize, port: Port, frame: &[u8], id: Option<u64>) {
         let workers = self.gateways[end].workers.len();
         let worker = match self.random.chance(self.faults.reshuffle) {
-            true => self.random.index(workers),
+            true => {
+                self.note(Happening::Reshuffled);
+                self.random.index(workers)
+            }
             false => rss(self.rss_key, frame, workers),
         };
         let io = self.gateways[end].workers[worker].io_mut();
-        if io.inject(port, frame) {
-            self.model.arrived(end, worker, port, frame);
+        if io.free_frames() > FRAMES_RESERVED && io.inject(port, frame) {
+            self.model.arrived((end, worker), port, frame, id);
         } else {
             self.report.overruns += 1;
         }
@@ -509,15 +625,38 @@ impl<'a> Simulation<'a> {
     fn is_busy(&mut self) -> bool {
         let workers = self.gateways.iter_mut().flat_map(|gateway| &mut gateway.workers);
         let mut free = workers.map(|worker| worker.io_mut().free_frames());
-        free.any(|free| free < FRAMES_PER_WORKER_MAX / 2)
+        free.any(|free| free < FRAMES_RESERVED + 256)
     }
 
     fn send(&mut self, end: usize, plain: Plain) {
         self.report.sent += 1;
-        self.model.sent(plain);
+        self.model.sent(&plain);
         let vlan = self.scenario.lan_vlan;
         let frame = plain.frame(gateway_mac(end, LAN), host_mac(end), vlan);
-        self.inject(end, LAN, &frame);
+        self.inject_with(end, LAN, &frame, Some(plain.id));
+    }
+
+    /// A host sends a packet in fragments of its own.
+    fn send_fragments(&mut self, end: usize, plain: Plain) {
+        self.note(Happening::HostFragments);
+        self.report.sent += 1;
+        self.model.sent(&plain);
+        let packet = plain.packet();
+        let Ok(parsed) = ip::parse(&packet) else { return };
+        let mtu = 100 + self.random.index(packet.len());
+        let id = u32::try_from(plain.id & 0xffff_ffff).expect("32 bits");
+        let Ok(pieces) = fragment::pieces(&packet, &parsed, mtu, id) else { return };
+        for piece in pieces {
+            let mut octets = vec![0; piece.total_len()];
+            fragment::write_piece(&mut octets, &packet, &piece);
+            let ether_type = match packet[0] >> 4 {
+                4 => ethernet::ETHER_TYPE_IPV4,
+                _ => ethernet::ETHER_TYPE_IPV6,
+            };
+            let (to, from) = (gateway_mac(end, LAN), host_mac(end));
+            let frame = link_frame(to, from, self.scenario.lan_vlan, ether_type, &octets);
+            self.inject_with(end, LAN, &frame, Some(plain.id));
+        }
     }
 
     fn fresh_id(&mut self) -> u64 {
@@ -559,11 +698,12 @@ impl<'a> Simulation<'a> {
         let payload_len = match random.below(10) {
             0..6 => PAYLOAD_MIN + random.index(100),
             6..9 => PAYLOAD_MIN + random.index(800),
-            // What is held for a neighbour is not measured against the MTU. What is larger than
-            // the wire carries is refused, and never fragmented: IPv4 with DF, IPv6 above 1280.
-            _ if self.faults.neighbours > 0 || tunnel.mode == Mode::Transport => 900,
-            _ => 1440 - random.index(150),
+            // What is held for a neighbour is not measured against the MTU.
+            _ if self.faults.neighbours > 0 => 900,
+            _ => 1440 - random.index(300),
         };
+        // What goes in clear is refused when it does not fit, and never fragmented.
+        let in_clear = destination == elsewhere("198.51.100.9", "3fff:b::9");
         Plain {
             source,
             destination,
@@ -572,7 +712,7 @@ impl<'a> Simulation<'a> {
                 true => 1 + random.octet() % 3,
                 false => 64,
             },
-            dont_fragment: random.chance(500) || payload_len > 1000,
+            dont_fragment: random.chance(500) || in_clear,
             payload_len,
             id,
         }
@@ -614,16 +754,31 @@ impl<'a> Simulation<'a> {
     fn rest(&mut self) -> Checked<()> {
         for _ in 0..REST_STEPS_MAX {
             self.step(false)?;
-            let workers = self.gateways.iter_mut().flat_map(|gateway| &mut gateway.workers);
             let mut at_rest = self.wire.is_empty() && self.keeper.is_quiet();
-            for worker in workers {
-                at_rest &= worker.io_mut().free_frames() == self.scenario.frames;
+            for (end, gateway) in self.gateways.iter_mut().enumerate() {
+                at_rest &= gateway.controller.is_idle();
+                for (index, worker) in gateway.workers.iter_mut().enumerate() {
+                    // Fragments wait for others that may never come.
+                    let aside = self.model.aside(end, index);
+                    at_rest &= worker.io_mut().free_frames() + aside == self.scenario.frames;
+                }
             }
-            if at_rest && self.gateways.iter().all(|gateway| gateway.controller.is_idle()) {
+            if at_rest {
                 return Ok(());
             }
         }
-        Err("it does not come to rest".into())
+        let keeper = self.keeper.is_quiet();
+        let idle: Vec<bool> = self.gateways.iter().map(|g| g.controller.is_idle()).collect();
+        let free: Vec<usize> = self
+            .gateways
+            .iter_mut()
+            .flat_map(|gateway| &mut gateway.workers)
+            .map(|worker| worker.io_mut().free_frames())
+            .collect();
+        Err(format!(
+            "it does not come to rest: keeper at rest: {keeper}, controllers: {idle:?}, {free:?} \
+             frames free"
+        ))
     }
 
     /// Without faults nothing is lost, whatever the load, and however many tunnels are rekeyed.
@@ -715,6 +870,17 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
+    /// Fragments whose packets never became whole are given up in time.
+    fn wait_for_fragments(&mut self) -> Checked<()> {
+        self.now += AGE_NS + TICKS_NS;
+        self.rest()?;
+        let frames: usize = self.gateways.iter().map(Gateway::frames_inside).sum();
+        if frames > 0 {
+            return Err(format!("{frames} fragments are waited for forever"));
+        }
+        Ok(())
+    }
+
     /// Each worker has its frames, wherever they are, and each SA is in one place at most.
     fn check_frames(&mut self, end: usize) -> Checked<()> {
         let mut sas: Vec<(bool, u32)> =
@@ -736,10 +902,11 @@ impl<'a> Simulation<'a> {
 
 /// Hosts that a tunnel connects, the one behind `side` first; in transport mode its endpoints.
 fn hosts_of(tunnel: &Tunnel, side: usize, six: bool, numbers: [u8; 2]) -> [IpAddr; 2] {
-    [side, 1 - side].map(|of| match tunnel.mode {
-        Mode::Transport => tunnel.outer[of],
-        Mode::Tunnel => Scenario::host(tunnel.ends[of], tunnel.index, six, numbers[of]),
-    })
+    match tunnel.mode {
+        Mode::Transport => [tunnel.outer[side], tunnel.peer_address(side)],
+        Mode::Tunnel => [side, 1 - side]
+            .map(|of| Scenario::host(tunnel.ends[of], tunnel.index, six, numbers[of])),
+    }
 }
 
 /// The queue of a flow: its addresses decide, as in most NICs.

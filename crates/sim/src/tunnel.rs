@@ -11,12 +11,17 @@ use culvert_control::Direction;
 use culvert_control::SaSpec;
 use culvert_engine::WorkerId;
 use culvert_engine::mailbox::Peer;
+use culvert_engine::options::Fragmentation;
+use culvert_engine::options::Lookup;
+use culvert_engine::options::Receiving;
+use culvert_engine::options::Sending;
 use culvert_esp::Encapsulation;
 use culvert_esp::Lifetime;
 use culvert_esp::Limits;
 use culvert_esp::Mode;
 use culvert_esp::Spi;
 use culvert_esp::replay;
+use culvert_esp::tfc::TfcPadding;
 use culvert_spd::Group;
 use culvert_wire::esp::NAT_TRAVERSAL_PORT;
 
@@ -53,6 +58,20 @@ pub struct Tunnel {
     pub packets_max: Option<u64>,
     /// The worker that has the SA for its own packets (RFC 9611).
     pub resource: [Option<WorkerId>; 2],
+    /// Octets after which each SA ends.
+    pub bytes_max: Option<u64>,
+    /// Seconds after which each SA ends; at least 2.
+    pub seconds_max: Option<u64>,
+    /// Which outer addresses take part in finding an SA.
+    pub lookup: Lookup,
+    /// What does not fit is fragmented after it was sealed, if it may be.
+    pub fragments_after: bool,
+    /// Padding for traffic flow confidentiality.
+    pub tfc: TfcPadding,
+    /// Nanoseconds between dummy packets.
+    pub dummy_interval: Option<u64>,
+    /// Nanoseconds without a packet after which a NAT keepalive is sent.
+    pub keepalive: Option<u64>,
 }
 
 impl Tunnel {
@@ -78,6 +97,13 @@ impl Tunnel {
             keymat: [0x11, 0x22].map(|octet| key(algorithm, octet ^ index)),
             start: [0; 2],
             packets_max: None,
+            bytes_max: None,
+            seconds_max: None,
+            lookup: Lookup::default(),
+            fragments_after: false,
+            tfc: TfcPadding::Off,
+            dummy_interval: None,
+            keepalive: None,
             resource: [None; 2],
         }
     }
@@ -122,13 +148,24 @@ impl Tunnel {
         };
         let esn = random.chance(500);
         let outer = endpoints(index, ends, random.chance(500));
-        let udp = mode == Mode::Tunnel && !is_ah && random.chance(400);
+        let udp = !is_ah && random.chance(400);
         let ports = [0, 1].map(|_| random.pick(&[NAT_TRAVERSAL_PORT, 1024, 61234]));
         let is_v4 = outer[0].is_ipv4();
+        let translated = is_v4 && random.chance(500);
         let seen_at = [0, 1].map(|side| Peer {
-            address: outer[side],
+            address: if translated { public_address(index, side) } else { outer[side] },
             port: if is_v4 { ports[side] } else { NAT_TRAVERSAL_PORT },
         });
+        let is_plain = mode == Mode::Transport || is_ah;
+        let tfc = match random.below(10) {
+            0 if !is_plain => TfcPadding::To(600),
+            1 if !is_plain => TfcPadding::Mtu,
+            _ => TfcPadding::Off,
+        };
+        let second = 1_000_000_000;
+        let dummies = !is_plain && random.chance(150);
+        let dummy_interval = dummies.then(|| random.between(second / 2, 3 * second));
+        let has_plain_lengths = tfc == TfcPadding::Off && dummy_interval.is_none();
         let tunnel = Tunnel {
             mode,
             outer,
@@ -138,6 +175,19 @@ impl Tunnel {
             window: [0, 1].map(|_| draw_window(random)),
             start: [0, 1].map(|_| draw_start(random, esn)),
             packets_max: random.chance(150).then(|| random.between(20, 300)),
+            bytes_max: (has_plain_lengths && random.chance(150))
+                .then(|| random.between(20_000, 200_000)),
+            seconds_max: random.chance(150).then(|| random.between(2, 20)),
+            lookup: match random.below(10) {
+                0 | 1 => Lookup::Spi,
+                // A peer that may be seen elsewhere has no source to be found by.
+                2 | 3 if !udp => Lookup::SpiDestinationSource,
+                _ => Lookup::SpiDestination,
+            },
+            fragments_after: random.chance(300),
+            tfc,
+            dummy_interval,
+            keepalive: (udp && random.chance(300)).then(|| random.between(second, 20 * second)),
             ..Tunnel::ordinary(index)
         };
         let tunnel = Tunnel { algorithm, ..tunnel };
@@ -186,6 +236,39 @@ impl Tunnel {
         self.ends.iter().position(|&end| end == gateway)
     }
 
+    /// Where `side` sends: the other side's address as it is seen from there at first.
+    #[must_use]
+    pub fn peer_address(&self, side: usize) -> IpAddr {
+        let other = 1 - side;
+        self.seen_at.map_or(self.outer[other], |seen_at| seen_at[other].address)
+    }
+
+    /// The soft and hard limits of its SAs.
+    #[must_use]
+    pub fn limits(&self) -> (Limits, Limits) {
+        let hard =
+            Limits { seconds: self.seconds_max, bytes: self.bytes_max, packets: self.packets_max };
+        let half = |limit: Option<u64>| limit.map(|limit| limit / 2);
+        let soft = Limits {
+            seconds: half(hard.seconds),
+            bytes: half(hard.bytes),
+            packets: half(hard.packets),
+        };
+        (soft, hard)
+    }
+
+    /// Its SAs come to an end some time.
+    #[must_use]
+    pub fn has_limits(&self) -> bool {
+        self.limits().1 != Limits::default()
+    }
+
+    /// The length of every packet follows from what is in it.
+    #[must_use]
+    pub fn has_plain_lengths(&self) -> bool {
+        self.tfc == TfcPadding::Off && self.dummy_interval.is_none()
+    }
+
     /// ESP or AH.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -211,9 +294,11 @@ impl Tunnel {
         }
         let outer = (addresses[sender], addresses[1 - sender]);
         let crypto = (self.algorithm, self.keymat[sender].clone());
-        let limits = |packets| Limits { packets, ..Limits::default() };
-        let soft = self.packets_max.map(|packets| packets / 2);
-        let lifetime = Lifetime::new(limits(soft), limits(self.packets_max));
+        let (soft, hard) = self.limits();
+        let lifetime = Lifetime::new(soft, hard);
+        // Checksums are those that the sender made, for the addresses that it knows.
+        let original = self.seen_at.filter(|_| self.mode == Mode::Transport);
+        let original = original.map(|seen_at| (self.outer[sender], seen_at[1 - sender].address));
         SaSpec {
             mode: self.mode,
             esn: self.esn,
@@ -225,6 +310,18 @@ impl Tunnel {
             }),
             lifetime: lifetime.expect("half is less"),
             resource: self.resource[sender].filter(|_| direction == Direction::Outbound),
+            lookup: self.lookup,
+            receiving: Receiving { original, ..Receiving::default() },
+            sending: Sending {
+                tfc: self.tfc,
+                dummy_interval: self.dummy_interval,
+                keepalive: self.keepalive,
+                fragmentation: match self.fragments_after {
+                    true => Fragmentation::After,
+                    false => Fragmentation::Before,
+                },
+                ..Sending::default()
+            },
             ..SaSpec::new(direction, self.spi[sender], outer, crypto, Group(self.index.into()))
         }
     }
@@ -242,6 +339,12 @@ fn endpoints(index: u8, ends: [usize; 2], six: bool) -> [IpAddr; 2] {
             }
         }
     })
+}
+
+/// Where a NAT shows the endpoint of tunnel `index` to the other side.
+fn public_address(index: u8, side: usize) -> IpAddr {
+    let side = u8::try_from(side).expect("two sides");
+    Ipv4Addr::new(203, 0, 115, 2 * index + side).into()
 }
 
 /// A key of equal octets.

@@ -79,6 +79,8 @@ impl Session {
             sas,
             spd: spd.clone(),
             options: assembly::options(config),
+            marks: None,
+            started_at: 0,
         };
         let gateway = Gateway::new(&gateway, &Provider::best().provider, next_hops)
             .context("cannot install the SAs")?;
