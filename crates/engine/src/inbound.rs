@@ -443,8 +443,9 @@ impl Nature {
 /// 4. merge ECN, decrement the TTL;
 /// 5. find the next hop, trim the packet, put the Ethernet header in front.
 ///
-/// None when it goes onward: there is another SA to apply, or the same one once more. The families of inner packets are kept apart to the end, and what is unusual is not in line, so that
-/// headers stay in registers.
+/// None when it goes onward: there is another SA to apply, or the same one once more. The families
+/// of inner packets are kept apart to the end, and what is unusual is not in line, so that headers
+/// stay in registers.
 #[inline(always)]
 fn finish<A: Aead>(
     plane: &mut Plane<A>,

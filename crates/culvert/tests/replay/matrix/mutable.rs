@@ -357,7 +357,7 @@ fn ah_leaves_out_a_left_over_fragment_header() {
     assert_eq!(judged, [Some(forwarded(&plain[0]))]);
 
     let plain = witness.plain(std::slice::from_ref(&case), Way::In, |_| vec![20]).remove(0);
-    let sealed = witness.seal(std::slice::from_ref(&case), &[plain.clone()]).remove(0);
+    let sealed = witness.seal(std::slice::from_ref(&case), std::slice::from_ref(&plain)).remove(0);
     let sealed = octets(sealed.sealed).remove(0);
     let bent = changed(&left_over(&sealed), |packet| packet[40 + 8 + 12] ^= 1);
     let run = run(&case::config(&[case], Way::In), "unprotected-in", &[bent, left_over(&sealed)]);
