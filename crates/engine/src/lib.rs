@@ -8,6 +8,7 @@
 //! - `plane`: tables, lookups and caches that the passes share.
 //! - `headers`: headers that move inside a frame: AH, transport mode.
 //! - `icmp`: ICMP errors, about our packets and through SAs.
+//! - `size`: how long SAs make a packet, and what becomes of one too long.
 //! - `originate`: packets the gateway makes itself.
 //! - [`reassembly`]: fragments from the unprotected side.
 //! - [`path_mtu`]: what the path of an SA carries.
@@ -45,6 +46,7 @@ pub mod outbound;
 pub mod path_mtu;
 mod plane;
 pub mod reassembly;
+mod size;
 pub mod tables;
 pub mod worker;
 

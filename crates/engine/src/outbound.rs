@@ -30,7 +30,6 @@ use culvert_wire::icmp::ErrorKind;
 use culvert_wire::ip;
 use culvert_wire::ipv4;
 use culvert_wire::ipv6;
-use culvert_wire::tcp;
 use culvert_wire::udp;
 
 use crate::fate::DropReason;
@@ -41,7 +40,6 @@ use crate::icmp;
 use crate::mailbox::Event;
 use crate::mailbox::Notice;
 use crate::next_hop::Resolution;
-use crate::options::Fragmentation;
 use crate::options::Mss;
 use crate::plane::Extra;
 use crate::plane::Plane;
@@ -49,19 +47,11 @@ use crate::plane::Sent;
 use crate::plane::Stop;
 use crate::plane::may_be_fragmented;
 use crate::plane::put_link_header;
+use crate::size;
+use crate::size::Fit;
 use crate::tables::Bundle;
 use crate::tables::Location;
 use crate::tables::OutboundEntry;
-
-/// Least MTU an IPv6 sender reckons with (RFC 8200 section 5): what does not fit then is
-/// fragmented outside.
-const MTU_MIN_V6: usize = 1280;
-
-/// Least MTU an IPv4 sender reckons with (RFC 791 section 3.2).
-const MTU_MIN_V4: usize = 68;
-
-/// Octets of a TCP header without options.
-const TCP_HEADER_LEN: usize = 20;
 
 /// TTL that a dummy packet has, for an SA that copies it.
 const DUMMY_TTL: u8 = 64;
@@ -427,7 +417,9 @@ fn prepare<A: Aead>(
             || !is_plain_tunnel
             || entry.sa.outer_len(inner.total_len()) > mtu)
     {
-        is_small_v6 = check_size(plane, bundle, inner, mtu)? && is_v6_minimum(inner);
+        let is_minimum = size::is_v6_minimum(inner);
+        let packet = (inner, inherited(inner, is_minimum));
+        is_small_v6 = judge_size(plane, bundle, packet, mtu)? && is_minimum;
     }
     headers::keep(packet, at, inner.total_len());
     let data = packet.data_mut();
@@ -438,7 +430,7 @@ fn prepare<A: Aead>(
         ip::decrement_ttl(data, inner);
         let entry = plane.outbound.at(slot).ok_or(DropReason::NoOutboundSa)?;
         if entry.sending.mss != Mss::Off {
-            clamp_mss(plane, bundle, data, inner, path_mtu);
+            size::clamp_mss(plane, bundle, data, inner, path_mtu);
         }
     }
     let inherited = inherited(inner, is_small_v6);
@@ -450,6 +442,26 @@ fn prepare<A: Aead>(
     let more = bundle.slots().len() > applied;
     let further = more.then_some(Further { bundle: *bundle, applied, is_small_v6 });
     Ok(Job { index, slot, esn_high, inherited, esp_at, shape, path_mtu, further })
+}
+
+/// True for a packet that is to be fragmented outside; it may have to be fragmented first, or is
+/// too big.
+#[cold]
+fn judge_size<A: Aead>(
+    plane: &Plane<A>,
+    bundle: &Bundle,
+    packet: (&ip::Packet, Inherited),
+    mtu: usize,
+) -> Result<bool, Stopped> {
+    match size::judge(plane, bundle, packet, mtu)? {
+        Fit::Whole => Ok(false),
+        Fit::Outside => Ok(true),
+        Fit::Split { mtu } => Err(Stopped::Split { mtu }),
+        Fit::TooBig { mtu } => {
+            let kind = ErrorKind::TooBig { mtu };
+            Err(Stopped::Stop(Stop::Tell(DropReason::TooBig, kind)))
+        }
+    }
 }
 
 /// What an SA is applied to.
@@ -497,7 +509,7 @@ fn tunnel<A: Aead>(
     spec: &Spec<'_>,
     verdict: &mut Verdict,
 ) -> Result<Made, DropReason> {
-    let mtu = spec.path_mtu.map(|mtu| room_within(plane, spec.slot, spec.around, mtu));
+    let mtu = spec.path_mtu.map(|mtu| size::room_within(plane, spec.slot, spec.around, mtu));
     let entry = plane.outbound.at_mut(spec.slot).ok_or(DropReason::NoOutboundSa)?;
     let layout = entry.sa.layout();
     let text_at = usize::from(layout.text_at);
@@ -659,150 +671,6 @@ fn ah_tunnel<A: Aead>(
     let esn_high = entry.sa.write_ah(header, tunnel_protocol(spec.inner), seq, len);
     entry.sa.template.apply(data, inherited, id);
     Ok(Made { esn_high, inherited, esp_at, shape: Shape::Ah })
-}
-
-/// What SAs around a packet must know of it to say how long they make it.
-#[derive(Clone, Copy)]
-struct Outline {
-    is_v4: bool,
-    header_len: usize,
-}
-
-impl Outline {
-    fn of(packet: &ip::Packet) -> Outline {
-        let is_v4 = matches!(packet, ip::Packet::V4(_));
-        Outline { is_v4, header_len: packet.upper_at() }
-    }
-}
-
-/// Octets that SAs, innermost first, make of `len` octets.
-fn outer_len<A: Aead>(plane: &Plane<A>, slots: &[u32], inner: Outline, len: usize) -> usize {
-    let Outline { mut is_v4, mut header_len } = inner;
-    let mut total = len;
-    for entry in slots.iter().filter_map(|&slot| plane.outbound.at(slot)) {
-        let template = &entry.sa.template;
-        let layout = entry.sa.layout();
-        match entry.mode {
-            Mode::Tunnel => {
-                is_v4 = template.is_v4();
-                header_len = template.len();
-                total = header_len + layout.sealed_len(total, is_v4);
-            }
-            Mode::Transport => {
-                let udp = template.encapsulation().map_or(0, |_| udp::HEADER_LEN);
-                let payload = total - header_len.min(total);
-                total = header_len + udp + layout.sealed_len(payload, is_v4);
-            }
-        }
-    }
-    total
-}
-
-/// The largest packet that SAs make no larger than `mtu`.
-fn inner_mtu<A: Aead>(plane: &Plane<A>, slots: &[u32], inner: Outline, mtu: usize) -> usize {
-    let overhead = outer_len(plane, slots, inner, mtu) - mtu;
-    let mut len = mtu.saturating_sub(overhead);
-    // Padding depends on the length; a few octets more may fit.
-    while outer_len(plane, slots, inner, len + 1) <= mtu {
-        len += 1;
-    }
-    while len > 0 && outer_len(plane, slots, inner, len) > mtu {
-        len -= 1;
-    }
-    len
-}
-
-/// The largest packet that the SA in `slot` may make for those `around` it to make no more than
-/// `mtu` octets of it.
-#[inline]
-fn room_within<A: Aead>(plane: &Plane<A>, slot: u32, around: &[u32], mtu: usize) -> usize {
-    match plane.outbound.at(slot) {
-        Some(entry) if !around.is_empty() => {
-            let template = &entry.sa.template;
-            let made = Outline { is_v4: template.is_v4(), header_len: template.len() };
-            inner_mtu(plane, around, made, mtu)
-        }
-        _ => mtu,
-    }
-}
-
-/// Checks a packet that may be too big for its path: it goes on whole, to be fragmented outside if
-/// the answer is true, or is fragmented first, or its source is told (RFC 4301 section 8.2).
-#[cold]
-fn check_size<A: Aead>(
-    plane: &mut Plane<A>,
-    bundle: &Bundle,
-    inner: &ip::Packet,
-    mtu: usize,
-) -> Result<bool, Stopped> {
-    let outline = Outline::of(inner);
-    if outer_len(plane, bundle.slots(), outline, inner.total_len()) <= mtu {
-        return Ok(false);
-    }
-    let last = bundle.slots().last().and_then(|&slot| plane.outbound.at(slot));
-    let first = bundle.slots().first().and_then(|&slot| plane.outbound.at(slot));
-    let (Some(first), Some(last)) = (first, last) else {
-        return Err(DropReason::NoOutboundSa.into());
-    };
-    let is_tunnel = first.mode == Mode::Tunnel;
-    let is_small_v6 = is_v6_minimum(inner);
-    let template = &last.sa.template;
-    // Over IPv6 only the source of a packet fragments it: the gateway that of a tunnel, DF or not,
-    // and one of a host only if the host cannot send less.
-    let mut all = bundle.slots().iter().filter_map(|&slot| plane.outbound.at(slot));
-    let is_source = all.any(|entry| entry.mode == Mode::Tunnel);
-    let inherited = inherited(inner, is_small_v6);
-    let outside = match template.is_v4() {
-        true => !template.dont_fragment(inherited),
-        false => is_source || is_small_v6,
-    };
-    let prefers_outside = last.sending.fragmentation == Fragmentation::After || !is_tunnel;
-    if outside && (prefers_outside || is_small_v6) {
-        return Ok(true);
-    }
-    let mtu = inner_mtu(plane, bundle.slots(), outline, mtu);
-    if may_be_fragmented(inner) && is_tunnel {
-        return Err(Stopped::Split { mtu });
-    }
-    let told = match inner {
-        ip::Packet::V4(_) => mtu.max(MTU_MIN_V4),
-        ip::Packet::V6(_) => mtu.max(MTU_MIN_V6),
-    };
-    let told = u32::try_from(told).unwrap_or(u32::MAX);
-    Err(Stopped::Stop(Stop::Tell(DropReason::TooBig, ErrorKind::TooBig { mtu: told })))
-}
-
-/// A packet that every IPv6 path carries; if a tunnel does not, its outer packets are fragmented.
-fn is_v6_minimum(inner: &ip::Packet) -> bool {
-    matches!(inner, ip::Packet::V6(_)) && inner.total_len() <= MTU_MIN_V6
-}
-
-#[cold]
-fn clamp_mss<A: Aead>(
-    plane: &Plane<A>,
-    bundle: &Bundle,
-    data: &mut [u8],
-    inner: &ip::Packet,
-    path_mtu: Option<usize>,
-) {
-    let Some(entry) = bundle.slots().first().and_then(|&slot| plane.outbound.at(slot)) else {
-        return;
-    };
-    match (entry.sending.mss, path_mtu) {
-        (Mss::To(size), _) => {
-            let headers = TCP_HEADER_LEN
-                + match inner {
-                    ip::Packet::V4(_) => ipv4::HEADER_LEN,
-                    ip::Packet::V6(_) => ipv6::HEADER_LEN,
-                };
-            tcp::clamp_mss(data, inner, usize::from(size) + headers);
-        }
-        (Mss::Auto, Some(mtu)) => {
-            let mtu = inner_mtu(plane, bundle.slots(), Outline::of(inner), mtu);
-            tcp::clamp_mss(data, inner, mtu);
-        }
-        (Mss::Auto, None) | (Mss::Off, _) => {}
-    }
 }
 
 /// Spends a sequence number, and asks for the next lease in time.
@@ -1063,7 +931,7 @@ fn dummy_job<A: Aead>(
     let (bundle, place) = bundle_of(plane, slot);
     let around = &bundle.slots()[place + 1..];
     let path_mtu = path_mtu(plane, &bundle, slot)?;
-    let mtu = path_mtu.map(|mtu| room_within(plane, slot, around, mtu));
+    let mtu = path_mtu.map(|mtu| size::room_within(plane, slot, around, mtu));
     let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
     if entry.sa.is_expired() {
         return Err(DropReason::Expired);
