@@ -44,8 +44,8 @@
 //!
 //! The engine gets unreachable (ICMP type 3, ICMPv6 1), packet too big (ICMPv6 2), time exceeded
 //! (11, 3) and parameter problem (12, 4) when the packet they quote is ours: ESP, AH, or UDP from
-//! port 4500, unless the quotation reaches to a non-ESP marker. Other ICMP errors stay with the
-//! kernel.
+//! port 4500, unless the quotation shows a non-ESP marker or a length too short for ESP. Other ICMP
+//! errors stay with the kernel.
 //!
 //! ## Plaintext
 //!

@@ -29,13 +29,16 @@ const NOT_FORWARDED: u8 = 255;
 const PORT_IKE: u16 = 500;
 const PORT_NAT_T: u16 = 4500;
 const UDP: usize = 8;
+const UDP_LENGTH_AT: usize = 4;
+/// Octets of UDP header, SPI and sequence number.
+const UDP_ESP: u16 = 16;
 
 /// What an ICMP error is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum About {
-    /// ESP, AH, or UDP from port 4500 that does not show a marker.
+    /// ESP, AH, or UDP from port 4500 that does not show that it is something else.
     Ipsec,
-    /// UDP from port 500, or from 4500 with a marker.
+    /// UDP from port 500, or from 4500 with a marker or too short for ESP, such as a keepalive.
     Ike,
     Other,
 }
@@ -94,6 +97,9 @@ fn about<V: View + ?Sized>(view: &V, quoted: &Upper) -> Option<About> {
     Some(match view.be16(quoted.at)? {
         PORT_IKE => About::Ike,
         PORT_NAT_T if view.be32(quoted.at + UDP) == Some(0) => About::Ike,
+        PORT_NAT_T if view.be16(quoted.at + UDP_LENGTH_AT).is_none_or(|len| len < UDP_ESP) => {
+            About::Ike
+        }
         PORT_NAT_T => About::Ipsec,
         _ => About::Other,
     })

@@ -259,6 +259,7 @@ fn sender(protocol: u8, is_later: bool, behind: Option<&[u8]>) -> Option<Sender>
         17 if !is_later => match number(behind?.get(..2)?) {
             500 => Sender::Ike,
             4500 if behind?.get(8..12) == Some(&[0; 4]) => Sender::Ike,
+            4500 if behind?.get(4..6).is_none_or(|len| number(len) < 16) => Sender::Ike,
             4500 => Sender::Ipsec,
             _ => Sender::SomebodyElse,
         },

@@ -21,6 +21,8 @@ use crate::ipv4;
 use crate::ipv6;
 use crate::udp;
 
+/// Octets of UDP header, SPI and sequence number.
+const UDP_ESP: u16 = 16;
 /// What stands in the place of the SPI in front of an IKE message (RFC 3948 section 2.2).
 const NON_ESP_MARKER: u32 = 0;
 /// The whole payload of a NAT keepalive (RFC 3948 section 2.3).
@@ -463,7 +465,12 @@ fn icmp_error(packet: &[u8], place: Place<'_>) -> Option<Unprotected> {
             let ports = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
             let spi = word(upper, udp::HEADER_LEN);
             let ours = ports.0 == NAT_TRAVERSAL_PORT || ports.1 == NAT_TRAVERSAL_PORT;
-            if !ours || spi == Some(NON_ESP_MARKER) {
+            // Keepalives are too short for ESP, and as much the stack's as IKE.
+            let is_short = match *upper {
+                [_, _, _, _, l0, l1, ..] => u16::from_be_bytes([l0, l1]) < UDP_ESP,
+                _ => true,
+            };
+            if !ours || is_short || spi == Some(NON_ESP_MARKER) {
                 return None;
             }
             (Some(ports), spi, word(upper, udp::HEADER_LEN + 4))

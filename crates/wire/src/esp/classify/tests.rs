@@ -407,7 +407,7 @@ fn classify_icmp_errors_with_short_quotations() {
         let udp = datagram(NAT_TRAVERSAL_PORT, 0, &ESP);
         for len in 0..20 {
             let found = quoting(17, &udp, len);
-            assert_eq!(found.is_some(), len >= 4, "{len}");
+            assert_eq!(found.is_some(), len >= 6, "{len}");
             assert_eq!(found.and_then(|found| found.spi), (len >= 12).then_some(0x1001));
             assert_eq!(found.and_then(|found| found.seq), (len >= 16).then_some(7));
         }
@@ -432,6 +432,7 @@ fn classify_other_icmp() {
             (6, &ESP[..]),
             (17, &datagram(500, 0, &ESP)),
             (17, &datagram(NAT_TRAVERSAL_PORT, 0, &[0; 28])),
+            (17, &datagram(NAT_TRAVERSAL_PORT, 0, &[0xff])),
         ] {
             let enclosed = testing::packet(six, protocol, payload);
             assert_eq!(icmp_error_of(&icmp(six, kind, 1400, &enclosed)), None);
