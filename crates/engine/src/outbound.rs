@@ -418,7 +418,7 @@ fn prepare<A: Aead>(
             || entry.sa.outer_len(inner.total_len()) > mtu)
     {
         let is_minimum = size::is_v6_minimum(inner);
-        let packet = (inner, inherited(inner, is_minimum));
+        let packet = (&packet.data()[at..], inner, inherited(inner, is_minimum));
         is_small_v6 = judge_size(plane, bundle, packet, mtu)? && is_minimum;
     }
     headers::keep(packet, at, inner.total_len());
@@ -450,7 +450,7 @@ fn prepare<A: Aead>(
 fn judge_size<A: Aead>(
     plane: &Plane<A>,
     bundle: &Bundle,
-    packet: (&ip::Packet, Inherited),
+    packet: (&[u8], &ip::Packet, Inherited),
     mtu: usize,
 ) -> Result<bool, Stopped> {
     match size::judge(plane, bundle, packet, mtu)? {

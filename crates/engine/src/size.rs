@@ -4,6 +4,9 @@
 use culvert_aead::Aead;
 use culvert_esp::Mode;
 use culvert_esp::template::Inherited;
+use culvert_spd::Action;
+use culvert_spd::Flow;
+use culvert_spd::Upper;
 use culvert_wire::ip;
 use culvert_wire::ipv4;
 use culvert_wire::ipv6;
@@ -112,7 +115,8 @@ pub(crate) fn room_within<A: Aead>(
     }
 }
 
-/// Whether a packet fits its path, and what is to be done if not (RFC 4301 section 8.2).
+/// Whether a packet, which is what `bytes` begin with, fits its path, and what is to be done if not
+/// (RFC 4301 section 8.2).
 ///
 /// # Errors
 /// When an SA of the bundle is gone.
@@ -120,7 +124,7 @@ pub(crate) fn room_within<A: Aead>(
 pub(crate) fn judge<A: Aead>(
     plane: &Plane<A>,
     bundle: &Bundle,
-    (inner, inherited): (&ip::Packet, Inherited),
+    (bytes, inner, inherited): (&[u8], &ip::Packet, Inherited),
     mtu: usize,
 ) -> Result<Fit, DropReason> {
     let outline = Outline::of(inner);
@@ -149,13 +153,28 @@ pub(crate) fn judge<A: Aead>(
     }
     let mtu = inner_mtu(plane, bundle.slots(), outline, mtu);
     if may_be_fragmented(inner) && is_tunnel {
-        return Ok(Fit::Split { mtu });
+        if stays_protected(plane, bytes, inner) {
+            return Ok(Fit::Split { mtu });
+        }
+        if outside {
+            return Ok(Fit::Outside);
+        }
     }
     let told = match inner {
         ip::Packet::V4(_) => mtu.max(MTU_MIN_V4),
         ip::Packet::V6(_) => mtu.max(MTU_MIN_V6),
     };
     Ok(Fit::TooBig { mtu: u32::try_from(told).unwrap_or(u32::MAX) })
+}
+
+/// True when policy has the same SA for all fragments of a packet. Those but the first show no
+/// ports, and where policy looks at ports they may be another SA's, or leave in clear.
+fn stays_protected<A: Aead>(plane: &Plane<A>, bytes: &[u8], inner: &ip::Packet) -> bool {
+    let whole = Flow::of(bytes, inner);
+    let upper = if whole.upper == Upper::None { Upper::None } else { Upper::Opaque };
+    let action = |flow: &Flow| plane.snapshot.spd.outbound(flow).action;
+    let expected = action(&whole);
+    matches!(expected, Some(Action::Protect(_))) && action(&Flow { upper, ..whole }) == expected
 }
 
 /// A packet that every IPv6 path carries; if a tunnel does not, its outer packets are fragmented.

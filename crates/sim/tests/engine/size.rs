@@ -20,7 +20,13 @@ use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
 use culvert_sim::scenario::Tunnel;
 use culvert_sim::scenario::WAN;
+use culvert_spd::Action;
+use culvert_spd::AddressSelector;
 use culvert_spd::Group;
+use culvert_spd::Policy;
+use culvert_spd::PortSelector;
+use culvert_spd::Selector;
+use culvert_spd::UpperSelector;
 
 use crate::packets;
 use crate::packets::hmac_sha256;
@@ -295,6 +301,37 @@ fn fragments_before_esp() {
         assert_eq!(sent.len(), 3);
         assert_eq!(a.counters().split, 2);
         assert_frames_conserved(&mut a, &scenario);
+    }
+}
+
+/// P08, P22: where policy looks at ports, which fragments but the first do not show, a packet is
+/// not fragmented before ESP: they would be another policy's, and could leave in clear. The outer
+/// packet is fragmented, or, where its DF says no, the source is told.
+#[test]
+fn no_fragment_escapes_the_policy_of_the_whole() {
+    let clear: IpAddr = "198.51.100.9".parse().unwrap();
+    let between = (hosts(false).0, clear);
+    for df in [Df::Copy, Df::Set] {
+        let scenario = narrow(Tunnel::ordinary(0), 700);
+        let mut a = answering(&scenario, A, |config| {
+            config.sas.iter_mut().for_each(|sa| sa.header.df = df);
+            let ports = PortSelector::Ranges(vec![4001..=4001]);
+            let upper = UpperSelector::Ports { source: PortSelector::Any, destination: ports };
+            let any = AddressSelector::Any;
+            let to_port = Selector::new(any.clone(), any, Some(17), upper).unwrap();
+            let policy = Policy::new(to_port, Action::Protect(Group(0)));
+            config.spd.outbound.insert(0, policy);
+        });
+        let plain = packet(between, 17, &packets::udp(between, 1472));
+        let sent = through(&mut a, (A, LAN), &[&plain]);
+        assert_eq!(a.counters().bypassed, 0, "nothing of it leaves in clear");
+        if df == Df::Set {
+            assert_eq!(fates(&a), [Fate::Drop(DropReason::TooBig)]);
+            assert_eq!(sent.len(), 1, "the error to its source");
+            continue;
+        }
+        assert_eq!(sample(&a, false).packets, 1, "sealed whole");
+        assert_eq!(joined(&sent)[9], 50, "fragments of ESP");
     }
 }
 
