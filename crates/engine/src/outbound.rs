@@ -347,6 +347,10 @@ fn encapsulate<A: Aead>(
     };
     let reason = match stopped {
         Stopped::Split { mtu } => {
+            // No fragment shows enough for that.
+            if completes_checksums(plane, packet) {
+                checksum::complete_partial(&mut packet.data_mut()[at..], inner);
+            }
             plane.note(place.index, Extra::SplitInner { at, mtu });
             return Err(Fate::Split);
         }
@@ -384,6 +388,12 @@ impl From<DropReason> for Stopped {
     }
 }
 
+/// True when the sender of a packet may have left its checksum to hardware.
+#[inline]
+fn completes_checksums<A: Aead>(plane: &Plane<A>, packet: &Packet) -> bool {
+    plane.ports[usize::from(packet.port().0)].is_some_and(|config| config.completes_checksums)
+}
+
 #[inline]
 fn prepare<A: Aead>(
     plane: &mut Plane<A>,
@@ -394,8 +404,7 @@ fn prepare<A: Aead>(
     verdict: &mut Verdict,
 ) -> Result<Job, Stopped> {
     let slot = bundle.slots()[place.applied];
-    let completes =
-        plane.ports[usize::from(packet.port().0)].is_some_and(|config| config.completes_checksums);
+    let completes = completes_checksums(plane, packet);
     let path_mtu = path_mtu(plane, bundle, slot)?;
     let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
     verdict.spi = Some(entry.sa.spi().value());
@@ -760,8 +769,7 @@ fn bypass<A: Aead>(
         Ok(way) => way,
         Err(stop) => return Fate::Drop(plane.stop(index, stop, at, false)),
     };
-    let completes =
-        plane.ports[usize::from(packet.port().0)].is_some_and(|config| config.completes_checksums);
+    let completes = completes_checksums(plane, packet);
     headers::keep(packet, at, inner.total_len());
     if completes {
         checksum::complete_partial(packet.data_mut(), inner);

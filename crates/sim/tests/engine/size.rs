@@ -335,6 +335,23 @@ fn no_fragment_escapes_the_policy_of_the_whole() {
     }
 }
 
+/// P22: a checksum that a sender on the link left to hardware is completed before the packet is
+/// made into fragments, of which no one is enough for it.
+#[test]
+fn fragments_have_the_checksum_of_the_whole() {
+    let scenario = Scenario { completes_checksums: true, ..narrow(Tunnel::ordinary(0), 700) };
+    let (mut a, mut b) = (gateway(&scenario, A), gateway(&scenario, B));
+    let plain = sized(false, 1500, false);
+    // The sum of the pseudo-header alone, not complemented.
+    let pseudo = [&plain[12..20], &[0, 17], &plain[24..26]].concat();
+    let partial = with(&plain, 26, &(!packets::internet(&pseudo)).to_be_bytes());
+    let sent = through(&mut a, (A, LAN), &[&partial]);
+    assert_eq!(sent.len(), 3);
+    let sent: Vec<&[u8]> = sent.iter().map(Vec::as_slice).collect();
+    let came = through(&mut b, (B, WAN), &sent);
+    assert_eq!(joined(&came), hop(&hop(&plain)));
+}
+
 /// A sends large packets in fragments of the outer packet, B puts them together.
 fn fragmenting(six: bool, udp: bool, wan_mtu: u16) -> (Scenario, TestGateway, TestGateway) {
     let tunnel = Tunnel::ordinary(0).with_algorithm(Algorithm::NullSha256).with_outer(six);
