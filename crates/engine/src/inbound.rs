@@ -652,7 +652,7 @@ fn nested<A: Aead>(
     (nature, at, inner): (Nature, usize, ip::Packet),
     onward: &mut Onward<'_>,
 ) -> Option<Option<Fate>> {
-    let (protocol, outer) = match esp::classify_packet(packet.data(), at) {
+    let (protocol, mut outer) = match esp::classify_packet(packet.data(), at) {
         Ok(Unprotected::Esp(outer)) => (Protocol::Esp, outer),
         Ok(Unprotected::Ah(outer)) => (Protocol::Ah, outer),
         Ok(Unprotected::Fragment(fragment)) => {
@@ -669,6 +669,13 @@ fn nested<A: Aead>(
         && !admits(plane, site.slot, nature, &packet.data()[at..], &inner)
     {
         return Some(Some(Fate::Drop(DropReason::Selector)));
+    }
+    let Some(tos) = merged_tos(plane, site, nature, inner.tos()) else {
+        return Some(Some(Fate::Drop(DropReason::Ecn)));
+    };
+    if tos != inner.tos() {
+        outer.tos = tos;
+        ip::set_tos(&mut packet.data_mut()[at..], &inner, tos);
     }
     if !here {
         let mac = plane.ports[usize::from(packet.port().0)].and_then(|config| config.mac);
@@ -736,17 +743,9 @@ fn deliver<A: Aead>(
     if !admits(plane, site.slot, nature, &packet.data()[at..], inner) {
         return Fate::Drop(DropReason::Selector);
     }
-    let mut tos = inner.tos();
-    if nature.is_tunnel {
-        let decap = ecn::decapsulate(tos, site.outer_tos);
-        if decap.alarm {
-            tell_of_ecn(plane, site.slot);
-        }
-        let Some(ecn) = decap.ecn else {
-            return Fate::Drop(DropReason::Ecn);
-        };
-        tos = ecn::forwarded_tos(tos, site.outer_tos, ecn, nature.dscp);
-    }
+    let Some(tos) = merged_tos(plane, site, nature, inner.tos()) else {
+        return Fate::Drop(DropReason::Ecn);
+    };
     let Resolution::Reachable(hop) = plane.resolve(inner) else {
         return deliver_unusually(plane, packet, site.index, (at, inner, tos));
     };
@@ -759,6 +758,19 @@ fn deliver<A: Aead>(
         true => Fate::Forward(hop.port),
         false => Fate::Drop(DropReason::NoRoom),
     }
+}
+
+/// The TOS of a packet that had `tos` inside its SA; `None` for congestion it cannot tell of.
+#[inline(always)]
+fn merged_tos<A: Aead>(plane: &mut Plane<A>, site: &Site, nature: Nature, tos: u8) -> Option<u8> {
+    if !nature.is_tunnel {
+        return Some(tos);
+    }
+    let decap = ecn::decapsulate(tos, site.outer_tos);
+    if decap.alarm {
+        tell_of_ecn(plane, site.slot);
+    }
+    Some(ecn::forwarded_tos(tos, site.outer_tos, decap.ecn?, nature.dscp))
 }
 
 /// Makes a frame hold the packet that came out, changed as forwarding changes it.

@@ -141,6 +141,35 @@ fn case_1_end_to_end() {
     }
 }
 
+/// C04, C05, P28: congestion that was marked on the outermost header of a bundle is marked on the
+/// packet that comes out of its last SA, and one that cannot carry the mark is dropped.
+#[test]
+fn congestion_comes_through_all_layers() {
+    let tos = |packet: &[u8], tos: u8| match packet[0] >> 4 {
+        4 => with(packet, 1, &[tos]),
+        _ => with(packet, 0, &[0x60 | tos >> 4, tos << 4 | packet[1] & 15]),
+    };
+    let (transport, tunnel) = (Mode::Transport, Mode::Tunnel);
+    for six in [false, true] {
+        for layers in [
+            vec![(true, transport, ESP), (false, tunnel, ESP)],
+            vec![(true, transport, AH), (false, tunnel, AH)],
+            vec![(true, tunnel, ESP), (false, tunnel, ESP)],
+            vec![(true, tunnel, AH), (false, tunnel, ESP), (false, transport, AH)],
+        ] {
+            let nest = nest(&layers, six);
+            let (mut a, mut b) = (nest.gateway(A), nest.gateway(B));
+            let capable = tos(&nest.plain(), 0b10);
+            let sent = one(&mut a, (A, LAN), &capable);
+            let came = one(&mut b, (B, WAN), &tos(&sent, 0b11));
+            assert_eq!(came, tos(&hop(&hop(&capable)), 0b11), "{layers:?}");
+            let sent = one(&mut a, (A, LAN), &nest.plain());
+            let fate = none(&mut b, (B, WAN), &tos(&sent, 0b11));
+            assert_eq!(fate, Fate::Drop(DropReason::Ecn), "{layers:?}");
+        }
+    }
+}
+
 /// P28: case 2: between gateways, a tunnel of AH or of ESP.
 #[test]
 fn case_2_gateway_to_gateway() {
