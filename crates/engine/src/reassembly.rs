@@ -26,6 +26,8 @@ pub const FRAGMENTS_MAX: usize = 8;
 pub const AGE_NS: u64 = 15_000_000_000;
 
 const ECN_MASK: u8 = 0b11;
+const NOT_ECT: u8 = 0b00;
+const CE: u8 = 0b11;
 
 /// The worker, of so many, at which the fragments of a packet meet.
 #[must_use]
@@ -147,11 +149,17 @@ impl Reassembly {
         }
         let most = if whole.is_run() { MAX_JUMBO_FRAME } else { MAX_LINK_FRAME };
         let mut joined = len <= most && whole.truncate(first.end).is_some();
+        let is_any = |ecn| {
+            let mut all = datagram.fragments.iter().map(|(_, of)| of.tos);
+            first.tos & ECN_MASK == ecn || all.any(|tos| tos & ECN_MASK == ecn)
+        };
+        // Congestion marked on one fragment is marked on the whole, unless another cannot carry the
+        // mark (RFC 3168 section 5.3).
+        if is_any(CE) {
+            tos |= CE;
+            joined &= !is_any(NOT_ECT);
+        }
         for (packet, of) in &datagram.fragments {
-            // Congestion marked on one fragment is marked on the whole (RFC 3168 section 5.3).
-            if of.tos & ECN_MASK == ECN_MASK {
-                tos |= ECN_MASK;
-            }
             joined = joined
                 && whole.append(of.len()).is_some_and(|room| {
                     room.copy_from_slice(&packet.data()[of.payload_at..of.end]);

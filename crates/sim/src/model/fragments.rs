@@ -95,7 +95,9 @@ impl Piles {
         }
         let pieces = self.piles.remove(at).pieces;
         let rest: usize = pieces[1..].iter().map(|(of, _)| of.len()).sum();
-        if pieces[0].0.end + rest > MAX_LINK_FRAME {
+        // RFC 3168 section 5.3: a mark, and a fragment that knows none.
+        let has = |ecn| pieces.iter().any(|(of, _)| of.tos & 3 == ecn);
+        if pieces[0].0.end + rest > MAX_LINK_FRAME || has(3) && has(0) {
             gone.extend(pieces[1..].iter().map(|_| DropReason::Reassembly));
             return Pushed::Dropped;
         }

@@ -417,6 +417,23 @@ fn congestion_on_a_fragment() {
     }
 }
 
+/// I02: no mark is put on a packet one of whose fragments says that it cannot carry it: it is
+/// dropped (RFC 3168 section 5.3).
+#[test]
+fn congestion_beside_a_fragment_that_knows_none() {
+    for marked in 0..2 {
+        let (scenario, mut a, mut b) = fragmenting(false, false, 1280);
+        let plain = with(&sized(false, 1500, true), 1, &[2]);
+        let mut sent = through(&mut a, (A, LAN), &[&plain]);
+        sent[marked] = with(&sent[marked], 1, &[3]);
+        sent[1 - marked] = with(&sent[1 - marked], 1, &[0]);
+        let sent: Vec<&[u8]> = sent.iter().map(Vec::as_slice).collect();
+        assert_eq!(through(&mut b, (B, WAN), &sent), [[0; 0]; 0]);
+        assert_eq!(b.counters().dropped(DropReason::Reassembly), 2);
+        assert_frames_conserved(&mut b, &scenario);
+    }
+}
+
 /// I01, I02: a flood of first fragments takes no more frames than the table has places for, each
 /// one too many is counted, and packets that are no fragments pass meanwhile; what waits too long
 /// is dropped.
