@@ -30,6 +30,7 @@ use crate::next_hop::Resolution;
 use crate::outbound;
 use crate::plane::Answer;
 use crate::plane::Back;
+use crate::plane::Plane;
 use crate::plane::put_link_header;
 use crate::worker::Worker;
 
@@ -305,8 +306,17 @@ fn tick_outbound<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, slot: u32, n
         worker.plane.tell(Notice::PathMtu { slot, spi, mtu: None });
     }
     let kept = wants_keepalive && keepalive(worker, slot);
-    let padded = wants_dummy && dummy(worker, slot);
+    let padded = wants_dummy && sends(&worker.plane, slot) && dummy(worker, slot);
     usize::from(kept) + usize::from(padded)
+}
+
+/// True when the SA in `slot` is in use: one on standby sends nothing, as its peer may not be ready
+/// to receive (RFC 7296 section 2.8).
+fn sends<A: Aead>(plane: &Plane<A>, slot: u32) -> bool {
+    plane.outbound.at(slot).is_some_and(|entry| {
+        let sender = (entry.protocol, entry.sa.spi().value(), entry.sa.template.destination());
+        plane.snapshot.senders.contains_key(&sender)
+    })
 }
 
 /// Sends a NAT keepalive on the path of an SA (RFC 3948 section 4), if its next hop is known.

@@ -830,8 +830,17 @@ fn leave<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) -> Fate 
     }
     match put_link_header(packet, &hop) {
         true => Fate::Forward(hop.port),
-        false => Fate::Drop(DropReason::NoRoom),
+        false => refuse_sealed(plane, job, DropReason::NoRoom),
     }
+}
+
+/// A packet that was sealed, and cannot leave.
+#[cold]
+fn refuse_sealed<A: Aead>(plane: &mut Plane<A>, job: &Job, reason: DropReason) -> Fate {
+    if let Some(entry) = plane.outbound.at_mut(job.slot) {
+        entry.dropped[reason as usize] += 1;
+    }
+    Fate::Drop(reason)
 }
 
 /// [`finish`] for AH, transport mode, and bundles.
@@ -854,7 +863,7 @@ fn finish_unusual<A: Aead>(
             let (key, esn_high) = (entry.sa.key(), job.esn_high);
             let data = packet.data_mut();
             if !headers::seal_ah(&mut plane.aead, key, esn_high, data, job.esp_at) {
-                return Ok(Fate::Drop(DropReason::Malformed));
+                return Ok(refuse_sealed(plane, job, DropReason::Malformed));
             }
         }
     }
@@ -873,14 +882,14 @@ fn split_outside<A: Aead>(
 ) -> Fate {
     match ip::parse(packet.data()) {
         Ok(outer @ ip::Packet::V4(_)) if !may_be_fragmented(&outer) => {
-            Fate::Drop(DropReason::TooBig)
+            refuse_sealed(plane, job, DropReason::TooBig)
         }
         Ok(_) => {
             let fate = Fate::Forward(hop.port);
             plane.note(job.index, Extra::SplitOuter { hop, mtu, fate });
             Fate::Split
         }
-        Err(_) => Fate::Drop(DropReason::Malformed),
+        Err(_) => refuse_sealed(plane, job, DropReason::Malformed),
     }
 }
 

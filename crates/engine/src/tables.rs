@@ -52,7 +52,7 @@ pub struct Snapshot {
     pub groups: FxHashMap<Group, Members>,
     /// Outbound SAs of more than one group: for what an SA sends by itself.
     pub bundles: Vec<Bundle>,
-    /// Outbound SAs by protocol, SPI and outer destination: for errors that name them.
+    /// Outbound SAs in use by protocol, SPI and outer destination: for errors that name them.
     pub senders: FxHashMap<(Protocol, u32, IpAddr), Location>,
 }
 

@@ -52,6 +52,8 @@ use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
 use culvert_wire::icmp::Reported;
 use culvert_wire::ip;
+use culvert_wire::ipv4;
+use culvert_wire::ipv6;
 
 use self::fragments::Piles;
 use self::fragments::Pushed;
@@ -431,7 +433,10 @@ impl<'a> Model<'a> {
                 this.sendable += 1;
                 this.keepalives += 1;
             }
-            if sender.wants_dummy(now) {
+            // One on standby sends none, as its peer may not be ready (RFC 7296 section 2.8).
+            let named = (sample.protocol, sample.spi, sample.destination);
+            let is_in_use = worker.snapshot().senders.contains_key(&named);
+            if sender.wants_dummy(now) && is_in_use {
                 self.coverage.note(Happening::Dummy);
                 this.counters.made += 1;
                 match sender.spend(Content::Dummy, 0, now) {
@@ -827,7 +832,7 @@ impl<'a> Model<'a> {
         if ![ethernet::ETHER_TYPE_IPV4, ethernet::ETHER_TYPE_IPV6].contains(&link.ether_type) {
             return Ok(Outcome::Punt);
         }
-        let Ok(packet) = ip::parse(&frame[link.payload_at..]) else {
+        let Some(packet) = of_family(&frame[link.payload_at..], link.ether_type) else {
             return Ok(Outcome::Drop(DropReason::Malformed));
         };
         let this = &mut self.ends[end];
@@ -1153,6 +1158,14 @@ pub(crate) fn lost_to_room(counters: &Counters) -> u64 {
 fn first_match(policies: &[Policy], flow: &Flow) -> Option<Action> {
     let mut matching = policies.iter().filter(|policy| policy.selector.matches(flow));
     matching.next().map(|policy| policy.action)
+}
+
+/// An IP packet of the family that its Ethernet header says (RFC 894, RFC 2464 section 3).
+fn of_family(packet: &[u8], ether_type: u16) -> Option<ip::Packet> {
+    match ether_type {
+        ethernet::ETHER_TYPE_IPV4 => ipv4::parse(packet).map(ip::Packet::V4).ok(),
+        _ => ipv6::parse(packet).map(ip::Packet::V6).ok(),
+    }
 }
 
 /// The MTU that a router may have meant which says none: the next of those that links have

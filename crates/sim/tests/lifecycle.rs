@@ -430,6 +430,29 @@ fn a_responder_waits_for_its_peer() {
     assert!(lab.control(B).find(Direction::Outbound, old.spi[B].value()).is_none());
 }
 
+/// U13, E11: an SA on standby sends no dummies either: its peer may not be ready to receive them.
+#[test]
+fn a_standby_sa_sends_no_dummies() {
+    let mut lab = Pair::new(1, vec![pair(0)]);
+    let new = pair(1);
+    let mut spec = new.sa(B, B);
+    spec.sending.dummy_interval = Some(1_000_000_000);
+    let standby = lab.control(B).add_standby(&spec).unwrap();
+    lab.settle();
+    let dummies = |lab: &mut Pair, seconds: std::ops::Range<u64>| -> usize {
+        let count = |second: u64| {
+            lab.now = second * 1_000_000_000;
+            lab.turn(B, WAN).len()
+        };
+        seconds.map(count).sum()
+    };
+    assert_eq!(dummies(&mut lab, 1..10), 0);
+    let old = lab.outbound(B, &pair(0));
+    lab.control(B).activate(standby, Some(old)).unwrap();
+    lab.settle();
+    assert!(dummies(&mut lab, 10..20) >= 8);
+}
+
 /// U10: a spec of an outbound SA goes to where its peer is seen.
 #[test]
 fn specs_name_the_peer_behind_its_nat() {

@@ -113,9 +113,9 @@ impl<A: Aead> Controller<A> {
                 name_inbound(&mut snapshot.directory, record);
                 continue;
             }
-            let sender = (record.protocol, record.spi, record.destination);
-            snapshot.senders.insert(sender, record.location);
             if record.is_ready {
+                let sender = (record.protocol, record.spi, record.destination);
+                snapshot.senders.insert(sender, record.location);
                 latest.entry(record.group).or_default().push(record);
             }
         }

@@ -120,6 +120,26 @@ fn transport_octets() {
     }
 }
 
+/// A03: options that say nothing of where they end leave nothing to compute an ICV over; the packet
+/// is dropped, and counted for its SA.
+#[test]
+fn options_without_end_are_not_sent() {
+    let tunnel = tunnel(Mode::Transport, false);
+    let mut a = gateway(&Scenario::quiet(vec![tunnel.clone()]), A);
+    let plain = packet(addresses(&tunnel), 17, &packets::udp(addresses(&tunnel), 20));
+    let mut wrong = plain.clone();
+    wrong.splice(20..20, [7, 1, 0, 0]);
+    wrong[0] = 0x46;
+    let len = u16::try_from(wrong.len()).unwrap();
+    wrong[2..4].copy_from_slice(&len.to_be_bytes());
+    wrong[10..12].fill(0);
+    let sum = culvert_wire::checksum::internet(&wrong[..24]);
+    wrong[10..12].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(none(&mut a, (A, LAN), &wrong), Fate::Drop(DropReason::Malformed));
+    assert_eq!(sample(&a, false).dropped[DropReason::Malformed as usize], 1);
+    one(&mut a, (A, LAN), &plain);
+}
+
 /// A01, A03, A04, A05: octets of AH in tunnel mode, in all four pairs of families.
 #[test]
 fn tunnel_octets() {
