@@ -243,6 +243,13 @@ impl Tunnel {
         self.seen_at.map_or(self.outer[other], |seen_at| seen_at[other].address)
     }
 
+    /// Makes replay windows, where there are any, at least `least` packets wide.
+    pub(crate) fn widen(&mut self, least: u32) {
+        for window in self.window.iter_mut().filter(|window| **window > 0) {
+            *window = least.max(*window);
+        }
+    }
+
     /// The soft and hard limits of its SAs.
     #[must_use]
     pub fn limits(&self) -> (Limits, Limits) {
