@@ -10,6 +10,7 @@ use crate::header::Flags;
 use crate::header::Header;
 use crate::header::Kind;
 use crate::message::Body;
+use crate::message::Frame;
 use crate::message::Message;
 use crate::octets::Writer;
 use crate::octets::aligned;
@@ -191,19 +192,20 @@ pub fn acknowledge(request: &Header, port: u32) -> Message {
     Message { flags: 0, seq: request.seq, port, body: Body::Error(error) }
 }
 
-/// Refuses a request, to the socket with this port: `request` is the header, `rest` what followed
-/// it, `text` and `at` say more to those who want to know.
+/// Refuses a request with `errno`, to the socket with this port.
 #[must_use]
 pub fn refuse(
-    (request, rest): (&Header, &[u8]),
+    request: &Frame,
     port: u32,
     errno: Errno,
     details: Vec<Detail>,
     wanted: Wanted,
 ) -> Message {
+    let rest = request.octets.get(Header::LEN..).unwrap_or_default();
     let rest = (!wanted.capped).then(|| rest.into());
     let details = if wanted.details { details } else { Vec::new() };
-    let error = ErrorMessage { errno: Some(errno), request: *request, rest, details };
+    let Frame { header: request, .. } = *request;
+    let error = ErrorMessage { errno: Some(errno), request, rest, details };
     Message { flags: 0, seq: request.seq, port, body: Body::Error(error) }
 }
 

@@ -55,7 +55,6 @@ macro_rules! bodies {
     ($($(#[$meta:meta])* $variant:ident($record:ty) = $kind:ident $name:literal,)*) => {
         /// What a message says. Which messages are requests, answers or events: see [`Kind`].
         #[derive(Clone, Debug, PartialEq, Eq)]
-        #[expect(clippy::large_enum_variant, reason = "few are there at a time")]
         pub enum Body {
             $($(#[$meta])* $variant($record, Attributes),)*
             /// GETSA for all: which of them.
@@ -254,9 +253,8 @@ impl Message {
     #[must_use]
     pub fn to_octets(&self) -> Zeroizing<Vec<u8>> {
         let mut writer = Writer::new();
-        let Message { flags, seq, port, ref body } = *self;
-        writer.record(&Header { len: 0, kind: body.kind(), flags: body.flags(flags), seq, port });
-        body.write(&mut writer);
+        writer.record(&self.header());
+        self.body.write(&mut writer);
         let len = u32::try_from(writer.len()).expect("a message of less than 4 GiB");
         writer.patch(0, len.to_ne_bytes());
         writer.finish()

@@ -239,6 +239,7 @@ pub(crate) use code;
 pub(crate) use record;
 
 #[cfg(test)]
+#[expect(unreachable_pub, reason = "records are public")]
 mod tests {
     use super::*;
 
