@@ -1,5 +1,5 @@
-//! What the kernel tells of itself: expiry, acquire, mapping, report, and numbers of SAs. It goes to
-//! those who listen to the [`Groups`] concerned.
+//! What the kernel tells of itself: expiry, acquire, mapping, report, and numbers of SAs. It goes
+//! to those who listen to the [`Groups`] concerned.
 
 use crate::address::Address;
 use crate::address::Port;

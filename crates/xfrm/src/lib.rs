@@ -1,5 +1,5 @@
-//! Messages of `NETLINK_XFRM`, read and written as the kernel and IKE daemons exchange them. No I/O,
-//! no state.
+//! Messages of `NETLINK_XFRM`, read and written as the kernel and IKE daemons exchange them. No
+//! I/O, no state.
 //!
 //! - [`message`]: [`Message`], every message there is, and [`message::messages`] of a datagram.
 //! - [`header`]: the header that they all begin with, its kinds and flags.
@@ -19,10 +19,10 @@
 //! - `octets`: C's layout of records, once.
 //!
 //! Numbers are in the order of the machine but for SPIs, ports and their masks, which are in the
-//! network's; layouts are those of `linux/xfrm.h` on 64-bit machines. Records are plain values whose
-//! codes may be any number, since those of tomorrow must pass as well; [`check`] is where the values
-//! of a request are refused. Everything here takes octets of anybody: nothing panics on them, and
-//! nothing allocates more than a small multiple of their number.
+//! network's; layouts are those of `linux/xfrm.h` on 64-bit machines. Records are plain values
+//! whose codes may be any number, since those of tomorrow must pass as well; [`check`] is where the
+//! values of a request are refused. Everything here takes octets of anybody: nothing panics on
+//! them, and nothing allocates more than a small multiple of their number.
 
 #![forbid(unsafe_code)]
 
