@@ -266,6 +266,7 @@ mod tests {
         writer.record(&mixed);
         let octets = writer.finish();
         let expected = [1, 0, 2, 2, 0, 0, 0, 0, 3, 3, 3, 3, 3, 3, 3, 3, 4, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(octets.len(), 4 + Mixed::LEN);
         assert_eq!(octets[4..], expected);
         assert_eq!(Mixed::read(&octets[4..]), Some(mixed));
         assert_eq!(Mixed::read(&octets[5..]), None);
