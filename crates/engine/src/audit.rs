@@ -71,13 +71,21 @@ pub(crate) struct Mismatch {
     pub(crate) start: PacketStart,
 }
 
-/// The limits of what is told of refused packets.
+/// Acquires that a worker asks for in a second at most.
+const ACQUIRE_RATE: u32 = 100;
+
+/// ICMP errors that a worker tells control of in a second at most.
+const ICMP_ERROR_RATE: u32 = 10;
+
+/// The limits of what packets can make a worker tell control.
 #[derive(Debug)]
 pub(crate) struct Limits {
     inbound: Limiter,
     outbound: Limiter,
     invalid_spi: Limiter,
     invalid_selectors: Limiter,
+    pub(crate) acquires: Limiter,
+    pub(crate) icmp_errors: Limiter,
 }
 
 impl Limits {
@@ -88,11 +96,28 @@ impl Limits {
             outbound: Limiter::new(audit),
             invalid_spi: Limiter::new(notices),
             invalid_selectors: Limiter::new(notices),
+            acquires: Limiter::new(ACQUIRE_RATE),
+            icmp_errors: Limiter::new(ICMP_ERROR_RATE),
         }
     }
 }
 
 impl<A: Aead> Plane<A> {
+    /// Tells control of something, if its limiter allows. The notice is made with how many were not
+    /// told since the last one; if the queue is full, it is not told either.
+    pub(crate) fn tell_within(
+        &mut self,
+        limiter: fn(&mut Limits) -> &mut Limiter,
+        notice: impl FnOnce(u64) -> Notice,
+    ) {
+        let Some(suppressed) = limiter(&mut self.limits).take(self.now) else {
+            return;
+        };
+        if !self.tell(notice(suppressed)) {
+            limiter(&mut self.limits).give_back(suppressed);
+        }
+    }
+
     /// Tells of a packet from the unprotected side that was refused as it came. The verdict gets
     /// the whole number of a replay with ESN (RFC 4303 section 3.4.3).
     #[cold]
@@ -199,34 +224,30 @@ impl<A: Aead> Plane<A> {
         if !self.options.audit.reasons.contains(reason) {
             return;
         }
-        let now = self.now;
-        let Some(suppressed) = self.limit(inbound).take(now) else {
-            return;
+        let at = self.now;
+        let limiter: fn(&mut Limits) -> &mut Limiter = match inbound {
+            true => |limits| &mut limits.inbound,
+            false => |limits| &mut limits.outbound,
         };
-        let record = AuditRecord {
-            at: now,
-            reason,
-            inbound,
-            slot,
-            protocol,
-            spi: verdict.spi,
-            seq: verdict.seq,
-            source: header.source(),
-            destination: header.destination(),
-            flow_label: match header {
-                ip::Packet::V4(_) => None,
-                ip::Packet::V6(header) => Some(header.flow_label),
-            },
-            flow,
-            suppressed,
-        };
-        if !self.tell(Notice::Audit(record)) {
-            self.limit(inbound).give_back(suppressed);
-        }
-    }
-
-    fn limit(&mut self, inbound: bool) -> &mut Limiter {
-        if inbound { &mut self.limits.inbound } else { &mut self.limits.outbound }
+        self.tell_within(limiter, |suppressed| {
+            Notice::Audit(AuditRecord {
+                at,
+                reason,
+                inbound,
+                slot,
+                protocol,
+                spi: verdict.spi,
+                seq: verdict.seq,
+                source: header.source(),
+                destination: header.destination(),
+                flow_label: match header {
+                    ip::Packet::V4(_) => None,
+                    ip::Packet::V6(header) => Some(header.flow_label),
+                },
+                flow,
+                suppressed,
+            })
+        });
     }
 
     /// Tells IKE of a packet without an SA, within the rate, if it wants to know.
@@ -234,20 +255,17 @@ impl<A: Aead> Plane<A> {
         if !self.options.notices.invalid_spi {
             return;
         }
-        let Some(suppressed) = self.limits.invalid_spi.take(self.now) else {
-            return;
-        };
-        let told = self.tell(Notice::InvalidSpi {
-            protocol,
-            spi: outer.spi,
-            source: outer.source,
-            port: outer.encapsulated.then_some(outer.source_port),
-            destination: outer.destination,
-            suppressed,
-        });
-        if !told {
-            self.limits.invalid_spi.give_back(suppressed);
-        }
+        self.tell_within(
+            |limits| &mut limits.invalid_spi,
+            |suppressed| Notice::InvalidSpi {
+                protocol,
+                spi: outer.spi,
+                source: outer.source,
+                port: outer.encapsulated.then_some(outer.source_port),
+                destination: outer.destination,
+                suppressed,
+            },
+        );
     }
 
     /// Tells IKE of a packet that its SA does not admit, within the rate, if it wants to know.
@@ -257,12 +275,10 @@ impl<A: Aead> Plane<A> {
             return;
         };
         let spi = entry.sa.spi().value();
-        let Some(suppressed) = self.limits.invalid_selectors.take(self.now) else {
-            return;
-        };
-        if !self.tell(Notice::InvalidSelectors { slot, spi, packet, suppressed }) {
-            self.limits.invalid_selectors.give_back(suppressed);
-        }
+        self.tell_within(
+            |limits| &mut limits.invalid_selectors,
+            |suppressed| Notice::InvalidSelectors { slot, spi, packet, suppressed },
+        );
     }
 }
 

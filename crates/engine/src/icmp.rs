@@ -61,10 +61,11 @@ pub(crate) fn received<A: Aead>(plane: &mut Plane<A>, error: &IcmpError) -> Rece
             None => DropReason::IcmpError,
         },
         _ => {
-            if plane.icmp_news.take(plane.now).is_some() {
-                let (reporter, kind) = (error.reporter, error.kind);
-                plane.tell(Notice::IcmpError { slot, spi, reporter, kind });
-            }
+            let (reporter, kind) = (error.reporter, error.kind);
+            plane.tell_within(
+                |limits| &mut limits.icmp_errors,
+                |_| Notice::IcmpError { slot, spi, reporter, kind },
+            );
             DropReason::IcmpNoted
         }
     };

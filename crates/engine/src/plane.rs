@@ -17,7 +17,6 @@ use culvert_wire::ethernet::Mac;
 use culvert_wire::icmp::ErrorKind;
 use culvert_wire::ip;
 
-use crate::audit::Limiter;
 use crate::audit::Limits;
 use crate::audit::Mismatch;
 use crate::cache::Cache;
@@ -42,12 +41,6 @@ use crate::worker::WorkerConfig;
 
 /// Slots of the flow caches and of the next hop cache.
 const CACHE_SLOTS: usize = 4096;
-
-/// Acquires that a worker asks for in a second at most.
-const ACQUIRE_RATE: u32 = 100;
-
-/// ICMP errors that a worker tells control of in a second at most.
-const ICMP_NEWS_RATE: u32 = 10;
 
 /// Tables, lookups and caches of a worker.
 pub(crate) struct Plane<A: Aead> {
@@ -75,9 +68,8 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) extras: ArrayVec<(usize, Extra), BATCH>,
     /// The packet that was just found not to belong into its SA.
     pub(crate) mismatch: Option<Mismatch>,
+    /// How often control is told what packets cause.
     pub(crate) limits: Limits,
-    acquires: Limiter,
-    pub(crate) icmp_news: Limiter,
     identification: u16,
     /// Workers of the gateway, or as many more as make a power of two.
     stride: u16,
@@ -141,8 +133,6 @@ impl<A: Aead> Plane<A> {
             extras: ArrayVec::new(),
             mismatch: None,
             limits: Limits::new(&config.options),
-            acquires: Limiter::new(ACQUIRE_RATE),
-            icmp_news: Limiter::new(ICMP_NEWS_RATE),
             identification: u16::from(config.id.0),
             stride: u16::from(config.options.workers).next_power_of_two(),
             fragments: u32::from(config.id.0),
@@ -281,13 +271,10 @@ impl<A: Aead> Plane<A> {
         (policy, group): (u32, culvert_spd::Group),
         resource: Option<WorkerId>,
     ) {
-        let Some(suppressed) = self.acquires.take(self.now) else {
-            return;
-        };
-        let flow = Flow::of(packet, parsed);
-        if !self.tell(Notice::Acquire { policy, group, flow, resource }) {
-            self.acquires.give_back(suppressed);
-        }
+        self.tell_within(
+            |limits| &mut limits.acquires,
+            |_| Notice::Acquire { policy, group, flow: Flow::of(packet, parsed), resource },
+        );
     }
 
     /// True when the IP packet at `at` may itself be for an inbound SA; in IPv6 also when extension
