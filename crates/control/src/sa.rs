@@ -63,6 +63,9 @@ pub struct SaSpec {
     pub encapsulation: Option<Encapsulation>,
     /// The group policies name.
     pub group: Group,
+    /// Of an outbound SA: a second group, of which it is the one and only member: for policies that
+    /// name this very SA. When several SAs have the same one, it is the latest that is ready.
+    pub alias: Option<Group>,
     /// Lifetime, soft and hard.
     pub lifetime: Lifetime,
     /// Of an outbound SA: the worker whose own SA this is (RFC 9611). Without one it serves all.
@@ -103,6 +106,7 @@ impl SaSpec {
             replay_window: 1024,
             encapsulation: None,
             group,
+            alias: None,
             lifetime: Lifetime::default(),
             resource: None,
             lookup: Lookup::default(),
@@ -111,5 +115,11 @@ impl SaSpec {
             sending: Sending::default(),
             header: HeaderOptions::default(),
         }
+    }
+
+    /// The groups that the SA is a member of.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Group> + use<> {
+        let alias = self.alias.filter(|_| self.direction == Direction::Outbound);
+        [Some(self.group), alias].into_iter().flatten()
     }
 }

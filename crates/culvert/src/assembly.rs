@@ -69,14 +69,10 @@ pub fn sas(config: &Config) -> Result<Vec<SaSpec>, ReservedSpi> {
 }
 
 fn spec(plan: &Plan, index: usize, sa: &config::Sa) -> Result<SaSpec, ReservedSpi> {
+    let (spi, addresses) = (Spi::new(sa.spi)?, (sa.source, sa.destination));
+    let key = (sa.algorithm, sa.keymat.clone());
     Ok(SaSpec {
-        direction: direction(sa.direction),
         mode: sa.mode,
-        spi: Spi::new(sa.spi)?,
-        source: sa.source,
-        destination: sa.destination,
-        algorithm: sa.algorithm,
-        keymat: sa.keymat.clone(),
         esn: sa.esn,
         sequence: sa.sequence,
         replay_window: sa.replay_window,
@@ -84,7 +80,6 @@ fn spec(plan: &Plan, index: usize, sa: &config::Sa) -> Result<SaSpec, ReservedSp
             source_port: ports.source_port,
             destination_port: ports.destination_port,
         }),
-        group: plan.groups[index],
         lifetime: sa.lifetime,
         resource: sa.resource,
         lookup: sa.lookup,
@@ -92,6 +87,7 @@ fn spec(plan: &Plan, index: usize, sa: &config::Sa) -> Result<SaSpec, ReservedSp
         receiving: Receiving { within: plan.within(index), ..sa.receiving.clone() },
         sending: sa.sending,
         header: sa.header.clone(),
+        ..SaSpec::new(direction(sa.direction), spi, addresses, key, plan.groups[index])
     })
 }
 

@@ -6,6 +6,7 @@
 //! one as well.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 
 use culvert_engine::Location;
@@ -16,66 +17,148 @@ use culvert_engine::tables::Members;
 use culvert_spd::Group;
 
 use crate::controller::ControlError;
+use crate::sa::Direction;
 
-/// The bundles, and which groups must share a worker.
+/// The bundles, and which groups must share a worker: outbound ones of a bundle, inbound ones that
+/// are reached through each other.
 #[derive(Debug, Default)]
 pub(super) struct Bundles {
     parts: BTreeMap<Group, Vec<Group>>,
+    outbound: Homes,
+    nested: BTreeSet<(Group, Group)>,
+    inbound: Homes,
+}
+
+/// Groups that have SAs of a direction, and the worker of the latest of each.
+pub(super) type Residents = BTreeMap<Group, WorkerId>;
+
+/// Which groups share a worker, and which.
+#[derive(Debug, Default)]
+struct Homes {
     /// Groups that share a worker point to one of them.
     leaders: HashMap<Group, Group>,
     /// The workers of leaders, from their first SA on.
-    homes: HashMap<Group, WorkerId>,
+    workers: HashMap<Group, WorkerId>,
+}
+
+impl Homes {
+    /// Of groups that share workers, by pairs.
+    fn new(
+        pairs: impl Iterator<Item = (Group, Group)>,
+        residents: &Residents,
+    ) -> Result<Homes, ControlError> {
+        let mut homes = Homes::default();
+        pairs.for_each(|(one, other)| homes.unite(one, other));
+        residents.iter().try_for_each(|(&group, &worker)| homes.settle(group, worker))?;
+        Ok(homes)
+    }
+
+    fn leader(&self, group: Group) -> Group {
+        self.leaders.get(&group).copied().unwrap_or(group)
+    }
+
+    /// Makes two groups share a worker, before any has one.
+    fn unite(&mut self, one: Group, other: Group) {
+        let (a, b) = (self.leader(one), self.leader(other));
+        self.leaders.values_mut().filter(|leader| **leader == b).for_each(|leader| *leader = a);
+        self.leaders.extend([(a, a), (b, a)]);
+    }
+
+    /// SAs of a group live on a worker.
+    fn settle(&mut self, group: Group, worker: WorkerId) -> Result<(), ControlError> {
+        let Some(&leader) = self.leaders.get(&group) else {
+            return Ok(());
+        };
+        match *self.workers.entry(leader).or_insert(worker) {
+            home if home == worker => Ok(()),
+            _ => Err(ControlError::Apart(leader, group)),
+        }
+    }
 }
 
 impl Bundles {
-    /// Makes `bundle` mean the SAs of `parts`, innermost first.
-    pub(super) fn define(&mut self, bundle: Group, parts: &[Group]) -> Result<(), ControlError> {
+    /// Makes `bundle` mean the SAs of `parts`, innermost first, and no longer what it meant before.
+    /// An error changes nothing.
+    pub(super) fn define(
+        &mut self,
+        bundle: Group,
+        parts: &[Group],
+        residents: &Residents,
+    ) -> Result<(), ControlError> {
         let is_bundle = |group: &Group| *group == bundle || self.parts.contains_key(group);
         if !(1..=BUNDLE_MAX).contains(&parts.len()) || parts.iter().any(is_bundle) {
             return Err(ControlError::Bundle(bundle, BUNDLE_MAX));
         }
-        for &part in parts {
-            self.join(parts[0], part)?;
+        let before = self.parts.insert(bundle, parts.to_vec());
+        match Homes::new(self.pairs(), residents) {
+            Ok(homes) => {
+                self.outbound = homes;
+                Ok(())
+            }
+            Err(error) => {
+                self.parts.remove(&bundle);
+                self.parts.extend(before.map(|before| (bundle, before)));
+                Err(error)
+            }
         }
-        self.parts.insert(bundle, parts.to_vec());
+    }
+
+    /// Makes a group mean no bundle any more; false when it meant none.
+    pub(super) fn remove(&mut self, bundle: Group, residents: &Residents) -> bool {
+        if self.parts.remove(&bundle).is_none() {
+            return false;
+        }
+        // Less has to share a worker than before. If what is left is apart, it comes together with
+        // its next SAs.
+        self.outbound = Homes::new(self.pairs(), residents).unwrap_or_default();
+        true
+    }
+
+    /// Inbound SAs of one group are reached through those of another.
+    pub(super) fn nest(
+        &mut self,
+        inner: Group,
+        outer: Group,
+        residents: &Residents,
+    ) -> Result<(), ControlError> {
+        if !self.nested.insert((inner, outer)) {
+            return Ok(());
+        }
+        let homes = Homes::new(self.nested.iter().copied(), residents);
+        self.inbound = homes.inspect_err(|_| _ = self.nested.remove(&(inner, outer)))?;
         Ok(())
     }
 
-    /// Gives two groups one home.
-    pub(super) fn join(&mut self, one: Group, other: Group) -> Result<(), ControlError> {
-        let (a, b) = (self.leader(one), self.leader(other));
-        if a == b {
-            self.leaders.insert(a, a);
-            return Ok(());
+    /// Groups of bundles that share a worker.
+    fn pairs(&self) -> impl Iterator<Item = (Group, Group)> {
+        self.parts.values().flat_map(|parts| parts.iter().map(|&part| (parts[0], part)))
+    }
+
+    fn homes(&self, direction: Direction) -> &Homes {
+        match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
         }
-        match (self.homes.get(&a).copied(), self.homes.remove(&b)) {
-            (Some(home), Some(away)) if home != away => {
-                self.homes.insert(b, away);
-                return Err(ControlError::Apart(one, other));
-            }
-            (None, Some(home)) => _ = self.homes.insert(a, home),
-            _ => {}
-        }
-        self.leaders.values_mut().filter(|leader| **leader == b).for_each(|leader| *leader = a);
-        self.leaders.extend([(a, a), (b, a)]);
-        Ok(())
     }
 
     /// The worker that SAs of a group must live on, if they share one with others'.
-    pub(super) fn home(&self, group: Group) -> Option<WorkerId> {
-        self.homes.get(self.leaders.get(&group)?).copied()
+    pub(super) fn home(&self, direction: Direction, group: Group) -> Option<WorkerId> {
+        let homes = self.homes(direction);
+        homes.workers.get(homes.leaders.get(&group)?).copied()
     }
 
     /// True when SAs of a group share a worker with those of others.
-    pub(super) fn is_bundled(&self, group: Group) -> bool {
-        self.leaders.contains_key(&group)
+    pub(super) fn is_bundled(&self, direction: Direction, group: Group) -> bool {
+        self.homes(direction).leaders.contains_key(&group)
     }
 
     /// An SA of a group lives on this worker: others of its bundles will, too.
-    pub(super) fn settle(&mut self, group: Group, worker: WorkerId) {
-        if let Some(&leader) = self.leaders.get(&group) {
-            self.homes.entry(leader).or_insert(worker);
-        }
+    pub(super) fn settle(&mut self, direction: Direction, group: Group, worker: WorkerId) {
+        let settled = match direction {
+            Direction::Inbound => self.inbound.settle(group, worker),
+            Direction::Outbound => self.outbound.settle(group, worker),
+        };
+        debug_assert!(settled.is_ok(), "SAs are put where their group is at home");
     }
 
     /// Bundles out of the SAs of their groups. One that lacks an SA has none.
@@ -95,10 +178,6 @@ impl Bundles {
         };
         let bundles = self.parts.iter();
         bundles.filter_map(|(&group, parts)| Some((group, assemble(parts)?))).collect()
-    }
-
-    fn leader(&self, group: Group) -> Group {
-        self.leaders.get(&group).copied().unwrap_or(group)
     }
 }
 
@@ -131,6 +210,8 @@ fn without_doubles(mut members: Members) -> Members {
 mod tests {
     use super::*;
 
+    const OUT: Direction = Direction::Outbound;
+
     fn at(worker: u8, slot: u32) -> Location {
         Location { worker: WorkerId(worker), slot }
     }
@@ -140,28 +221,62 @@ mod tests {
     fn bundled_groups_share_a_home() {
         let mut bundles = Bundles::default();
         let [a, b, c, d] = [1, 2, 3, 4].map(Group);
-        bundles.define(Group(10), &[a, b]).unwrap();
-        assert!(bundles.is_bundled(a) && !bundles.is_bundled(c));
-        bundles.settle(b, WorkerId(3));
-        bundles.settle(c, WorkerId(1));
-        assert_eq!((bundles.home(a), bundles.home(c)), (Some(WorkerId(3)), None));
-        bundles.define(Group(11), &[c, b]).unwrap();
-        assert_eq!(bundles.home(c), Some(WorkerId(3)));
-        bundles.define(Group(12), &[d]).unwrap();
-        bundles.settle(d, WorkerId(0));
-        assert!(matches!(bundles.join(a, d), Err(ControlError::Apart(..))));
-        assert_eq!((bundles.home(a), bundles.home(d)), (Some(WorkerId(3)), Some(WorkerId(0))));
+        let home = |bundles: &Bundles, group| bundles.home(OUT, group).map(|worker| worker.0);
+        bundles.define(Group(10), &[a, b], &Residents::new()).unwrap();
+        assert!(bundles.is_bundled(OUT, a) && !bundles.is_bundled(OUT, c));
+        bundles.settle(OUT, b, WorkerId(3));
+        bundles.settle(OUT, c, WorkerId(1));
+        assert_eq!((home(&bundles, a), home(&bundles, c)), (Some(3), None));
+        let residents = Residents::from([(b, WorkerId(3)), (d, WorkerId(0))]);
+        bundles.define(Group(11), &[c, b], &residents).unwrap();
+        assert_eq!(home(&bundles, c), Some(3));
+        bundles.define(Group(12), &[d], &residents).unwrap();
+        let apart = bundles.define(Group(12), &[d, a], &residents);
+        assert!(matches!(apart, Err(ControlError::Apart(..))));
+        assert_eq!((home(&bundles, a), home(&bundles, d)), (Some(3), Some(0)));
         for parts in [vec![], vec![Group(10)], vec![Group(13)], vec![a; BUNDLE_MAX + 1]] {
-            let error = bundles.define(Group(13), &parts);
+            let error = bundles.define(Group(13), &parts, &residents);
             assert!(matches!(error, Err(ControlError::Bundle(..))), "{parts:?}");
         }
+    }
+
+    /// A bundle that goes, or means something else, binds its groups no longer; what others bind
+    /// stays bound; and what cannot be changes nothing.
+    #[test]
+    fn bundles_go() {
+        let mut bundles = Bundles::default();
+        let [a, b, c] = [1, 2, 3].map(Group);
+        let residents = Residents::from([(a, WorkerId(1)), (b, WorkerId(1)), (c, WorkerId(2))]);
+        let bound = |bundles: &Bundles| [a, b, c].map(|group| bundles.is_bundled(OUT, group));
+        bundles.define(Group(10), &[a, b], &residents).unwrap();
+        bundles.define(Group(11), &[b], &residents).unwrap();
+        let apart = bundles.define(Group(11), &[b, c], &residents);
+        assert!(matches!(apart, Err(ControlError::Apart(..))));
+        assert_eq!((bound(&bundles), &bundles.parts[&Group(11)]), ([true, true, false], &vec![b]));
+        bundles.define(Group(10), &[c], &residents).unwrap();
+        assert_eq!(bound(&bundles), [false, true, true]);
+        assert!(bundles.remove(Group(10), &residents) && !bundles.remove(Group(10), &residents));
+        assert_eq!(bound(&bundles), [false, true, false]);
+    }
+
+    /// Inbound SAs that are nested have one home, whatever outbound ones of their groups do.
+    #[test]
+    fn nested_groups_share_a_home() {
+        let mut bundles = Bundles::default();
+        let [a, b, c] = [1, 2, 3].map(Group);
+        let residents = Residents::from([(b, WorkerId(2)), (c, WorkerId(3))]);
+        bundles.nest(a, b, &residents).unwrap();
+        let apart = bundles.nest(a, c, &residents);
+        assert!(matches!(apart, Err(ControlError::Apart(..))));
+        assert_eq!(bundles.home(Direction::Inbound, a), Some(WorkerId(2)));
+        assert!(!bundles.is_bundled(OUT, a) && !bundles.is_bundled(Direction::Inbound, c));
     }
 
     /// P28: a bundle is the SAs of its groups in order; it has none while one of them lacks its SA.
     #[test]
     fn bundles_are_put_together() {
         let mut bundles = Bundles::default();
-        bundles.define(Group(10), &[Group(1), Group(2)]).unwrap();
+        bundles.define(Group(10), &[Group(1), Group(2)], &Residents::new()).unwrap();
         let shared = |slot| Members::shared(at(0, slot));
         let whole = bundles.assemble(&|group| Some(shared(7 + group.0)));
         let expected = Bundle::of(at(0, 8)).and(at(0, 9)).unwrap();

@@ -17,6 +17,7 @@ use super::Controller;
 use super::NEWS_MAX;
 use super::News;
 use super::SaId;
+use super::bundles::Residents;
 use super::record::Entry;
 use super::record::Record;
 use super::record::Stage;
@@ -36,7 +37,8 @@ impl<A: Aead> Controller<A> {
     /// When the SA is impossible; nothing is installed then.
     pub fn add_sa(&mut self, spec: &SaSpec) -> Result<SaId, ControlError> {
         if let (Direction::Inbound, Some(outer)) = (spec.direction, spec.receiving.within) {
-            self.bundles.join(spec.group, outer)?;
+            let residents = self.residents(Direction::Inbound);
+            self.bundles.nest(spec.group, outer, &residents)?;
         }
         let id = SaId(self.next_id);
         let location = self.place(id, spec)?;
@@ -55,7 +57,9 @@ impl<A: Aead> Controller<A> {
         self.next_id += 1;
         self.orders += 1;
         if spec.resource.is_none() {
-            self.bundles.settle(spec.group, location.worker);
+            for group in spec.groups() {
+                self.bundles.settle(spec.direction, group, location.worker);
+            }
         }
         self.command(location.worker, entry.put(location.slot));
         self.records.insert(id, Record::new(spec, location, self.orders));
@@ -152,7 +156,8 @@ impl<A: Aead> Controller<A> {
         if record.stage != Stage::Installed {
             return Err(ControlError::Moving(id));
         }
-        if record.resource.is_some() || self.bundles.is_bundled(record.group) {
+        let is_bundled = |group| self.bundles.is_bundled(record.direction, group);
+        if record.resource.is_some() || record.groups().any(is_bundled) {
             return Err(ControlError::Bound(id));
         }
         let (direction, from) = (record.direction, record.location);
@@ -231,15 +236,48 @@ impl<A: Aead> Controller<A> {
         Ok(())
     }
 
-    /// Makes a group mean an SA bundle: the SAs of `parts`, innermost first, all on one worker.
-    /// Call it before SAs of these groups are added.
+    /// Makes a group mean an SA bundle: the SAs of `parts`, innermost first, all on one worker, and
+    /// no longer the bundle that it meant before. SAs that are added later find their worker; those
+    /// that are there must share one, or be [moved](Self::migrate_sa) first.
     ///
     /// # Errors
-    /// When that is no bundle, or SAs of its parts already live on different workers.
+    /// When that is no bundle, or SAs of its parts live on different workers. Then the group means
+    /// what it meant before.
     pub fn set_bundle(&mut self, bundle: Group, parts: &[Group]) -> Result<(), ControlError> {
-        self.bundles.define(bundle, parts)?;
+        let residents = self.residents(Direction::Outbound);
+        self.bundles.define(bundle, parts, &residents)?;
         self.publication.ask();
         Ok(())
+    }
+
+    /// Makes a group mean no SA bundle any more. Its SAs stay, and are bound to their worker no
+    /// longer. Returns false when it meant none.
+    pub fn remove_group_bundle(&mut self, bundle: Group) -> bool {
+        let residents = self.residents(Direction::Outbound);
+        let was_there = self.bundles.remove(bundle, &residents);
+        if was_there {
+            self.publication.ask();
+        }
+        was_there
+    }
+
+    /// The groups with SAs of a direction, and the worker of the latest of each; those of single
+    /// workers are where they must be.
+    fn residents(&self, direction: Direction) -> Residents {
+        let mut serving: Vec<&Record> = self.records.values().collect();
+        serving.retain(|record| {
+            record.direction == direction && record.resource.is_none() && !record.is_doomed
+        });
+        serving.sort_by_key(|record| record.order);
+        let worker = |record: &Record| match record.stage {
+            Stage::Leaving(Some(next)) => next.worker,
+            _ => record.location.worker,
+        };
+        let of_one = |record: &Record| {
+            let worker = worker(record);
+            record.groups().map(move |group| (group, worker))
+        };
+        serving.into_iter().flat_map(of_one).collect()
     }
 
     /// What a worker said.
@@ -504,7 +542,7 @@ impl<A: Aead> Controller<A> {
 
     /// A slot for a new SA.
     fn place(&mut self, id: SaId, spec: &SaSpec) -> Result<Location, ControlError> {
-        let bound = spec.resource.or_else(|| self.bundles.home(spec.group));
+        let bound = spec.resource.map_or_else(|| self.home(spec), |worker| Ok(Some(worker)))?;
         let direction = spec.direction;
         let mut choice = None;
         for (index, state) in (0u8..).zip(&mut self.workers) {
@@ -524,6 +562,19 @@ impl<A: Aead> Controller<A> {
         let (worker, _) = choice.ok_or(ControlError::Full(self.slots))?;
         let slot = self.workers[usize::from(worker.0)].slots(direction).take(id);
         Ok(Location { worker, slot: slot.expect("a worker with room was chosen") })
+    }
+
+    /// The worker that an SA must live on because of its bundles.
+    fn home(&self, spec: &SaSpec) -> Result<Option<WorkerId>, ControlError> {
+        let home = |group| Some((group, self.bundles.home(spec.direction, group)?));
+        let mut homes = spec.groups().filter_map(home);
+        let first = homes.next();
+        match (first, homes.next()) {
+            (Some((group, home)), Some((alias, other))) if home != other => {
+                Err(ControlError::Apart(group, alias))
+            }
+            _ => Ok(first.map(|(_, home)| home)),
+        }
     }
 
     /// Refuses an inbound SA whose packets would find another one.

@@ -108,6 +108,7 @@ impl<A: Aead> Controller<A> {
         let mut snapshot =
             Snapshot { spd: Arc::clone(&self.publication.policies), ..Snapshot::default() };
         let mut latest: BTreeMap<Group, Vec<&Record>> = BTreeMap::new();
+        let mut aliases: BTreeMap<Group, Vec<&Record>> = BTreeMap::new();
         for record in self.records.values().filter(|record| record.is_named_now()) {
             if record.direction == Direction::Inbound {
                 name_inbound(&mut snapshot.directory, record);
@@ -117,11 +118,19 @@ impl<A: Aead> Controller<A> {
                 let sender = (record.protocol, record.spi, record.destination);
                 snapshot.senders.insert(sender, record.location);
                 latest.entry(record.group).or_default().push(record);
+                if let Some(alias) = record.alias {
+                    aliases.entry(alias).or_default().push(record);
+                }
             }
         }
         for (group, mut records) in latest {
             records.sort_by_key(|record| record.order);
             snapshot.groups.insert(group, members(&records));
+        }
+        for (group, records) in aliases {
+            let latest = records.iter().max_by_key(|record| record.order);
+            let members = latest.map(|record| Members::shared(record.location));
+            snapshot.groups.extend(members.map(|members| (group, members)));
         }
         let bundles = self.bundles.assemble(&|group| snapshot.groups.get(&group).cloned());
         let all = bundles.iter().flat_map(|(_, members)| members.shared.iter().chain(&members.own));
@@ -134,9 +143,11 @@ impl<A: Aead> Controller<A> {
     pub(super) fn latest(&self, group: Group) -> Option<SaId> {
         let mut best: Option<(&SaId, &Record)> = None;
         for (id, record) in &self.records {
-            let counts = record.group == group && record.is_named_now() && record.is_ready;
-            if counts
-                && record.resource.is_none()
+            let serves =
+                record.group == group && record.resource.is_none() || record.alias == Some(group);
+            if serves
+                && record.is_named_now()
+                && record.is_ready
                 && best.is_none_or(|(_, best)| best.order < record.order)
             {
                 best = Some((id, record));

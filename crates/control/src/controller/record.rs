@@ -68,6 +68,8 @@ pub(super) struct Record {
     /// a path.
     pub(super) origin: Option<Peer>,
     pub(super) group: Group,
+    /// Of an outbound SA: a group that it has for itself.
+    pub(super) alias: Option<Group>,
     pub(super) resource: Option<WorkerId>,
     pub(super) location: Location,
     pub(super) stage: Stage,
@@ -104,6 +106,7 @@ impl Record {
             peer: origin,
             origin,
             group: spec.group,
+            alias: spec.groups().nth(1),
             resource: spec.resource,
             location,
             stage: Stage::Installing,
@@ -116,6 +119,11 @@ impl Record {
             named: None,
             took_over: None,
         }
+    }
+
+    /// The groups that it is a member of.
+    pub(super) fn groups(&self) -> impl Iterator<Item = Group> + use<> {
+        [Some(self.group), self.alias].into_iter().flatten()
     }
 
     /// True when snapshots made now name it.

@@ -18,6 +18,7 @@ use culvert_engine::mailbox::Peer;
 use culvert_engine::mailbox::mailbox;
 use culvert_engine::options::Options;
 use culvert_engine::options::Sending;
+use culvert_engine::tables::Members;
 use culvert_esp::Encapsulation;
 use culvert_esp::Spi;
 use culvert_esp::template::FamilyMismatch;
@@ -563,6 +564,80 @@ fn a_bundle_lives_on_one_worker() {
     assert_eq!((usize::from(bundle.worker.0), bundle.slots()), (place(0x2001), &[1, 0][..]));
     let other = WorkerId(u8::from(bundle.worker.0 == 0));
     assert!(matches!(lab.controller.migrate_sa(inner, other), Err(ControlError::Bound(_))));
+}
+
+/// U12, U13: policies that name an SA by its SPI find it under a group of its own, beside the group
+/// of them all. When it is rekeyed, each keeps its own for as long as it lives: there is no moment
+/// in which a policy that names either finds nothing.
+#[test]
+fn an_alias_names_one_sa() {
+    let mut lab = lab(2, 8);
+    let named = |alias, spi| SaSpec { alias: Some(Group(alias)), ..outbound(spi) };
+    let old = lab.controller.add_sa(&named(11, 0x2001)).unwrap();
+    let bound = SaSpec { resource: Some(WorkerId(1)), ..named(13, 0x2003) };
+    let own = lab.controller.add_sa(&bound).unwrap();
+    lab.settle();
+    let of = |lab: &Lab<RustCrypto>, group| lab.controller.current(Group(group));
+    assert_eq!(
+        [0, 11, 13, 12].map(|group| of(&lab, group)),
+        [Some(old), Some(old), Some(own), None]
+    );
+    let at = lab.controller.location(own).unwrap();
+    let snapshot = lab.controller.snapshot();
+    assert_eq!(snapshot.groups[&Group(13)], Members::shared(at), "also for other workers");
+    let twin = SaSpec { alias: Some(Group(99)), ..inbound(0x1002) };
+    let (_, new) = lab.controller.rekey(old, &twin, &named(12, 0x2002)).unwrap();
+    let mut seen = BTreeSet::new();
+    while !lab.controller.is_idle() {
+        let named = [0, 11, 12, 99].map(|group| of(&lab, group));
+        let is_old_named = lab.controller.records.contains_key(&old) && named[1] == Some(old);
+        assert!(named[2] == Some(new) || is_old_named, "policies of both must never fail");
+        seen.insert(named);
+        lab.step(&[0]);
+        lab.step(&[1]);
+    }
+    let steps = [[Some(old), Some(old), None, None], [Some(new), Some(old), Some(new), None]];
+    assert!(steps.iter().all(|step| seen.contains(step)), "{seen:?}");
+    assert_eq!([0, 11, 12].map(|group| of(&lab, group)), [Some(new), None, Some(new)]);
+}
+
+/// P28: a bundle may mean something else later, and go; SAs that are there are no obstacle when
+/// they share a worker, or are moved to one first. An alias may be part of a bundle.
+#[test]
+fn bundles_change_and_go() {
+    let mut lab = lab(2, 8);
+    let of = |group, spi| SaSpec { group: Group(group), ..outbound(spi) };
+    let ids = [(1, 0x2001), (2, 0x2002)].map(|(group, spi)| {
+        let spec = SaSpec { alias: Some(Group(group + 100)), ..of(group, spi) };
+        lab.controller.add_sa(&spec).unwrap()
+    });
+    lab.settle();
+    let parts = [Group(101), Group(2)];
+    let apart = lab.controller.set_bundle(Group(10), &parts);
+    assert!(matches!(apart, Err(ControlError::Apart(..))), "{apart:?}");
+    let home = lab.controller.location(ids[0]).unwrap().worker;
+    lab.controller.migrate_sa(ids[1], home).unwrap();
+    lab.controller.set_bundle(Group(10), &parts).unwrap();
+    lab.settle();
+    let slots = |lab: &Lab<RustCrypto>, group| {
+        let members = lab.controller.snapshot().groups.get(&Group(group)).cloned();
+        members.and_then(|members| members.shared).map(|bundle| bundle.slots().to_vec())
+    };
+    assert_eq!(slots(&lab, 10).map(|slots| slots.len()), Some(2));
+    let away = WorkerId(1 - home.0);
+    assert!(matches!(lab.controller.migrate_sa(ids[0], away), Err(ControlError::Bound(_))));
+    lab.controller.add_sa(&of(1, 0x2003)).unwrap();
+    lab.controller.add_sa(&of(3, 0x2004)).unwrap();
+    lab.controller.set_bundle(Group(10), &[Group(1)]).unwrap();
+    lab.settle();
+    assert_eq!(slots(&lab, 10), slots(&lab, 1));
+    assert!(lab.controller.remove_group_bundle(Group(10)));
+    assert!(!lab.controller.remove_group_bundle(Group(10)));
+    lab.settle();
+    assert_eq!((slots(&lab, 10), slots(&lab, 1).is_some()), (None, true));
+    lab.controller.migrate_sa(ids[0], away).unwrap();
+    lab.settle();
+    assert_eq!(lab.controller.location(ids[0]).unwrap().worker, away);
 }
 
 /// I04, P13: an SPI may come again for other destinations; two SAs that the same packets would find
