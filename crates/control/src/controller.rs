@@ -23,6 +23,7 @@
 mod bundles;
 mod entries;
 mod error;
+mod inspect;
 mod leases;
 mod lifecycle;
 mod publication;
@@ -52,6 +53,7 @@ use culvert_engine::tables::SaSample;
 use culvert_spd::Group;
 
 use bundles::Bundles;
+use inspect::Inspections;
 use leases::Leases;
 use publication::Publication;
 use record::Record;
@@ -62,6 +64,7 @@ use crate::sa::Direction;
 use crate::sequence_store::SequenceStore;
 
 pub use error::ControlError;
+pub use inspect::Retired;
 pub use leases::LEASE;
 pub use record::SaId;
 
@@ -120,6 +123,7 @@ pub struct Controller<A: Aead> {
     news_lost: u64,
     samples: Vec<SaSample>,
     samples_due: usize,
+    inspections: Inspections,
 }
 
 impl<A: Aead> Controller<A> {
@@ -160,6 +164,7 @@ impl<A: Aead> Controller<A> {
             news_lost: 0,
             samples: Vec::new(),
             samples_due: 0,
+            inspections: Inspections::default(),
         }
     }
 

@@ -16,6 +16,7 @@ pub mod sequence_store;
 pub use controller::ControlError;
 pub use controller::Controller;
 pub use controller::News;
+pub use controller::Retired;
 pub use controller::SaId;
 pub use controller::WorkerHandle;
 pub use sa::Direction;

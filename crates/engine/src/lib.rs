@@ -21,6 +21,7 @@
 //! - [`next_hop`]: routes, neighbours and links, as the kernel knows them.
 //! - [`handoff`]: packets of an SA that another worker owns.
 //! - [`hold`]: packets that wait for a neighbour to be resolved.
+//! - [`inspection`]: the truth about one SA.
 //! - [`mailbox`]: commands from and events to the control thread.
 //! - [`cache`]: exact-match caches in front of slower lookups.
 //! - [`ids`]: workers and sides.
@@ -38,6 +39,7 @@ pub mod hold;
 mod icmp;
 pub mod ids;
 pub mod inbound;
+pub mod inspection;
 pub mod mailbox;
 pub mod next_hop;
 pub mod options;
@@ -60,6 +62,7 @@ pub use fate::Verdict;
 pub use handoff::Handoff;
 pub use ids::Side;
 pub use ids::WorkerId;
+pub use inspection::Inspection;
 pub use mailbox::Command;
 pub use mailbox::Event;
 pub use mailbox::Notice;

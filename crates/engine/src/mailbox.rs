@@ -16,6 +16,7 @@ use culvert_spd::Group;
 
 use crate::audit::AuditRecord;
 use crate::ids::WorkerId;
+use crate::inspection::Inspection;
 use crate::next_hop::NextHops;
 use crate::next_hop::Target;
 use crate::tables::InboundEntry;
@@ -56,6 +57,8 @@ pub enum Command<K> {
     },
     /// Fill in what each SA did, as far as the capacity goes. Answer: [`Event::Sample`].
     Sample(Vec<SaSample>),
+    /// Fill in what the SA in a slot did and has seen. Answer: [`Event::Inspected`].
+    Inspect(Box<Inspection>),
 }
 
 /// What a worker tells control.
@@ -74,6 +77,8 @@ pub enum Event<K> {
     Retargeted(u32),
     /// What each SA did.
     Sample(Vec<SaSample>),
+    /// What one SA did and has seen.
+    Inspected(Box<Inspection>),
     /// Something happened that IKE or a log wants to know. May be lost when the queue is full.
     Notice(Notice),
     /// A packet waits for this neighbour. May be lost when the queue is full.

@@ -25,6 +25,7 @@ use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::ids::Side;
 use crate::ids::WorkerId;
+use crate::inspection::Inspection;
 use crate::mailbox::Event;
 use crate::mailbox::Notice;
 use crate::mailbox::WorkerEnd;
@@ -196,6 +197,17 @@ impl<A: Aead> Plane<A> {
         self.inbound_flows.clear();
         self.looks_at_upper = !snapshot.spd.is_address_only();
         std::mem::replace(&mut self.snapshot, snapshot)
+    }
+
+    /// Fills in what the SA in a slot did; nothing when there is none.
+    #[cold]
+    pub(crate) fn inspect(&self, mut inspection: Box<Inspection>) -> Box<Inspection> {
+        let slot = inspection.slot;
+        match inspection.inbound {
+            true => self.inbound.at(slot).into_iter().for_each(|sa| inspection.fill_inbound(sa)),
+            false => self.outbound.at(slot).into_iter().for_each(|sa| inspection.fill_outbound(sa)),
+        }
+        inspection
     }
 
     /// The next hop for a packet, cached.

@@ -327,6 +327,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                     samples.extend(all.take(room));
                     Event::Sample(samples)
                 }
+                Command::Inspect(inspection) => Event::Inspected(plane.inspect(inspection)),
             };
             plane.events.answer(answer);
         }

@@ -9,6 +9,7 @@
 //! - [`lifetime`]: soft and hard limits in time, octets and packets, and what was used.
 //! - [`inbound`]: [`InboundSa`]: check a number, accept an authentic packet.
 //! - [`outbound`]: [`OutboundSa`]: spend a number, write header and trailer.
+//! - [`window_state`]: what an anti-replay window has seen, apart from its SA.
 //! - [`trailer`]: padding, pad length and next header.
 //! - [`tfc`]: padding and dummy packets that hide how much is sent.
 //! - [`template`]: the outer IP and UDP headers of a tunnel.
@@ -29,6 +30,7 @@ pub mod template;
 mod testing;
 pub mod tfc;
 pub mod trailer;
+pub mod window_state;
 
 pub use culvert_aead::Protocol;
 pub use inbound::InboundSa;
@@ -48,6 +50,7 @@ pub use template::Encapsulation;
 pub use template::HeaderOptions;
 pub use template::Template;
 pub use trailer::PaddingCheck;
+pub use window_state::WindowState;
 
 /// What an SA protects (RFC 4301 section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

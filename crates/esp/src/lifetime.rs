@@ -177,6 +177,8 @@ pub struct Usage {
 struct AllMarks {
     soft: Marks,
     hard: Marks,
+    /// 0 is never.
+    first_used_ns: u64,
 }
 
 impl Usage {
@@ -194,7 +196,7 @@ impl Usage {
             expired: false,
             soft_told: false,
             hard_told: false,
-            all: Box::new(AllMarks { soft, hard }),
+            all: Box::new(AllMarks { soft, hard, first_used_ns: 0 }),
         }
     }
 
@@ -294,7 +296,21 @@ impl Usage {
     /// Notes that the SA is used at `now_ns`.
     #[inline]
     pub fn touch(&mut self, now_ns: u64) {
+        if self.last_used_ns == 0 {
+            self.begin(now_ns);
+        }
         self.last_used_ns = now_ns;
+    }
+
+    #[cold]
+    fn begin(&mut self, now_ns: u64) {
+        self.all.first_used_ns = now_ns;
+    }
+
+    /// When the SA was first used; `None` when it never was.
+    #[must_use]
+    pub fn first_used_ns(&self) -> Option<u64> {
+        (self.all.first_used_ns != 0).then_some(self.all.first_used_ns)
     }
 
     /// When the SA was last used; `None` when it never was.
@@ -415,13 +431,15 @@ mod tests {
         assert_eq!(Lifetime::default(), Lifetime::UNLIMITED);
     }
 
-    /// The time of the last use is kept, and there is none at first.
+    /// The times of the first and the last use are kept, and there are none at first.
     #[test]
-    fn last_use() {
+    fn first_and_last_use() {
         let mut usage = Usage::new(Lifetime::UNLIMITED, 7);
-        assert_eq!(usage.last_used_ns(), None);
-        usage.touch(12);
-        assert_eq!(usage.last_used_ns(), Some(12));
+        assert_eq!((usage.first_used_ns(), usage.last_used_ns()), (None, None));
+        for now in [12, 12, 17] {
+            usage.touch(now);
+            assert_eq!((usage.first_used_ns(), usage.last_used_ns()), (Some(12), Some(now)));
+        }
     }
 
     /// A soft limit above the hard one and limits of zero are refused by name; equal ones and one

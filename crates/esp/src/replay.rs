@@ -20,6 +20,8 @@
 
 use culvert_aead::Verified;
 
+use crate::window_state::WindowState;
+
 /// Smallest window size, in packets.
 pub const SIZE_MIN: u32 = 64;
 /// Largest window size, in packets.
@@ -156,6 +158,11 @@ impl Window {
     #[must_use]
     pub fn esn(&self) -> bool {
         self.esn
+    }
+
+    /// Writes down what the window has seen; without allocation if `state` has room for it.
+    pub fn write_state(&self, state: &mut WindowState) {
+        state.copy(self.top, self.size, &self.ring);
     }
 
     /// Could the packet with this number on the wire be new? Nothing changes.

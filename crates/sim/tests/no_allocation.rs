@@ -153,8 +153,8 @@ fn turn_all(gateway: &mut Gateway<RustCrypto>) -> u64 {
 }
 
 /// A million packets in ESP tunnels raw and in UDP, ESP in transport mode, and AH; in full batches
-/// and one by one, outbound and inbound, at their SA's worker and handed over, and turns without
-/// packets: not one allocation, and not one free.
+/// and one by one, outbound and inbound, at their SA's worker and handed over, turns without packets,
+/// and inspections of all SAs: not one allocation, and not one free.
 #[test]
 fn steady_state_allocates_nothing() {
     assert_eq!(counted(|| drop(vec![1])), 2, "the allocator counts");
@@ -165,6 +165,14 @@ fn steady_state_allocates_nothing() {
     (0..BATCHES).for_each(|_| bench.pass(64));
     (0..SINGLES).for_each(|_| bench.pass(1));
     assert_eq!(bench.delivered - first, PACKETS);
+    for gateway in &mut bench.gateways {
+        let ids: Vec<_> = gateway.controller.ids().collect();
+        ids.iter().for_each(|&id| gateway.controller.inspect(id).unwrap());
+        gateway.controller.poll().unwrap();
+        bench.allocations += turn_all(gateway);
+        gateway.controller.poll().unwrap();
+        assert!(ids.iter().all(|&id| gateway.controller.take_inspection(id).is_some()));
+    }
     for _ in 0..IDLE_TURNS {
         bench.allocations += turn_all(&mut bench.gateways[0]);
     }

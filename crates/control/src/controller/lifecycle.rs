@@ -305,6 +305,7 @@ impl<A: Aead> Controller<A> {
                 self.samples.extend(samples);
                 self.samples_due -= 1;
             }
+            Event::Inspected(inspection) => self.inspected(index, *inspection),
             Event::Resolve(target) => self.resolve.push(target),
             Event::Notice(notice) => self.note(index, notice),
             Event::LeaseLow { slot, last } => {
@@ -460,11 +461,12 @@ impl<A: Aead> Controller<A> {
                 if let Some(to) = next {
                     self.slots_at(to, direction).leave(to.slot, None);
                 }
-                self.records.remove(&id);
+                let spi = self.records.remove(&id).map_or(0, |record| record.spi);
                 self.busy.remove(&id);
-                match entry {
-                    Entry::Inbound(_) => Ok(()),
-                    Entry::Outbound(entry) => self.leases.end(id, entry.sa.sequence.last()),
+                let last = self.retire(id, spi, &entry);
+                match direction {
+                    Direction::Inbound => Ok(()),
+                    Direction::Outbound => self.leases.end(id, last.sequence),
                 }
             }
         }
@@ -489,6 +491,7 @@ impl<A: Aead> Controller<A> {
         if !inbound && let Some(ceiling) = self.leases.ceiling(id) {
             self.command(worker, Command::Lease { slot, ceiling });
         }
+        self.inspect_deferred(id);
     }
 
     /// The peer of an SA is somewhere else.
@@ -594,7 +597,7 @@ impl<A: Aead> Controller<A> {
         }
     }
 
-    fn command(&mut self, worker: WorkerId, command: Command<A::Key>) {
+    pub(super) fn command(&mut self, worker: WorkerId, command: Command<A::Key>) {
         self.workers[usize::from(worker.0)].backlog.push_back(command);
     }
 
@@ -602,7 +605,7 @@ impl<A: Aead> Controller<A> {
         self.workers[usize::from(location.worker.0)].slots(direction)
     }
 
-    fn record_mut(&mut self, id: SaId) -> Result<&mut Record, ControlError> {
+    pub(super) fn record_mut(&mut self, id: SaId) -> Result<&mut Record, ControlError> {
         let record = self.records.get_mut(&id).filter(|record| !record.is_doomed);
         record.ok_or(ControlError::UnknownSa(id))
     }

@@ -71,6 +71,7 @@ pub(super) struct Record {
     /// Of an outbound SA: a group that it has for itself.
     pub(super) alias: Option<Group>,
     pub(super) resource: Option<WorkerId>,
+    pub(super) replay_window: u32,
     pub(super) location: Location,
     pub(super) stage: Stage,
     /// It is to go away.
@@ -108,6 +109,7 @@ impl Record {
             group: spec.group,
             alias: spec.groups().nth(1),
             resource: spec.resource,
+            replay_window: spec.replay_window,
             location,
             stage: Stage::Installing,
             is_doomed: false,

@@ -640,6 +640,63 @@ fn bundles_change_and_go() {
     assert_eq!(lab.controller.location(ids[0]).unwrap().worker, away);
 }
 
+/// An SA is told about wherever it is: at its worker, on its way to another, and on its way out;
+/// others are not.
+#[test]
+fn an_sa_is_inspected_wherever_it_is() {
+    let mut lab = lab(2, 8);
+    let out = lab.controller.add_sa(&SaSpec { sequence: 4711, ..outbound(0x2001) }).unwrap();
+    let of_twelve = SaSpec { sequence: 12, replay_window: 128, ..inbound(0x1001) };
+    let incoming = lab.controller.add_sa(&of_twelve).unwrap();
+    for id in [out, incoming] {
+        lab.controller.inspect(id).unwrap();
+        assert_eq!(lab.controller.take_inspection(id), None);
+    }
+    lab.settle();
+    let seen = lab.controller.take_inspection(out).unwrap();
+    let used = (seen.first_used, seen.last_used, seen.packets, seen.bytes);
+    assert_eq!(
+        (seen.inbound, seen.sequence, seen.window, used),
+        (false, 4711, None, (None, None, 0, 0))
+    );
+    let window = lab.controller.take_inspection(incoming).unwrap().window.unwrap();
+    assert_eq!((window.top(), window.size(), window.was_seen(12)), (12, 128, true));
+    assert_eq!(lab.controller.take_inspection(incoming), None, "it is told once");
+    let to = WorkerId(1 - lab.controller.location(out).unwrap().worker.0);
+    lab.controller.migrate_sa(out, to).unwrap();
+    lab.controller.inspect(out).unwrap();
+    lab.settle();
+    assert_eq!(lab.controller.take_inspection(out).unwrap().sequence, 4711);
+    lab.controller.migrate_sa(out, WorkerId(1 - to.0)).unwrap();
+    lab.controller.inspect(out).unwrap();
+    lab.controller.remove_sa(out).unwrap();
+    assert!(matches!(lab.controller.inspect(out), Err(ControlError::UnknownSa(_))));
+    lab.settle();
+    assert_eq!(lab.controller.take_inspection(out).unwrap().sequence, 4711);
+}
+
+/// What is left of an SA that went is told once; what nobody takes does not pile up.
+#[test]
+fn the_retired_are_told() {
+    let mut lab = lab(1, 4);
+    let ids = [SaSpec { sequence: 4711, ..outbound(0x2001) }, inbound(0x1001)]
+        .map(|spec| lab.controller.add_sa(&spec).unwrap());
+    lab.settle();
+    assert_eq!(lab.controller.take_retired(), []);
+    ids.iter().for_each(|&id| lab.controller.remove_sa(id).unwrap());
+    lab.settle();
+    let mut retired = lab.controller.take_retired();
+    retired.sort_by_key(|retired| retired.id);
+    let told: Vec<_> =
+        retired.iter().map(|sa| (sa.id, sa.direction, sa.spi, sa.sequence)).collect();
+    let expected =
+        [(ids[0], Direction::Outbound, 0x2001, 4711), (ids[1], Direction::Inbound, 0x1001, 0)];
+    assert_eq!(told, expected);
+    let window = retired[1].window.as_ref().unwrap();
+    assert_eq!((window.top(), window.size(), retired[0].window.is_none()), (0, 1024, true));
+    assert_eq!(lab.controller.take_retired(), []);
+}
+
 /// I04, P13: an SPI may come again for other destinations; two SAs that the same packets would find
 /// are refused, until the first one goes.
 #[test]

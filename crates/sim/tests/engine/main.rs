@@ -8,6 +8,7 @@
 //! - `header_duties`: what outer headers take from inner ones, and what comes back.
 //! - `size`: path MTU, ICMP errors, fragments before and behind ESP, padding, dummies, MSS.
 //! - `icmp`: ICMP errors through SAs, about packets of ours, and from the gateway.
+//! - `inspection`: what control is told about an SA.
 //! - `jumbo`: packets larger than a frame, in runs of frames.
 //! - `nat`: raw and encapsulated, keepalives, peers that move.
 //! - `lifetimes`: soft and hard, in time, octets and packets.
@@ -29,6 +30,7 @@ mod drop_reasons;
 mod header_duties;
 mod hostile;
 mod icmp;
+mod inspection;
 mod jumbo;
 mod lifetimes;
 mod nat;
