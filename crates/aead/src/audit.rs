@@ -377,6 +377,44 @@ mod tests {
         }
     }
 
+    /// E21, G02: IVs that a provider makes differ by their base, for the same number; whoever opens
+    /// packets knows nothing of bases; and without another base it is the same IV again.
+    #[test]
+    fn bases_keep_ivs_apart() {
+        let has_made_iv = |algorithm: &Algorithm| matches!(algorithm.method(), Method::Cbc(..));
+        for algorithm in Algorithm::ALL.into_iter().filter(has_made_iv) {
+            let mut audit = Audit::new(RustCrypto);
+            let keymat = Keymat::new(vec![3; algorithm.keymat_len()]);
+            let plain = audit.key(algorithm, &keymat).unwrap();
+            let mut packet = vec![0; algorithm.text_at() + 16 + algorithm.icv_len()];
+            let mut seal = |base: u64| {
+                let key = audit.key(algorithm, &keymat.clone().with_iv_base(base)).unwrap();
+                packet[7] = 9;
+                audit.seal(&mut [Op { key: &key, esn_high: Some(1), esp: &mut packet }]);
+                let mut statuses = [Status::Pending];
+                let esp = &mut packet[..];
+                audit.open(&mut [Op { key: &plain, esn_high: Some(1), esp }], &mut statuses);
+                matches!(statuses, [Status::Authentic(_)])
+            };
+            assert!([0, 1 << 40, 2 << 40, 3 << 40].into_iter().all(&mut seal), "{algorithm}");
+            assert!(panics(|| _ = seal(2 << 40)), "{algorithm}");
+        }
+    }
+
+    /// E21, G02: the IV of GMAC in AH is the base and the extended number.
+    #[test]
+    fn bases_stand_in_the_ivs_of_ah() {
+        let algorithm = Algorithm::AhAes128Gmac;
+        let mut audit = Audit::new(RustCrypto);
+        let keymat = Keymat::new(vec![3; algorithm.keymat_len()]).with_iv_base(0xabcdef << 40);
+        let key = audit.key(algorithm, &keymat).unwrap();
+        let mut ah = vec![0; 12 + algorithm.ah_icv_field_len()];
+        ah[1] = u8::try_from(ah.len() / 4 - 2).unwrap();
+        ah[8..12].copy_from_slice(&[1, 2, 3, 4]);
+        audit.seal_ah(AhOp { key: &key, esn_high: Some(0x55), header: &[0; 20], ah: &mut ah });
+        assert_eq!(ah[12..20], [0xab, 0xcd, 0xef, 0x55, 1, 2, 3, 4]);
+    }
+
     /// E21: one AES key for GCM and GMAC is one key.
     #[test]
     fn reuse_across_algorithms_panics() {

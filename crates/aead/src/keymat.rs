@@ -16,7 +16,10 @@ use crate::port::KeyError;
 
 /// Key, integrity key, salt, each as far as the algorithm has one. Any length; wiped on drop.
 #[derive(Clone)]
-pub struct Keymat(Zeroizing<Vec<u8>>);
+pub struct Keymat {
+    octets: Zeroizing<Vec<u8>>,
+    iv_base: u64,
+}
 
 /// Why a text is not the hexadecimal form of key material. Shows none of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -39,7 +42,7 @@ impl Keymat {
     /// Takes over `octets`. The vector is wiped on drop; copies the caller made are not.
     #[must_use]
     pub fn new(octets: Vec<u8>) -> Keymat {
-        Keymat(Zeroizing::new(octets))
+        Keymat { octets: Zeroizing::new(octets), iv_base: 0 }
     }
 
     /// Reads hexadecimal digits, two an octet, nothing between them.
@@ -57,25 +60,40 @@ impl Keymat {
         // Reserved in full: a vector that grows leaves unwiped copies behind.
         let mut octets = Zeroizing::new(Vec::with_capacity(digits.len() / 2));
         octets.extend(digits.chunks_exact(2).map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])));
-        Ok(Keymat(octets))
+        Ok(Keymat { octets, iv_base: 0 })
+    }
+
+    /// The same for a sender whose IVs are not made of sequence numbers alone: where the provider
+    /// makes the IV (of CBC, and of GMAC in AH), the bits of `iv_base` are added to the 64-bit
+    /// number that it makes it of. Two contexts of a key with different bases have no IV in common
+    /// while sequence numbers have none of the bits of a base.
+    #[must_use]
+    pub fn with_iv_base(mut self, iv_base: u64) -> Keymat {
+        self.iv_base = iv_base;
+        self
+    }
+
+    /// What is added to sequence numbers in IVs that the provider makes; 0 for nothing.
+    pub(crate) fn iv_base(&self) -> u64 {
+        self.iv_base
     }
 
     /// Octets of all parts together.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.octets.len()
     }
 
     /// Whether there is nothing at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.octets.is_empty()
     }
 
     /// The octets.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.octets
     }
 
     /// The parts that `algorithm` makes of it.
@@ -84,7 +102,7 @@ impl Keymat {
         if self.len() != expected {
             return Err(KeyError { algorithm, expected, given: self.len() });
         }
-        let (key, rest) = self.0.split_at(algorithm.key_len());
+        let (key, rest) = self.octets.split_at(algorithm.key_len());
         let (integrity_key, salt) = rest.split_at(algorithm.integrity_key_len());
         // All of it or nothing is there.
         let salt = salt.first_chunk().copied().unwrap_or_default();
@@ -112,10 +130,10 @@ fn nibble(digit: u8) -> u8 {
 }
 
 /// Looks at every octet whatever the first difference: this is for configuration checks, and
-/// should nevertheless not tell how much of a guess was right.
+/// should nevertheless not tell how much of a guess was right. Keys are equal whatever their IVs.
 impl PartialEq for Keymat {
     fn eq(&self, other: &Keymat) -> bool {
-        let pairs = self.0.iter().zip(other.0.iter());
+        let pairs = self.octets.iter().zip(other.octets.iter());
         self.len() == other.len() && pairs.fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
     }
 }

@@ -29,7 +29,7 @@
 //! number. The IV of CBC must not be predictable (RFC 3602 section 3): it is that number, encrypted
 //! under a key that is derived from all of the SA's KEYMAT and used for nothing else. As
 //! encryption is a permutation, all IVs of a key differ while its sequence numbers do, and there
-//! is no random number to run out of.
+//! is no random number to run out of. Bits of [`Keymat::with_iv_base`] may stand beside the number.
 //!
 //! # Shape of an AH packet
 //!
@@ -173,7 +173,7 @@ pub trait Aead {
     fn open(&mut self, ops: &mut [Op<'_, Self::Key>], statuses: &mut [Status]);
 
     /// Writes the ICV field of an AH packet, of which all else is there, padding included: for
-    /// GMAC the 64-bit sequence number as IV, then the ICV; for HMAC the ICV.
+    /// GMAC the 64-bit sequence number, with [`Keymat::with_iv_base`], as IV, then the ICV; for HMAC the ICV.
     ///
     /// # Panics
     /// When the length field says less than there is in the packet or needed, or more padding than

@@ -31,6 +31,7 @@ mod record;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -166,6 +167,13 @@ impl<A: Aead> Controller<A> {
             samples_due: 0,
             inspections: Inspections::default(),
         }
+    }
+
+    /// Remembers so many SAs with epochs that are gone, of each direction, from now on; 65536 unless
+    /// this is called. When one is forgotten, epochs up to its own are
+    /// [used up](ControlError::EpochUsedUp).
+    pub fn set_tombstones_max(&mut self, max: usize) {
+        self.leases.tombstones.set_max(max);
     }
 
     /// Replaces the next hops of all workers.

@@ -14,6 +14,7 @@ use culvert_esp::HeaderOptions;
 use culvert_esp::Lifetime;
 use culvert_esp::Mode;
 use culvert_esp::Spi;
+use culvert_esp::WindowState;
 use culvert_spd::Group;
 use culvert_spd::Selector;
 
@@ -56,6 +57,13 @@ pub struct SaSpec {
     pub esn: bool,
     /// Last number used (outbound) or highest number seen (inbound).
     pub sequence: u64,
+    /// Of a key that IKE negotiated: an [epoch](crate::Epochs) that no process before this one had.
+    /// It is part of an outbound SA's IVs, and numbers end at 2^40 - 1. Such a key may come again
+    /// when its SA is gone: the SA goes on where it ended. Without an epoch, the key is one in a
+    /// file, whose numbers are leased from disk.
+    pub epoch: Option<u64>,
+    /// Of an inbound SA: what its window has seen already. Without it, everything up to `sequence`.
+    pub window: Option<WindowState>,
     /// Size of the replay window in packets, 64 to 65536, or 0 for no anti-replay; inbound only.
     pub replay_window: u32,
     /// UDP encapsulation of outbound packets. Inbound packets are accepted raw and encapsulated
@@ -103,6 +111,8 @@ impl SaSpec {
             keymat,
             esn: false,
             sequence: 0,
+            epoch: None,
+            window: None,
             replay_window: 1024,
             encapsulation: None,
             group,

@@ -10,12 +10,7 @@
 //! would both believe to be the only one.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::fs::File;
 use std::io;
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,10 +19,11 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use culvert_aead::Keymat;
-use nix::fcntl::Flock;
-use nix::fcntl::FlockArg;
 use sha2::Digest;
 use sha2::Sha256;
+
+use crate::state_directory::StateDirectory;
+use crate::state_directory::User;
 
 /// Separates this use of the hash from all others.
 const DOMAIN: &[u8] = b"culvert sequence store v1";
@@ -69,6 +65,15 @@ pub enum StoreError {
     /// A file does not contain a sequence number.
     #[error("state file {0}: expected one decimal sequence number")]
     Corrupt(PathBuf),
+    /// The file of epochs does not contain one.
+    #[error("state file {0}: expected one decimal epoch, less than 2^24")]
+    CorruptEpoch(PathBuf),
+    /// Every epoch was taken: no key that was negotiated before may be used any more.
+    #[error(
+        "state file {0}: all epochs are used up, 2^24 - 1 of them: expected a new state directory, \
+         and new keys for all SAs"
+    )]
+    EpochsUsedUp(PathBuf),
 }
 
 /// The store: an open, locked directory, or for the simulator something in memory.
@@ -77,15 +82,8 @@ pub struct SequenceStore(Place);
 
 #[derive(Debug)]
 enum Place {
-    Directory(Directory),
+    Directory(StateDirectory),
     Memory(Marks),
-}
-
-#[derive(Debug)]
-struct Directory {
-    directory: PathBuf,
-    handle: File,
-    _lock: Flock<File>,
 }
 
 /// The marks of a gateway in memory: clones share them, so they outlive it as files would.
@@ -105,40 +103,8 @@ impl SequenceStore {
     /// # Errors
     /// When the directory cannot be made, written or locked.
     pub fn open(directory: &Path) -> Result<SequenceStore, StoreError> {
-        let failed = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| StoreError::Io { action, path, source }
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(failed("make", directory))?;
-        let lock_path = directory.join("lock");
-        let lock = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(failed("open", &lock_path))?;
-        let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                return Err(StoreError::Locked(directory.to_owned()));
-            }
-            Err((_, errno)) => return Err(failed("lock", &lock_path)(errno.into())),
-        };
-        let handle = File::open(directory).map_err(failed("open", directory))?;
-        // The directory may be new: a mark in it is on disk only when its own name is.
-        let parent = match directory.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let synced = File::open(parent).and_then(|parent| parent.sync_all());
-        synced.map_err(failed("sync", parent))?;
-        let directory = directory.to_owned();
-        Ok(SequenceStore(Place::Directory(Directory { directory, handle, _lock: lock })))
+        let directory = StateDirectory::open(directory, User::Sequences)?;
+        Ok(SequenceStore(Place::Directory(directory)))
     }
 
     /// A store whose marks last as long as `marks` do: for gateways in memory only, as nothing is
@@ -154,7 +120,13 @@ impl SequenceStore {
     /// When the file exists and cannot be read, or is no number: starting at 0 would be wrong.
     pub fn high_water(&self, key: &Fingerprint) -> Result<u64, StoreError> {
         match &self.0 {
-            Place::Directory(directory) => directory.high_water(key),
+            Place::Directory(directory) => {
+                let name = name(key);
+                let Some(text) = directory.read(&name)? else {
+                    return Ok(0);
+                };
+                text.trim_end().parse().map_err(|_| StoreError::Corrupt(directory.file(&name)))
+            }
             Place::Memory(marks) => Ok(marks.lock().get(key).copied().unwrap_or(0)),
         }
     }
@@ -166,7 +138,7 @@ impl SequenceStore {
     /// When it cannot be written; no number above the old mark may be used then.
     pub fn record(&self, key: &Fingerprint, number: u64) -> Result<(), StoreError> {
         match &self.0 {
-            Place::Directory(directory) => directory.record(key, number),
+            Place::Directory(directory) => directory.write(&name(key), &format!("{number}\n")),
             Place::Memory(marks) => {
                 marks.lock().insert(key.clone(), number);
                 Ok(())
@@ -177,50 +149,21 @@ impl SequenceStore {
     #[cfg(test)]
     pub(crate) fn path(&self, key: &Fingerprint) -> PathBuf {
         match &self.0 {
-            Place::Directory(directory) => directory.path(key),
+            Place::Directory(directory) => directory.file(&name(key)),
             Place::Memory(_) => panic!("there is no file"),
         }
     }
 }
 
-impl Directory {
-    fn high_water(&self, key: &Fingerprint) -> Result<u64, StoreError> {
-        let path = self.path(key);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(source) => {
-                return Err(StoreError::Io { action: "read", path, source });
-            }
-        };
-        text.trim_end().parse().map_err(|_| StoreError::Corrupt(path))
-    }
-
-    fn record(&self, key: &Fingerprint, number: u64) -> Result<(), StoreError> {
-        let path = self.path(key);
-        let temporary = path.with_extension("new");
-        let write = || -> io::Result<()> {
-            let mut file = fs::OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            writeln!(file, "{number}")?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            self.handle.sync_all()
-        };
-        write().map_err(|source| StoreError::Io { action: "write", path: path.clone(), source })
-    }
-
-    fn path(&self, key: &Fingerprint) -> PathBuf {
-        self.directory.join(format!("{}.sequence", key.0))
-    }
+/// The file with the mark of a key.
+fn name(key: &Fingerprint) -> String {
+    format!("{}.sequence", key.0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn keymat(octet: u8) -> Keymat {

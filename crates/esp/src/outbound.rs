@@ -15,6 +15,13 @@ use crate::seq::Sequence;
 use crate::spi::Spi;
 use crate::template::Template;
 
+/// Bits of a sequence number in IVs with an epoch.
+pub const EPOCH_SHIFT: u32 = 40;
+/// Epochs are less than this, and more than 0.
+pub const EPOCHS: u64 = 1 << (u64::BITS - EPOCH_SHIFT);
+/// The last sequence number of an SA with an epoch.
+pub const EPOCH_SEQUENCE_MAX: u64 = (1 << EPOCH_SHIFT) - 1;
+
 /// Where text starts behind a counter IV.
 const COUNTER_IV_TEXT_AT: usize = ESP_FIXED_LEN + 8;
 
@@ -23,6 +30,8 @@ pub struct OutboundSa<K> {
     spi: Spi,
     esn: bool,
     layout: Layout,
+    /// The bits of IVs that the sequence number does not have.
+    iv_base: u64,
     key: K,
     /// The outer headers.
     pub template: Template,
@@ -43,7 +52,20 @@ impl<K> OutboundSa<K> {
         usage: Usage,
     ) -> OutboundSa<K> {
         let sequence = Sequence::new(esn, last);
-        OutboundSa { spi, esn, layout, key, template, sequence, usage }
+        OutboundSa { spi, esn, layout, iv_base: 0, key, template, sequence, usage }
+    }
+
+    /// The IV of a packet is this epoch and the sequence number from now on, and numbers end before
+    /// they reach into it. An SA that comes again with its key has another epoch: so no IV comes
+    /// again, whatever its numbers are. IVs that the provider makes must have the
+    /// [same base](culvert_aead::Keymat::with_iv_base).
+    ///
+    /// # Panics
+    /// When the epoch is 0, or has more than 24 bits.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        assert!((1..EPOCHS).contains(&epoch), "an epoch has 24 bits");
+        self.iv_base = epoch << EPOCH_SHIFT;
+        self.sequence.end_at(EPOCH_SEQUENCE_MAX);
     }
 
     /// Index of the SA.
@@ -136,8 +158,8 @@ impl<K> OutboundSa<K> {
     /// `out` is `layout.text_at` octets; `text_len` octets of text will be sealed. Returns the high
     /// half of the number when the SA has ESN.
     ///
-    /// An IV of 8 octets is the whole sequence number: unique as long as the number is (RFC 4106
-    /// section 3.1). One of 16 is left to the provider.
+    /// An IV of 8 octets is the whole sequence number, behind the epoch if there is one: unique as
+    /// long as the number is (RFC 4106 section 3.1). One of 16 is left to the provider.
     ///
     /// # Panics
     /// When `out` has another length: our own error.
@@ -149,7 +171,8 @@ impl<K> OutboundSa<K> {
         #[expect(clippy::cast_possible_truncation, reason = "the low half goes on the wire")]
         esp::emit(out, self.spi.value(), number as u32);
         if let Ok(header) = <&mut [u8; COUNTER_IV_TEXT_AT]>::try_from(out) {
-            header[ESP_FIXED_LEN..].copy_from_slice(&number.to_be_bytes());
+            let iv = self.iv_base | number;
+            header[ESP_FIXED_LEN..].copy_from_slice(&iv.to_be_bytes());
         }
         self.usage.count(text_len);
         self.esn.then_some((number >> 32) as u32)
@@ -227,6 +250,21 @@ mod tests {
         let seq = sa.next_seq().unwrap();
         assert_eq!(sa.write_header(&mut header, seq, 10), Some(1));
         assert_eq!(header, [0, 0, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+    }
+
+    /// E21, G02: an epoch stands in the high 24 bits of the IV, and nowhere else; numbers end where
+    /// it begins, so that no two pairs of epoch and number make the same IV.
+    #[test]
+    fn an_epoch_stands_in_the_iv() {
+        let mut sa = sa(true, EPOCH_SEQUENCE_MAX - 1);
+        sa.set_epoch(0xab_cdef);
+        let mut header = [0xff; 16];
+        let seq = sa.next_seq().unwrap();
+        assert_eq!(sa.write_header(&mut header, seq, 10), Some(0xff));
+        let iv = [0xab, 0xcd, 0xef, 0xff, 0xff, 0xff, 0xff, 0xff];
+        assert_eq!(header[..8], [0, 0, 0x10, 1, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(header[8..], iv);
+        assert!(matches!(sa.next_seq(), Err(SeqError::Exhausted)));
     }
 
     /// G08: an implicit IV is not on the wire; that of CBC is left to the provider.

@@ -114,6 +114,25 @@ impl Window {
         Ok(Window { size: u64::from(size), esn, ring, ..Window::empty(top) })
     }
 
+    /// A window of `size` packets whose highest accepted number is `top`; of those below, `unseen`
+    /// were not seen.
+    pub(crate) fn with_unseen(
+        size: u32,
+        esn: bool,
+        top: u64,
+        unseen: impl Iterator<Item = u64>,
+    ) -> Result<Window, WindowSizeError> {
+        let mut window = Window::new(size, esn, top)?;
+        for number in unseen.filter(|&number| top - number < u64::from(size)) {
+            let (word, bit) = window.place(number);
+            window.ring[word] &= !bit;
+        }
+        // What is missing already may still come.
+        window.start = top - window.size.min(top);
+        window.accepted = window.seen_between(window.start, top);
+        Ok(window)
+    }
+
     /// No anti-replay: every number is accepted, any number of times, 0 too. There are no extended
     /// sequence numbers then, for nothing would tell their high half (RFC 4303 section 3.3.3).
     #[must_use]

@@ -63,6 +63,15 @@ impl Sequence {
         if esn { u64::MAX } else { u64::from(u32::MAX) }
     }
 
+    /// Lets the number space end at `end`, if it does not end before. The reserve is a quarter
+    /// again.
+    pub fn end_at(&mut self, end: u64) {
+        self.end = self.end.min(end);
+        self.ceiling = self.ceiling.min(self.end);
+        self.low_at = self.end - self.end / 4;
+        self.set_stop();
+    }
+
     /// Last number used.
     #[must_use]
     pub fn last(&self) -> u64 {
@@ -226,6 +235,21 @@ mod tests {
         }
         let expected = [(Ok(end - 4), true, false), (Err(SeqError::Exhausted), true, true)];
         assert_eq!(news, expected);
+    }
+
+    /// E03: numbers may end sooner than their width says, and never later.
+    #[test]
+    fn numbers_end_sooner() {
+        let mut sequence = Sequence::new(true, 997);
+        sequence.end_at(1000);
+        let spent: Vec<_> = (0..5).map(|_| spend(&mut sequence)).collect();
+        let none = Err(SeqError::Exhausted);
+        assert_eq!(spent, [Ok(998), Ok(999), Ok(1000), none, none]);
+        assert!(sequence.is_low() && !sequence.can_grow());
+        let mut sequence = Sequence::new(false, u64::from(u32::MAX));
+        sequence.end_at(1 << 40);
+        sequence.set_ceiling(u64::MAX);
+        assert_eq!(spend(&mut sequence), none);
     }
 
     /// Unless told otherwise, a quarter of the numbers is the reserve, at either width.

@@ -6,6 +6,7 @@
 
 use crate::replay::SIZE_MAX;
 use crate::replay::Window;
+use crate::replay::WindowSizeError;
 
 /// The highest number accepted, and which of those below it were: of some the bits are known, and
 /// all below these count as seen.
@@ -82,11 +83,12 @@ impl WindowState {
         WindowState::from_fn(top, size, |number| self.was_seen(number) || other.was_seen(number))
     }
 
-    /// The same with as few bits as say it: what is left out was seen.
+    /// The same with as few bits as say it, and at most those of the `max` highest numbers: what is
+    /// left out counts as seen.
     #[must_use]
-    pub fn compact(&self) -> WindowState {
+    pub fn compact(&self, max: u32) -> WindowState {
         let oldest = self.numbers().find(|&number| !self.was_seen(number));
-        let size = oldest.map_or(0, |number| self.top - number + 1);
+        let size = oldest.map_or(0, |number| self.top - number + 1).min(max.into());
         #[expect(clippy::cast_possible_truncation, reason = "at most SIZE_MAX")]
         WindowState::from_fn(self.top, size as u32, |number| self.was_seen(number))
     }
@@ -117,6 +119,20 @@ impl WindowState {
 }
 
 impl Window {
+    /// A window of `size` packets that goes on where another ended: what that saw is not accepted,
+    /// and neither is what it has no bits of.
+    ///
+    /// # Errors
+    /// When `size` is out of range.
+    pub fn from_state(
+        size: u32,
+        esn: bool,
+        state: &WindowState,
+    ) -> Result<Window, WindowSizeError> {
+        let unseen = state.numbers().filter(|&number| !state.was_seen(number));
+        Window::with_unseen(size, esn, state.top, unseen)
+    }
+
     /// What the window has seen.
     #[must_use]
     pub fn state(&self) -> WindowState {
@@ -158,7 +174,9 @@ mod tests {
     fn accept(window: &mut Window, number: u64) -> bool {
         #[expect(clippy::cast_possible_truncation, reason = "the low half is on the wire")]
         let candidate = window.check(number as u32);
-        candidate.is_ok_and(|candidate| window.commit(candidate, proof()).is_ok())
+        // With these low bits, another number may be meant.
+        let meant = candidate.ok().filter(|candidate| candidate.seq() == number);
+        meant.is_some_and(|candidate| window.commit(candidate, proof()).is_ok())
     }
 
     /// Bits are those of the numbers that were accepted; what is older was seen.
@@ -198,6 +216,24 @@ mod tests {
     }
 
     proptest! {
+        /// I08: a window made of a state, of any size, accepts just the numbers that the state has
+        /// not seen and that are in the window, each once; and its state says so.
+        #[test]
+        fn a_window_goes_on(state in any_state(), size in 64u32..200) {
+            let mut window = Window::from_state(size, true, &state).unwrap();
+            prop_assert_eq!((window.top(), window.size()), (state.top(), u64::from(size)));
+            prop_assert_eq!((window.lost(), window.reorder_depth()), (0, 0));
+            let first = state.top().saturating_sub(300);
+            let after = (1..50).filter_map(|more| state.top().checked_add(more));
+            for number in (first..=state.top()).rev().chain(after) {
+                let inside = number > state.top() || state.top() - number < u64::from(size);
+                let fresh = !state.was_seen(number) && inside && number > 0;
+                prop_assert_eq!(window.state().was_seen(number), !fresh, "{}", number);
+                prop_assert_eq!(accept(&mut window, number), fresh, "{}", number);
+                prop_assert!(!accept(&mut window, number) && window.state().was_seen(number));
+            }
+        }
+
         /// I08: a union has seen what either has, and nothing that neither has; a compact state
         /// says the same as the whole one.
         #[test]
@@ -207,9 +243,11 @@ mod tests {
             for number in top.saturating_sub(500)..=top {
                 let seen = one.was_seen(number) || other.was_seen(number);
                 prop_assert_eq!(both.was_seen(number), seen, "{}", number);
-                prop_assert_eq!(one.compact().was_seen(number), one.was_seen(number));
+                prop_assert_eq!(one.compact(SIZE_MAX).was_seen(number), one.was_seen(number));
+                prop_assert!(one.compact(64).was_seen(number) || !one.was_seen(number));
             }
-            prop_assert!(one.compact().size() <= one.size());
+            prop_assert!(one.compact(SIZE_MAX).size() <= one.size());
+            prop_assert!(one.compact(64).size() <= 64);
         }
     }
 }

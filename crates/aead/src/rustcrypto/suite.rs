@@ -28,6 +28,8 @@ use crate::rustcrypto::tag::Tag;
 /// The context of an SA but for its salt.
 pub(super) struct Suite {
     algorithm: Algorithm,
+    /// Stands in IVs that are made here beside the sequence number.
+    iv_base: u64,
     ciphers: Ciphers,
 }
 
@@ -73,7 +75,7 @@ impl Suite {
             Method::Gmac(size) => Ciphers::Gmac(Gcm::new(size, parts.key)),
             Method::Hmac(sha2) => Ciphers::Hmac(HmacSha2::new(sha2, parts.integrity_key)),
         };
-        Suite { algorithm, ciphers }
+        Suite { algorithm, iv_base: keymat.iv_base(), ciphers }
     }
 
     /// One packet of [`Aead::seal`](crate::Aead::seal).
@@ -89,7 +91,7 @@ impl Suite {
                 seal_chacha(chacha, &nonce, aad.as_bytes(), esp.text, esp.icv);
             }
             Ciphers::Cbc(cbc, hmac) => {
-                let iv = cbc.iv(esp.sequence());
+                let iv = cbc.iv(self.iv_base | esp.sequence());
                 esp.iv.copy_from_slice(&iv);
                 cbc.encrypt(&iv, esp.text);
                 hmac.mac(&esp.hmac_pieces(&esp.high())).write(esp.icv);
@@ -136,7 +138,7 @@ impl Suite {
         let ah = AhShape::of(self.algorithm).split(&mut op).expect("the length of the header");
         let (iv, icv) = ah.field.split_at_mut(self.algorithm.iv_len());
         // Without IV there is nothing to copy to.
-        iv.copy_from_slice(&ah.sequence.to_be_bytes()[..iv.len()]);
+        iv.copy_from_slice(&(self.iv_base | ah.sequence).to_be_bytes()[..iv.len()]);
         self.tag_of_ah(salt, esn_high, iv, [ah.before[0], ah.before[1], ah.after]).write(icv);
     }
 

@@ -12,6 +12,8 @@ use culvert_esp::OutboundSa;
 use culvert_esp::Template;
 use culvert_esp::Usage;
 use culvert_esp::Window;
+use culvert_esp::WindowState;
+use culvert_esp::outbound::EPOCH_SHIFT;
 
 use super::ControlError;
 use super::Controller;
@@ -32,10 +34,21 @@ impl<A: Aead> Controller<A> {
         if spec.algorithm.protocol() == Protocol::Ah && spec.sending.dummy_interval.is_some() {
             return Err(ControlError::DummiesOfAh);
         }
-        let key = self.aead.key(spec.algorithm, &spec.keymat)?;
         match spec.direction {
-            Direction::Inbound => inbound(spec, key),
-            Direction::Outbound => self.outbound(id, spec, key),
+            Direction::Inbound => {
+                let key = self.aead.key(spec.algorithm, &spec.keymat)?;
+                let (receiver, seen) = self.leases.receiver(spec)?;
+                let entry = inbound(spec, key, seen.as_ref())?;
+                self.leases.receive(id, receiver);
+                Ok(entry)
+            }
+            Direction::Outbound => {
+                // The IVs that the provider makes have the epoch as well.
+                let iv_base = spec.epoch.unwrap_or(0) << EPOCH_SHIFT;
+                let keymat = spec.keymat.clone().with_iv_base(iv_base);
+                let key = self.aead.key(spec.algorithm, &keymat)?;
+                self.outbound(id, spec, key)
+            }
         }
     }
 
@@ -57,6 +70,9 @@ impl<A: Aead> Controller<A> {
         // The worker starts the lifetime when it gets the SA: only it has the clock.
         let usage = Usage::new(Lifetime::UNLIMITED, 0);
         let mut sa = OutboundSa::new(spec.spi, spec.esn, grant.last, layout, key, template, usage);
+        if let Some(epoch) = spec.epoch {
+            sa.set_epoch(epoch);
+        }
         let mut lease_low = 0;
         if let Some(ceiling) = grant.ceiling {
             sa.sequence.set_ceiling(ceiling);
@@ -71,11 +87,13 @@ impl<A: Aead> Controller<A> {
     }
 }
 
-fn inbound<K>(spec: &SaSpec, key: K) -> Result<Entry<K>, ControlError> {
-    let window = match spec.replay_window {
-        0 if spec.esn => return Err(ControlError::EsnWithoutWindow),
-        0 => Window::off(),
-        size => Window::new(size, spec.esn, spec.sequence)?,
+/// An inbound SA, whose window has `seen` something already.
+fn inbound<K>(spec: &SaSpec, key: K, seen: Option<&WindowState>) -> Result<Entry<K>, ControlError> {
+    let window = match (spec.replay_window, seen) {
+        (0, _) if spec.esn => return Err(ControlError::EsnWithoutWindow),
+        (0, _) => Window::off(),
+        (size, Some(seen)) => Window::from_state(size, spec.esn, seen)?,
+        (size, None) => Window::new(size, spec.esn, spec.sequence)?,
     };
     let layout = Layout::of(spec.algorithm);
     let usage = Usage::new(Lifetime::UNLIMITED, 0);

@@ -48,9 +48,24 @@ pub enum ControlError {
         /// The last number of the SA.
         end: u64,
     },
-    /// Two outbound SAs with one key would use the same nonces.
-    #[error("another outbound SA has, or had, this key and salt: expected a new key")]
+    /// Two outbound SAs with one key would use the same nonces; two inbound ones of IKE's with one
+    /// key and SPI would accept packets twice. An SA has its key until it is gone.
+    #[error("another SA has, or had, this key and salt: expected a new key")]
     KeyInUse,
+    /// An epoch that an IV cannot have.
+    #[error("epoch {0}: expected 1 to 2^24 - 1")]
+    Epoch(u64),
+    /// Keys that are forgotten may have sealed in this epoch.
+    #[error("epoch {epoch} is used up: expected a later one than {floor}")]
+    EpochUsedUp {
+        /// The epoch.
+        epoch: u64,
+        /// The last one in which such a key sealed.
+        floor: u64,
+    },
+    /// An implicit IV is the sequence number and has no room for an epoch (RFC 8750 section 3).
+    #[error("an epoch with implicit IVs, which have no room for it: expected another algorithm")]
+    EpochImplicit,
     /// Every worker's table is full.
     #[error("no free slot for another SA: expected at most {0} for each worker and direction")]
     Full(usize),

@@ -5,13 +5,22 @@
 //! old ceiling.
 //!
 //! Without a store, keys must be fresh: one that this process has sent with is refused.
+//!
+//! An SA with an epoch needs neither: what another process used of its key has other IVs. In this
+//! process, it goes on where the last SA with its key ended (see `tombstones`).
 
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
 
+use culvert_esp::WindowState;
+use culvert_esp::outbound::EPOCH_SEQUENCE_MAX;
+use culvert_esp::outbound::EPOCHS;
 use culvert_esp::seq::Sequence;
 
+use super::tombstones::Receiver;
+use super::tombstones::Spent;
+use super::tombstones::Tombstones;
 use crate::controller::ControlError;
 use crate::controller::SaId;
 use crate::sa::SaSpec;
@@ -36,6 +45,8 @@ struct Lease {
     end: u64,
     /// A number the SA has used that makes the next lease due.
     asked: Option<u64>,
+    /// The highest epoch that the key has sealed with, of an SA with epochs: there is no lease.
+    epoch: Option<u64>,
 }
 
 /// What a new SA gets.
@@ -55,6 +66,11 @@ pub(super) struct Leases {
     keys: HashSet<Fingerprint>,
     retired: VecDeque<Fingerprint>,
     due: VecDeque<SaId>,
+    /// Keys and SPIs of inbound SAs.
+    receivers: HashMap<SaId, Receiver>,
+    /// How many of them have each.
+    receiving: HashMap<Receiver, usize>,
+    pub(super) tombstones: Tombstones,
 }
 
 impl Leases {
@@ -65,6 +81,9 @@ impl Leases {
             keys: HashSet::new(),
             retired: VecDeque::new(),
             due: VecDeque::new(),
+            receivers: HashMap::new(),
+            receiving: HashMap::new(),
+            tombstones: Tombstones::default(),
         }
     }
 
@@ -73,6 +92,13 @@ impl Leases {
         let key = Fingerprint::of(&spec.keymat);
         if self.keys.contains(&key) {
             return Err(ControlError::KeyInUse);
+        }
+        let spent = self.tombstones.spent(&key);
+        match (spec.epoch, spent) {
+            (Some(epoch), spent) => return self.grant_epoch(id, spec, key, epoch, spent),
+            // Its numbers are those of an epoch, and no mark tells of them.
+            (None, Some(_)) => return Err(ControlError::KeyInUse),
+            (None, None) => {}
         }
         let end = Sequence::end_of(spec.esn);
         let mut grant = Grant { last: spec.sequence, ceiling: None };
@@ -88,19 +114,93 @@ impl Leases {
         }
         self.keys.insert(key.clone());
         let ceiling = grant.ceiling.unwrap_or(end);
-        self.leases.insert(id, Lease { key, ceiling, end, asked: None });
+        self.leases.insert(id, Lease { key, ceiling, end, asked: None, epoch: None });
         Ok(grant)
+    }
+
+    /// [`grant`](Self::grant) for an SA with an epoch: numbers above those that the key has used in
+    /// this process, up to where the epoch stands in IVs.
+    fn grant_epoch(
+        &mut self,
+        id: SaId,
+        spec: &SaSpec,
+        key: Fingerprint,
+        epoch: u64,
+        spent: Option<Spent>,
+    ) -> Result<Grant, ControlError> {
+        if !(1..EPOCHS).contains(&epoch) {
+            return Err(ControlError::Epoch(epoch));
+        }
+        if spec.algorithm.has_implicit_iv() {
+            return Err(ControlError::EpochImplicit);
+        }
+        let floor = self.tombstones.floor();
+        if epoch <= floor {
+            return Err(ControlError::EpochUsedUp { epoch, floor });
+        }
+        let spent = spent.unwrap_or_default();
+        let end = Sequence::end_of(spec.esn).min(EPOCH_SEQUENCE_MAX);
+        let last = spec.sequence.max(spent.last);
+        if last > end {
+            return Err(ControlError::UsedUp { used: last, end });
+        }
+        self.tombstones.take_spent(&key);
+        self.keys.insert(key.clone());
+        let epoch = Some(epoch.max(spent.epoch));
+        self.leases.insert(id, Lease { key, ceiling: end, end, asked: None, epoch });
+        Ok(Grant { last, ceiling: None })
+    }
+
+    /// Key and SPI of an inbound SA, and what its window must have seen, if anything is known of
+    /// that.
+    pub(super) fn receiver(
+        &self,
+        spec: &SaSpec,
+    ) -> Result<(Receiver, Option<WindowState>), ControlError> {
+        let receiver = (Fingerprint::of(&spec.keymat), spec.spi.value());
+        if spec.epoch.is_some() && self.receiving.contains_key(&receiver) {
+            return Err(ControlError::KeyInUse);
+        }
+        let given = spec.window.clone();
+        let seen = match (given, self.tombstones.seen(&receiver)) {
+            (given, None) => given,
+            (None, Some(seen)) => Some(WindowState::all_seen(spec.sequence).union(seen)),
+            (Some(given), Some(seen)) => Some(given.union(seen)),
+        };
+        Ok((receiver, seen))
+    }
+
+    /// Takes note of inbound SA `id`.
+    pub(super) fn receive(&mut self, id: SaId, receiver: Receiver) {
+        *self.receiving.entry(receiver.clone()).or_insert(0) += 1;
+        self.receivers.insert(id, receiver);
+    }
+
+    /// Inbound SA `id` is gone, and its window had seen this.
+    pub(super) fn end_receiving(&mut self, id: SaId, seen: Option<&WindowState>) {
+        let Some(receiver) = self.receivers.remove(&id) else {
+            return;
+        };
+        if let Some(count) = self.receiving.get_mut(&receiver) {
+            *count -= 1;
+            if *count == 0 {
+                self.receiving.remove(&receiver);
+            }
+        }
+        if let Some(seen) = seen {
+            self.tombstones.bury_receiver(receiver, seen);
+        }
     }
 
     /// The highest number an SA may use, if numbers are leased.
     pub(super) fn ceiling(&self, id: SaId) -> Option<u64> {
         self.store.as_ref()?;
-        self.leases.get(&id).map(|lease| lease.ceiling)
+        self.leases.get(&id).filter(|lease| lease.epoch.is_none()).map(|lease| lease.ceiling)
     }
 
     /// SA `id` has used `last` and soon needs more.
     pub(super) fn ask(&mut self, id: SaId, last: u64) {
-        if let Some(lease) = self.leases.get_mut(&id) {
+        if let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.epoch.is_none()) {
             if lease.asked.is_none() {
                 self.due.push_back(id);
             }
@@ -139,6 +239,12 @@ impl Leases {
         let Some(lease) = self.leases.remove(&id) else {
             return Ok(());
         };
+        if let Some(epoch) = lease.epoch {
+            assert!(last <= lease.end, "a number that reaches into the epoch was used");
+            self.keys.remove(&lease.key);
+            self.tombstones.bury_sender(lease.key, Spent { last, epoch });
+            return Ok(());
+        }
         if let Some(store) = &self.store {
             assert!(last <= lease.ceiling, "a number above the lease was used");
             self.keys.remove(&lease.key);
@@ -159,13 +265,17 @@ impl Leases {
         let (Some(store), Some(lease)) = (&self.store, self.leases.get(&id)) else {
             return Ok(());
         };
+        if lease.epoch.is_some() {
+            return Ok(());
+        }
         assert!(last <= lease.ceiling, "a number above the lease was used");
         Ok(store.record(&lease.key, last)?)
     }
 
     /// SAs with a lease.
     pub(super) fn ids(&self) -> impl Iterator<Item = SaId> {
-        self.leases.keys().copied().filter(|_| self.store.is_some())
+        let leased = |(&id, lease): (&SaId, &Lease)| lease.epoch.is_none().then_some(id);
+        self.leases.iter().filter_map(leased).filter(|_| self.store.is_some())
     }
 
     #[cfg(test)]

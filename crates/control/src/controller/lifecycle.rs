@@ -465,7 +465,10 @@ impl<A: Aead> Controller<A> {
                 self.busy.remove(&id);
                 let last = self.retire(id, spi, &entry);
                 match direction {
-                    Direction::Inbound => Ok(()),
+                    Direction::Inbound => {
+                        self.leases.end_receiving(id, last.window.as_ref());
+                        Ok(())
+                    }
                     Direction::Outbound => self.leases.end(id, last.sequence),
                 }
             }

@@ -1,5 +1,7 @@
 //! The controller with real workers, which turn when a test says so.
 
+mod epochs;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -21,6 +23,7 @@ use culvert_engine::options::Sending;
 use culvert_engine::tables::Members;
 use culvert_esp::Encapsulation;
 use culvert_esp::Spi;
+use culvert_esp::WindowState;
 use culvert_esp::template::FamilyMismatch;
 use culvert_frame::MemIo;
 
