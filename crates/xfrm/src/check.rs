@@ -170,7 +170,7 @@ fn check_policy(info: &PolicyInfo, attributes: &Attributes) -> Checked {
     expect(agrees, "xfrm_userpolicy_info.index", "an index of its direction, or 0")?;
     check_policy_type(attributes)?;
     let templates = attributes.templates().map(Vec::as_slice).unwrap_or_default();
-    check_templates(templates, info.sel.family)
+    check_templates(templates, info.sel.family, info.dir)
 }
 
 fn check_policy_direction(dir: Direction) -> Checked {
@@ -182,8 +182,9 @@ fn check_policy_type(attributes: &Attributes) -> Checked {
     expect(is_main, "XFRMA_POLICY_TYPE", "the main policies")
 }
 
-/// Families that follow from each other: only a tunnel may change it.
-fn check_templates(templates: &[Template], selected: Family) -> Checked {
+/// Families that follow from each other: only a tunnel may change it. What leaves cannot do without
+/// a tunnel, which would change where it goes.
+fn check_templates(templates: &[Template], selected: Family, dir: Direction) -> Checked {
     let mut inner = selected;
     for template in templates {
         let unsaid = template.family == Family::UNSPEC;
@@ -191,6 +192,9 @@ fn check_templates(templates: &[Template], selected: Family) -> Checked {
         let tunnels = [Mode::TUNNEL, Mode::BEET, Mode::IPTFS].contains(&template.mode);
         let what = "the family inside, or a tunnel";
         expect(tunnels || family == inner, "xfrm_user_tmpl.family", what)?;
+        let may_lack = template.optional != 0 && dir == Direction::OUT;
+        let what = "0 for a tunnel of packets that leave";
+        expect(!(tunnels && may_lack), "xfrm_user_tmpl.optional", what)?;
         expect(template.mode <= Mode::IPTFS, "xfrm_user_tmpl.mode", "a mode of SAs")?;
         let known = family.prefix_bits_max().is_some();
         expect(known, "xfrm_user_tmpl.family", "AF_INET or AF_INET6")?;

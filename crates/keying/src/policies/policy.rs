@@ -32,7 +32,9 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new(selector: &Selector, dir: Direction, attributes: &Attributes) -> Key {
+        // Bits behind the mask do not count, and are not shown again.
         let mark = attributes.mark().copied().unwrap_or_default();
+        let mark = Mark { value: mark.value & mark.mask, ..mark };
         let if_id = attributes.if_id().copied().unwrap_or_default();
         Key { selector: *selector, dir, mark, if_id }
     }

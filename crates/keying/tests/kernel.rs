@@ -1,0 +1,433 @@
+//! The policy database against that of the kernel: the same octets to both.
+
+#[path = "kernel/lab.rs"]
+mod lab;
+#[path = "kernel/make.rs"]
+mod make;
+#[path = "kernel/random.rs"]
+mod random;
+
+use culvert_xfrm::Attribute;
+use culvert_xfrm::Attributes;
+use culvert_xfrm::Body;
+use culvert_xfrm::Errno;
+use culvert_xfrm::address::Family;
+use culvert_xfrm::info::HashThreshold;
+use culvert_xfrm::info::SpdAttribute;
+use culvert_xfrm::lifetime::Limits;
+use culvert_xfrm::policy::Action;
+use culvert_xfrm::policy::DefaultAction;
+use culvert_xfrm::policy::Defaults;
+use culvert_xfrm::policy::Direction;
+use culvert_xfrm::policy::PolicyFlags;
+use culvert_xfrm::policy::PolicyInfo;
+use culvert_xfrm::policy::Share;
+use culvert_xfrm::policy::Template;
+use culvert_xfrm::sa;
+use culvert_xfrm::sa::Mark;
+use culvert_xfrm::sa::Mode;
+
+use self::lab::Lab;
+use self::lab::Outcome;
+use self::make::by_index;
+use self::make::by_selector;
+use self::make::none;
+use self::make::policy;
+use self::make::selector;
+use self::make::template;
+use self::make::tunnel;
+
+const IN: Direction = Direction::IN;
+const OUT: Direction = Direction::OUT;
+const FORWARD: Direction = Direction::FORWARD;
+
+fn run(test: &str, body: impl FnOnce(&mut Lab) + Send + 'static) {
+    if lab::skipped(test) {
+        return;
+    }
+    lab::in_namespace(|| body(&mut Lab::new()));
+}
+
+/// Asks both, and expects this.
+fn step(lab: &mut Lab, name: &str, body: &Body, errno: Option<Errno>) -> Outcome {
+    name.clone_into(&mut lab.name);
+    let outcome = lab.ask(body);
+    assert_eq!(outcome.errno, errno, "{name}");
+    outcome
+}
+
+fn dump(lab: &mut Lab, len: usize) {
+    let outcome = step(lab, "dump", &Body::DumpPolicy(none()), None);
+    assert_eq!(outcome.answers.len(), len);
+}
+
+/// Policies are made, replaced, found, listed and deleted as the kernel does, by name and by index.
+#[test]
+fn policies_as_in_the_kernel() {
+    run("policies_as_in_the_kernel", |lab| {
+        let make = |info: &PolicyInfo| Body::NewPolicy(*info, Attributes(vec![tunnel()]));
+        let update = |info: &PolicyInfo| Body::UpdatePolicy(*info, none());
+        let a = policy("10.1.0.0/16 10.2.0.0/16", OUT, 100);
+        let b = policy("10.2.0.0/16 10.1.0.0/16", IN, 100);
+        let c = policy("fd00:1::/64 fd00:2::/64", FORWARD, 50);
+        dump(lab, 0);
+        step(lab, "flush nothing", &Body::FlushPolicy(none()), None);
+        step(lab, "make out", &make(&a), None);
+        step(lab, "make in", &make(&b), None);
+        let errno = Some(Errno::EINVAL);
+        step(
+            lab,
+            "make forward, template of another family",
+            &Body::NewPolicy(
+                c,
+                Attributes(vec![Attribute::Templates(vec![Template {
+                    mode: Mode::TRANSPORT,
+                    family: Family::INET,
+                    ..template("192.0.2.1 192.0.2.2", 1)
+                }])]),
+            ),
+            errno,
+        );
+        step(lab, "make forward", &make(&c), None);
+        dump(lab, 3);
+        step(lab, "make again", &make(&a), Some(Errno::EEXIST));
+        step(
+            lab,
+            "make again, other priority",
+            &make(&PolicyInfo { priority: 7, ..a }),
+            Some(Errno::EEXIST),
+        );
+        step(lab, "update", &update(&PolicyInfo { action: Action::BLOCK, ..a }), None);
+        dump(lab, 3);
+        step(lab, "update priority", &update(&PolicyInfo { priority: 7, ..a }), None);
+        step(lab, "update unmade", &update(&policy("10.3.0.0/16 10.4.0.0/16", OUT, 1)), None);
+        dump(lab, 4);
+        step(lab, "get", &Body::GetPolicy(by_selector(&a), none()), None);
+        step(
+            lab,
+            "get other direction",
+            &Body::GetPolicy(by_selector(&PolicyInfo { dir: IN, ..a }), none()),
+            Some(Errno::ENOENT),
+        );
+        for index in [1, 8, 9, 10, 17, 25, 33, 0x1001] {
+            for dir in [IN, OUT, FORWARD] {
+                lab.name = format!("get {index} {dir:?}");
+                lab.ask(&Body::GetPolicy(by_index(index, dir), none()));
+            }
+        }
+        step(lab, "delete", &Body::DeletePolicy(by_selector(&b), none()), None);
+        step(
+            lab,
+            "delete again",
+            &Body::DeletePolicy(by_selector(&b), none()),
+            Some(Errno::ENOENT),
+        );
+        let Body::NewPolicy(found, _) =
+            step(lab, "index", &Body::GetPolicy(by_selector(&a), none()), None).answers.remove(0)
+        else {
+            panic!("NEWPOLICY")
+        };
+        step(lab, "get by index", &Body::GetPolicy(by_index(found.index, OUT), none()), None);
+        step(
+            lab,
+            "delete by index, other direction",
+            &Body::DeletePolicy(by_index(found.index, IN), none()),
+            Some(Errno::ENOENT),
+        );
+        step(lab, "delete by index", &Body::DeletePolicy(by_index(found.index, OUT), none()), None);
+        dump(lab, 2);
+        step(lab, "flush", &Body::FlushPolicy(none()), None);
+        step(lab, "flush again", &Body::FlushPolicy(none()), None);
+        dump(lab, 0);
+        step(lab, "make after flush", &make(&b), None);
+        dump(lab, 1);
+    });
+}
+
+/// Marks and interfaces are parts of the name, as they were sent.
+#[test]
+fn names_as_in_the_kernel() {
+    run("names_as_in_the_kernel", |lab| {
+        let info = policy("10.1.0.0/16 10.2.0.0/16", OUT, 100);
+        let mark = |value, mask| Attribute::Mark(Mark { value, mask });
+        let names = [
+            vec![],
+            vec![mark(1, 0xff)],
+            vec![mark(1, 0xf)],
+            vec![mark(0x101, 0xfff)],
+            vec![Attribute::IfId(7)],
+            vec![Attribute::IfId(7), mark(1, 0xff)],
+            vec![mark(2, 2), mark(3, 3)],
+        ];
+        for list in &names {
+            lab.name = format!("make {list:?}");
+            assert_eq!(lab.ask(&Body::NewPolicy(info, Attributes(list.clone()))).errno, None);
+            let again = lab.ask(&Body::NewPolicy(info, Attributes(list.clone())));
+            assert_eq!(again.errno, Some(Errno::EEXIST));
+        }
+        for list in
+            [vec![mark(0, 0)], vec![mark(0x101, 0xff)], vec![mark(1, 0)], vec![Attribute::IfId(0)]]
+        {
+            lab.name = format!("make {list:?}");
+            lab.ask(&Body::NewPolicy(info, Attributes(list)));
+        }
+        dump(lab, names.len());
+        for list in &names {
+            lab.name = format!("get {list:?}");
+            let answer = lab.ask(&Body::GetPolicy(by_selector(&info), Attributes(list.clone())));
+            assert_eq!(answer.answers.len(), 1);
+            for index in [9, 17, 25, 33] {
+                lab.ask(&Body::GetPolicy(by_index(index, OUT), Attributes(list.clone())));
+            }
+        }
+        let absent = Attributes(vec![mark(1, 0xffff)]);
+        step(
+            lab,
+            "get another mark",
+            &Body::GetPolicy(by_selector(&info), absent.clone()),
+            Some(Errno::ENOENT),
+        );
+        step(
+            lab,
+            "delete another mark",
+            &Body::DeletePolicy(by_selector(&info), absent),
+            Some(Errno::ENOENT),
+        );
+        for list in names {
+            lab.name = format!("delete {list:?}");
+            lab.ask(&Body::DeletePolicy(by_selector(&info), Attributes(list)));
+        }
+        dump(lab, 0);
+        // Bits behind the prefix are part of the name as well, and so are user and interface.
+        let mut user = info;
+        user.sel.user = 1000;
+        let mut interface = info;
+        interface.sel.ifindex = 1;
+        for info in [info, policy("10.1.0.1/16 10.2.0.0/16", OUT, 100), user, interface] {
+            step(lab, "make", &Body::NewPolicy(info, none()), None);
+            step(lab, "make again", &Body::NewPolicy(info, none()), Some(Errno::EEXIST));
+        }
+        dump(lab, 4);
+    });
+}
+
+/// A requested index is taken if it is free; others are counted up from where they were.
+#[test]
+fn indices_as_in_the_kernel() {
+    run("indices_as_in_the_kernel", |lab| {
+        let networks = (0..12).map(|net| format!("10.{net}.0.0/16 10.99.0.0/16"));
+        let infos: Vec<_> = networks.map(|text| policy(&text, OUT, 0)).collect();
+        let make = |at: usize, dir: Direction, index| {
+            Body::NewPolicy(PolicyInfo { index, dir, ..infos[at] }, none())
+        };
+        step(lab, "first", &make(0, IN, 0), None);
+        step(lab, "second", &make(1, IN, 0), None);
+        step(lab, "17", &make(2, OUT, 17), None);
+        step(lab, "17 again", &make(3, OUT, 17), None);
+        step(lab, "large", &make(4, FORWARD, 0xffff_fffa), None);
+        step(lab, "other direction", &make(5, OUT, 16), Some(Errno::EINVAL));
+        step(lab, "next", &make(5, OUT, 0), None);
+        step(lab, "next forward", &make(6, FORWARD, 0), None);
+        let replaced = Body::UpdatePolicy(PolicyInfo { index: 8001, ..infos[2] }, none());
+        step(lab, "replaced", &replaced, None);
+        step(lab, "get replaced", &Body::GetPolicy(by_index(17, OUT), none()), None);
+        step(lab, "not there", &Body::GetPolicy(by_index(8001, OUT), none()), Some(Errno::ENOENT));
+        step(lab, "delete first", &Body::DeletePolicy(by_index(8, IN), none()), None);
+        step(lab, "next in", &make(7, IN, 0), None);
+        step(lab, "8 again", &make(8, IN, 8), None);
+        dump(lab, 8);
+        step(lab, "sizes", &Body::GetSpdInfo(0), None);
+    });
+}
+
+/// Templates of every sort, and what is refused of them.
+#[test]
+fn templates_as_in_the_kernel() {
+    run("templates_as_in_the_kernel", |lab| {
+        let v4 = template("192.0.2.1 192.0.2.2", 5);
+        let v6 = template("2001:db8::1 2001:db8::2", 6);
+        let with = |change: fn(&mut Template)| {
+            let mut changed = v4;
+            change(&mut changed);
+            changed
+        };
+        let lists = vec![
+            vec![v4],
+            vec![v6],
+            vec![v4, v6],
+            vec![v4; 6],
+            vec![with(|template| template.mode = Mode::TRANSPORT)],
+            vec![with(|template| template.mode = Mode::ROUTE_OPTIMIZATION)],
+            vec![with(|template| template.mode = Mode::IN_TRIGGER)],
+            vec![with(|template| template.mode = Mode::BEET)],
+            vec![with(|template| template.mode = Mode::IPTFS)],
+            vec![with(|template| template.mode = Mode(6))],
+            vec![v6, with(|template| template.mode = Mode::TRANSPORT)],
+            vec![v4, Template { mode: Mode::TRANSPORT, ..v6 }],
+            vec![v6, Template { mode: Mode::TRANSPORT, ..v6 }],
+            vec![with(|template| template.family = Family::UNSPEC)],
+            vec![with(|template| template.family = Family(7))],
+            vec![with(|template| template.id.proto = sa::AH)],
+            vec![with(|template| template.id.proto = sa::IPCOMP), v4],
+            vec![with(|template| template.id.proto = sa::ROUTING)],
+            vec![with(|template| template.id.proto = sa::DESTINATION_OPTIONS)],
+            vec![with(|template| template.id.proto = sa::ANY_PROTO)],
+            vec![with(|template| template.id.proto = 0)],
+            vec![with(|template| template.id.proto = 6)],
+            vec![with(|template| template.id.spi.0 = 0x1234_5678)],
+            vec![with(|template| template.optional = 1)],
+            vec![with(|template| {
+                template.optional = 1;
+                template.mode = Mode::TRANSPORT;
+            })],
+            vec![with(|template| {
+                template.optional = 1;
+                template.mode = Mode::BEET;
+            })],
+            vec![with(|template| {
+                template.optional = 1;
+                template.mode = Mode::IPTFS;
+            })],
+            vec![with(|template| template.optional = 200)],
+            vec![with(|template| template.share = Share::UNIQUE)],
+            vec![with(|template| template.share = Share(9))],
+            vec![with(|template| template.aalgos = 5)],
+            vec![with(|template| {
+                (template.aalgos, template.ealgos, template.calgos) = (0, 0, 0);
+            })],
+        ];
+        for (dir, prefix) in [(OUT, 1), (IN, 2)] {
+            for (at, list) in lists.iter().enumerate() {
+                let info = policy(&format!("10.{at}.0.0/16 10.200.{prefix}.0/24"), dir, 3);
+                lab.name = format!("template {list:?}");
+                let list = Attributes(vec![Attribute::Templates(list.clone())]);
+                lab.ask(&Body::NewPolicy(info, list));
+            }
+        }
+        lab.name = "dump".to_owned();
+        assert!(lab.ask(&Body::DumpPolicy(none())).answers.len() > 30);
+        let none_wanted = vec![Attribute::Templates(Vec::new())];
+        let info = policy("10.0.0.0/8 10.0.0.0/8", OUT, 3);
+        step(
+            lab,
+            "no templates",
+            &Body::NewPolicy(info, Attributes(none_wanted)),
+            Some(Errno::ERANGE),
+        );
+        let many = Attributes(vec![Attribute::Templates(vec![v4; 7])]);
+        step(lab, "seven templates", &Body::NewPolicy(info, many), Some(Errno::EINVAL));
+    });
+}
+
+/// Values that cannot be are refused, those that can are kept.
+#[test]
+fn values_as_in_the_kernel() {
+    run("values_as_in_the_kernel", |lab| {
+        let good = policy("10.1.0.0/16 10.2.0.0/16", OUT, 100);
+        let changes: [fn(&mut PolicyInfo); 22] = [
+            |info| info.dir = Direction(3),
+            |info| info.dir = Direction(200),
+            |info| info.action = Action(2),
+            |info| info.share = Share::UNIQUE,
+            |info| info.share = Share(4),
+            |info| info.flags = 0xff,
+            |info| info.flags = PolicyFlags::LOCAL_OK | PolicyFlags::ICMP,
+            |info| info.sel.family = Family::UNSPEC,
+            |info| info.sel.family = Family(7),
+            |info| info.sel.family = Family::INET6,
+            |info| info.sel.prefixlen_d = 33,
+            |info| info.sel.prefixlen_s = 33,
+            |info| (info.sel.family, info.sel.prefixlen_s) = (Family::INET6, 129),
+            |info| (info.sel.family, info.sel.prefixlen_d) = (Family::INET6, 128),
+            |info| info.index = 2,
+            |info| info.index = 1,
+            |info| info.priority = u32::MAX,
+            |info| (info.sel.sport.0, info.sel.sport_mask.0) = (443, 0xffff),
+            |info| (info.sel.dport.0, info.sel.dport_mask.0) = (443, 0x0ff0),
+            |info| info.sel.proto = 17,
+            |info| info.usage.bytes = 77,
+            |info| {
+                info.limits = Limits {
+                    soft_bytes: 1,
+                    hard_bytes: 2,
+                    soft_packets: 3,
+                    hard_packets: 4,
+                    soft_age_secs: 5000,
+                    hard_age_secs: 6000,
+                    soft_use_secs: 7000,
+                    hard_use_secs: 8000,
+                }
+            },
+        ];
+        for (at, change) in changes.iter().enumerate() {
+            let mut info = PolicyInfo { priority: 1, ..good };
+            change(&mut info);
+            lab.name = format!("value {at}");
+            lab.ask(&Body::UpdatePolicy(info, none()));
+            lab.ask(&Body::GetPolicy(by_selector(&info), none()));
+        }
+        lab.ask(&Body::DumpPolicy(none()));
+    });
+}
+
+/// Default actions and thresholds; what is not said stays.
+#[test]
+fn settings_as_in_the_kernel() {
+    run("settings_as_in_the_kernel", |lab| {
+        let get = Body::GetDefault(Defaults::default(), none());
+        step(lab, "first", &get, None);
+        let set = |inbound, forward, outbound| {
+            let [inbound, forward, outbound] = [inbound, forward, outbound].map(DefaultAction);
+            Body::SetDefault(Defaults { inbound, forward, outbound }, none())
+        };
+        for body in [set(1, 2, 1), set(0, 0, 2), set(7, 1, 200), set(2, 2, 2), set(0, 0, 0)] {
+            step(lab, "set", &body, None);
+            step(lab, "get", &get, None);
+        }
+        step(lab, "sizes", &Body::GetSpdInfo(0xffff_ffff), None);
+        let threshold = |local_bits, remote_bits| HashThreshold { local_bits, remote_bits };
+        let lists = [
+            vec![SpdAttribute::Ipv4Threshold(threshold(24, 16))],
+            vec![SpdAttribute::Ipv4Threshold(threshold(33, 16))],
+            vec![SpdAttribute::Ipv6Threshold(threshold(64, 129))],
+            vec![SpdAttribute::Ipv6Threshold(threshold(64, 128))],
+            vec![
+                SpdAttribute::Ipv4Threshold(threshold(1, 2)),
+                SpdAttribute::Ipv6Threshold(threshold(200, 4)),
+            ],
+            vec![],
+        ];
+        for list in lists {
+            lab.name = format!("{list:?}");
+            lab.ask(&Body::NewSpdInfo(0, list));
+            lab.ask(&Body::GetSpdInfo(0));
+        }
+    });
+}
+
+/// What counts of selectors is what the codec reads; the last of two attributes counts.
+#[test]
+fn selectors_of_every_sort_are_listed() {
+    run("selectors_of_every_sort_are_listed", |lab| {
+        let nets = ["0.0.0.0/0 0.0.0.0/0", "::/0 ::/0", "10.0.0.1/32 10.0.0.2/32", "::1/128 ::/0"];
+        for text in nets {
+            for proto in [0, 1, 6, 17, 58, 255] {
+                let mut info = policy(text, FORWARD, 9);
+                info.sel = selector(text);
+                info.sel.proto = proto;
+                lab.name = format!("{text} {proto}");
+                assert_eq!(lab.ask(&Body::NewPolicy(info, none())).errno, None);
+            }
+        }
+        dump(lab, 24);
+        step(lab, "flush", &Body::FlushPolicy(none()), None);
+    });
+}
+
+/// Any requests in any order lead to the same.
+#[test]
+fn any_requests_as_in_the_kernel() {
+    for seed in 1..=8 {
+        run("any_requests_as_in_the_kernel", move |lab| random::requests(lab, seed, 500));
+    }
+}
