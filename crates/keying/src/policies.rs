@@ -1,8 +1,8 @@
 //! The policy database, as `net/xfrm/xfrm_policy.c` and `xfrm_user.c` of Linux 6.12 and later have
 //! it: what exists, in which order it is tried and listed, what each request answers and announces.
 //!
-//! A policy is named by its direction, selector, mark (its value as far as the
-//! mask goes, and the mask) and interface; or by its index, whose low three bits are the direction. Requests name it by either,
+//! A policy is named by its direction, selector, mark (value and mask; bits of the
+//! value behind the mask are gone when it is made) and interface; or by its index, whose low three bits are the direction. Requests name it by either,
 //! always with the same mark and interface. Only the main database is there; that of Mobile IPv6
 //! (`XFRM_POLICY_TYPE_SUB`) is refused by [`Message::check`].
 //!
@@ -245,7 +245,7 @@ impl Policies {
     /// Index of the policy that is meant.
     fn find(&self, id: &PolicyId, attributes: &Attributes) -> Result<u32, Errno> {
         let is_labelled = attributes.0.iter().any(policy::is_label);
-        let key = Key::new(&id.sel, id.dir, attributes);
+        let key = Key::of_id(id, attributes);
         let index = if id.index == 0 {
             self.names.get(&key).filter(|_| !is_labelled).copied()
         } else {

@@ -4,6 +4,8 @@
 mod lab;
 #[path = "kernel/make.rs"]
 mod make;
+#[path = "kernel/packets.rs"]
+mod packets;
 #[path = "kernel/random.rs"]
 mod random;
 
@@ -36,6 +38,7 @@ use self::make::policy;
 use self::make::selector;
 use self::make::template;
 use self::make::tunnel;
+use self::packets::Packet;
 
 const IN: Direction = Direction::IN;
 const OUT: Direction = Direction::OUT;
@@ -427,7 +430,50 @@ fn selectors_of_every_sort_are_listed() {
 /// Any requests in any order lead to the same.
 #[test]
 fn any_requests_as_in_the_kernel() {
-    for seed in 1..=8 {
+    for seed in 1..=100 {
         run("any_requests_as_in_the_kernel", move |lab| random::requests(lab, seed, 500));
     }
+}
+
+/// Packets meet the policy that comes first of those whose selector and mark admit them.
+#[test]
+fn packets_meet_the_same_policy() {
+    run("packets_meet_the_same_policy", |lab| {
+        packets::set_up();
+        let met = packets::meet(lab, 1, 2000);
+        assert!(met > 600, "{met} packets met a policy");
+    });
+}
+
+/// A policy that is replaced keeps its place among those of its priority, and is the last of
+/// another one.
+#[test]
+fn replaced_policies_keep_their_place() {
+    run("replaced_policies_keep_their_place", |lab| {
+        packets::set_up();
+        let all = policy("10.1.0.0/16 10.2.0.0/16", OUT, 5);
+        let mut udp = all;
+        udp.sel.proto = 17;
+        let packet = Packet::udp("10.1.1.1", "10.2.1.1", (5000, 53));
+        let (sooner, later) =
+            (PolicyInfo { priority: 4, ..all }, PolicyInfo { priority: 6, ..all });
+        let lists: [(&[PolicyInfo], u8); 6] = [
+            (&[all, udp], 0),
+            (&[udp, all], 17),
+            (&[all, udp, all], 0),
+            (&[all, udp, later, all], 17),
+            (&[udp, all, sooner], 0),
+            (&[udp, all, sooner, all], 17),
+        ];
+        for (infos, proto) in lists {
+            lab.name = format!("{proto} of {infos:?}");
+            for info in infos {
+                lab.ask(&Body::UpdatePolicy(*info, none()));
+            }
+            let index = packets::send(lab, &packet).expect("a policy");
+            let met = lab.ours.by_index(index).expect("a policy");
+            assert_eq!(met.info().sel.proto, proto, "{}", lab.name);
+            lab.ask(&Body::FlushPolicy(none()));
+        }
+    });
 }

@@ -2,6 +2,7 @@
 //! need nothing but the request. Whether algorithms and SAs exist is for whoever has them.
 
 use crate::address::Family;
+use crate::attribute::Attribute;
 use crate::attribute::Attributes;
 use crate::error::Errno;
 use crate::error::Malformed;
@@ -51,6 +52,10 @@ impl Message {
             }
             Body::DumpPolicy(attributes) | Body::FlushPolicy(attributes) => {
                 check_policy_type(attributes)
+            }
+            Body::PolicyExpire(expire, attributes) => {
+                check_policy_type(attributes)?;
+                check_policy_direction(expire.policy.dir)
             }
             Body::NewAe(_, attributes) => check_ae(self.flags, attributes),
             Body::Migrate(id, attributes) => {
@@ -178,6 +183,10 @@ fn check_policy_direction(dir: Direction) -> Checked {
 }
 
 fn check_policy_type(attributes: &Attributes) -> Checked {
+    let of_sas =
+        |attribute: &Attribute| matches!(attribute, Attribute::Direction(_) | Attribute::Cpu(_));
+    let is_alien = attributes.0.iter().any(of_sas);
+    expect(!is_alien, "XFRMA_SA_DIR", "no attributes of SAs alone")?;
     let is_main = attributes.policy_type().is_none_or(|policy_type| policy_type.kind == 0);
     expect(is_main, "XFRMA_POLICY_TYPE", "the main policies")
 }

@@ -8,6 +8,7 @@ use culvert_xfrm::address::Family;
 use culvert_xfrm::attribute::Unknown;
 use culvert_xfrm::lifetime::Usage;
 use culvert_xfrm::policy::Direction;
+use culvert_xfrm::policy::PolicyId;
 use culvert_xfrm::policy::PolicyInfo;
 use culvert_xfrm::policy::PolicyType;
 use culvert_xfrm::policy::Share;
@@ -31,16 +32,19 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn new(selector: &Selector, dir: Direction, attributes: &Attributes) -> Key {
-        // Bits behind the mask do not count, and are not shown again.
+    /// What a request that only names a policy means. Its mark is taken as it is.
+    pub(super) fn of_id(id: &PolicyId, attributes: &Attributes) -> Key {
         let mark = attributes.mark().copied().unwrap_or_default();
-        let mark = Mark { value: mark.value & mark.mask, ..mark };
         let if_id = attributes.if_id().copied().unwrap_or_default();
-        Key { selector: *selector, dir, mark, if_id }
+        Key { selector: id.sel, dir: id.dir, mark, if_id }
     }
 
+    /// The name of the policy that a request makes. Bits of its mark behind the mask are gone.
     pub(super) fn of_policy(info: &PolicyInfo, attributes: &Attributes) -> Key {
-        Key::new(&info.sel, info.dir, attributes)
+        let id = PolicyId { sel: info.sel, index: 0, dir: info.dir };
+        let key = Key::of_id(&id, attributes);
+        let mark = Mark { value: key.mark.value & key.mark.mask, ..key.mark };
+        Key { mark, ..key }
     }
 
     /// Whether all but the selector is the same.

@@ -130,6 +130,18 @@ impl Lab {
         outcome
     }
 
+    /// The kernel's policies as they are listed.
+    pub(crate) fn kernel_list(&mut self) -> Vec<PolicyInfo> {
+        let body = Body::DumpPolicy(Attributes::default());
+        let octets = Message { flags: Flags::REQUEST | Flags::DUMP, seq: 1, port: 0, body };
+        let answers = self.ask_kernel(&octets.to_octets()).answers.into_iter();
+        let infos = answers.map(|body| match body {
+            Body::NewPolicy(info, _) => info,
+            body => panic!("{body:?}"),
+        });
+        infos.collect()
+    }
+
     /// What the kernel announced meanwhile.
     pub(crate) fn events(&mut self) -> Vec<Body> {
         let mut events = Vec::new();

@@ -8,15 +8,18 @@ use culvert_xfrm::attribute::Unknown;
 use culvert_xfrm::event::PolicyExpire;
 use culvert_xfrm::info::HashThreshold;
 use culvert_xfrm::info::SpdAttribute;
+use culvert_xfrm::lifetime::Usage;
 use culvert_xfrm::policy::Action;
 use culvert_xfrm::policy::DefaultAction;
 use culvert_xfrm::policy::Defaults;
 use culvert_xfrm::policy::Direction;
 use culvert_xfrm::policy::PolicyId;
 use culvert_xfrm::policy::PolicyInfo;
+use culvert_xfrm::policy::PolicyType;
 use culvert_xfrm::policy::Share;
 use culvert_xfrm::sa::Mark;
 use culvert_xfrm::sa::Mode;
+use culvert_xfrm::sa::SaDirection;
 
 use crate::lab::Lab;
 use crate::make::none;
@@ -104,6 +107,17 @@ fn name(chance: &mut Chance) -> Vec<Attribute> {
     if chance.once_in(6) {
         list.push(Attribute::IfId(chance.of(&[0, 1, 2])));
     }
+    match chance.below(40) {
+        0 => list.push(Attribute::PolicyType(PolicyType::default())),
+        1 => {
+            let kind = chance.of(&[2, 255]);
+            list.push(Attribute::PolicyType(PolicyType { kind, ..PolicyType::default() }));
+        }
+        2 => list.push(Attribute::Direction(SaDirection::OUT)),
+        3 => list.push(Attribute::Cpu(0)),
+        4 => list.push(Attribute::Usage(Usage::default())),
+        _ => {}
+    }
     list
 }
 
@@ -173,7 +187,7 @@ fn request(chance: &mut Chance) -> Body {
             let expire = PolicyExpire { policy, hard: chance.of(&[0, 1, 2]) };
             Body::PolicyExpire(expire, Attributes(name(chance)))
         }
-        89..91 if chance.once_in(4) => Body::FlushPolicy(none()),
+        89..91 if chance.once_in(4) => Body::FlushPolicy(Attributes(name(chance))),
         91..96 => setting(chance),
         _ => Body::DumpPolicy(none()),
     }
