@@ -1,10 +1,10 @@
 //! The policy database, as `net/xfrm/xfrm_policy.c` and `xfrm_user.c` of Linux 6.12 and later have
 //! it: what exists, in which order it is tried and listed, what each request answers and announces.
 //!
-//! A policy is named by its direction, selector, mark (value and mask; bits of the
-//! value behind the mask are gone when it is made) and interface; or by its index, whose low three bits are the direction. Requests name it by either,
-//! always with the same mark and interface. Only the main database is there; that of Mobile IPv6
-//! (`XFRM_POLICY_TYPE_SUB`) is refused by [`Message::check`].
+//! A policy is named by its direction, selector, mark and interface; or by its index, whose low
+//! three bits are the direction, always with the same mark and interface. Of a mark, value and mask
+//! count; bits of the value behind the mask are gone when the policy is made. Only the main database
+//! is there; that of Mobile IPv6 (`XFRM_POLICY_TYPE_SUB`) is refused by [`Message::check`].
 //!
 //! Requests must have passed [`Message::check`]: what the kernel refuses before it looks at the
 //! database is refused there. Nothing here panics without it.
@@ -66,7 +66,7 @@ pub struct Event {
 pub struct Cursor(u64);
 
 /// The policy database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Policies {
     /// By index.
     policies: HashMap<u32, Policy>,
@@ -84,7 +84,26 @@ pub struct Policies {
     next_index: u32,
     /// Changes so far.
     generation: u64,
+    /// Most policies there can be.
+    most: usize,
     settings: Settings,
+}
+
+impl Default for Policies {
+    fn default() -> Policies {
+        Policies {
+            policies: HashMap::new(),
+            names: HashMap::new(),
+            order: Default::default(),
+            ages: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            made: 0,
+            next_index: 0,
+            generation: 0,
+            most: POLICIES_MAX,
+            settings: Settings::default(),
+        }
+    }
 }
 
 impl Policies {
@@ -265,7 +284,7 @@ impl Policies {
     ) -> Result<&Policy, Errno> {
         let mut policy = Policy::new(info, attributes, now)?;
         let replaced = self.names.get(policy.key()).copied();
-        if replaced.is_none() && self.len() >= POLICIES_MAX {
+        if replaced.is_none() && self.len() >= self.most {
             return Err(Errno::ENOMEM);
         }
         let index = replaced.unwrap_or_else(|| self.free_index(info));

@@ -477,3 +477,38 @@ fn replaced_policies_keep_their_place() {
         }
     });
 }
+
+/// Policies expire when the kernel's do, within a second, and are told of as often.
+#[test]
+fn policies_expire_as_in_the_kernel() {
+    run("policies_expire_as_in_the_kernel", |lab| {
+        let limits =
+            [(0, 1, 0, 0), (0, 3, 0, 0), (2, 4, 0, 0), (0, 0, 0, 2), (1, 0, 0, 3), (0, 0, 1, 0)];
+        for (net, (soft_age_secs, hard_age_secs, soft_use_secs, hard_use_secs)) in (0..).zip(limits)
+        {
+            let mut info = policy(&format!("10.{net}.0.0/16 10.9.0.0/16"), OUT, net);
+            info.limits = Limits {
+                soft_age_secs,
+                hard_age_secs,
+                soft_use_secs,
+                hard_use_secs,
+                ..info.limits
+            };
+            lab.name = format!("{:?}", info.limits);
+            let list = Attributes(vec![tunnel(), Attribute::IfId(net)]);
+            lab.ask(&Body::NewPolicy(info, list));
+        }
+        let (mut kernel, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..70 {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            kernel.extend(lab.events());
+            ours.extend(lab.tick());
+        }
+        let by_name = |event: &Body| format!("{event:?}");
+        kernel.sort_by_key(by_name);
+        ours.sort_by_key(by_name);
+        assert_eq!(kernel.len(), 8);
+        assert_eq!(ours, kernel);
+        dump(lab, 1);
+    });
+}

@@ -95,11 +95,14 @@ impl Policies {
                 *now = to;
             }
         };
+        let before = self.defaults();
         let defaults = &mut self.settings.defaults;
         set(&mut defaults.inbound, wanted.inbound);
         set(&mut defaults.forward, wanted.forward);
         set(&mut defaults.outbound, wanted.outbound);
-        self.generation += 1;
+        if self.defaults() != before {
+            self.generation += 1;
+        }
         let body = Body::GetDefault(self.defaults(), Attributes::default());
         Event { groups: Groups::POLICY, body }
     }

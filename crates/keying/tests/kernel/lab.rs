@@ -155,6 +155,11 @@ impl Lab {
         events
     }
 
+    /// What we announce as time goes by.
+    pub(crate) fn tick(&mut self) -> Vec<Body> {
+        self.ours.tick(now()).into_iter().map(|event| rewritten(event.body)).collect()
+    }
+
     fn ask_ours(&mut self, octets: &[u8]) -> Outcome {
         let refused = |errno| Outcome { errno: Some(errno), ..Outcome::default() };
         let message = match Message::parse(octets) {
