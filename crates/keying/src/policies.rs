@@ -2,9 +2,10 @@
 //! it: what exists, in which order it is tried and listed, what each request answers and announces.
 //!
 //! A policy is named by its direction, selector, mark and interface; or by its index, whose low
-//! three bits are the direction, always with the same mark and interface. Of a mark, value and mask
-//! count; bits of the value behind the mask are gone when the policy is made. Only the main database
-//! is there; that of Mobile IPv6 (`XFRM_POLICY_TYPE_SUB`) is refused by [`Message::check`].
+//! three bits are the direction, always with the same mark and interface. Of a mark, value and
+//! mask count; bits of the value behind the mask are gone when the policy is made. Only the main
+//! database is there; that of Mobile IPv6 (`XFRM_POLICY_TYPE_SUB`) is refused by
+//! [`Message::check`].
 //!
 //! Requests must have passed [`Message::check`]: what the kernel refuses before it looks at the
 //! database is refused there. Nothing here panics without it.
