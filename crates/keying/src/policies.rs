@@ -22,6 +22,7 @@
 //! [`Message::check`]: culvert_xfrm::Message::check
 
 mod expiry;
+mod migrate;
 mod policy;
 mod request;
 mod settings;
@@ -44,6 +45,7 @@ use culvert_xfrm::policy::PolicyType;
 use self::policy::Key;
 use self::settings::Settings;
 
+pub use self::migrate::Migration;
 pub use self::policy::Policy;
 pub use self::request::Reply;
 

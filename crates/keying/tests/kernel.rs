@@ -13,15 +13,18 @@ use culvert_xfrm::Attribute;
 use culvert_xfrm::Attributes;
 use culvert_xfrm::Body;
 use culvert_xfrm::Errno;
+use culvert_xfrm::address::Address;
 use culvert_xfrm::address::Family;
 use culvert_xfrm::info::HashThreshold;
 use culvert_xfrm::info::SpdAttribute;
 use culvert_xfrm::lifetime::Limits;
+use culvert_xfrm::migrate::Migrate;
 use culvert_xfrm::policy::Action;
 use culvert_xfrm::policy::DefaultAction;
 use culvert_xfrm::policy::Defaults;
 use culvert_xfrm::policy::Direction;
 use culvert_xfrm::policy::PolicyFlags;
+use culvert_xfrm::policy::PolicyId;
 use culvert_xfrm::policy::PolicyInfo;
 use culvert_xfrm::policy::Share;
 use culvert_xfrm::policy::Template;
@@ -422,6 +425,56 @@ fn any_requests_as_in_the_kernel() {
     for seed in 1..=20 {
         run("any_requests_as_in_the_kernel", move |lab| random::requests(lab, seed, 500));
     }
+}
+
+/// Templates get new addresses if they are concerned.
+#[test]
+fn addresses_change_as_in_the_kernel() {
+    run("addresses_change_as_in_the_kernel", |lab| {
+        let info = policy("10.1.0.0/16 10.2.0.0/16", OUT, 1);
+        let old = template("192.0.2.1 192.0.2.2", 5);
+        let outer = template("2001:db8::1 2001:db8::2", 6);
+        let inner =
+            Template { mode: Mode::TRANSPORT, id: sa::XfrmId { proto: sa::AH, ..old.id }, ..old };
+        let new = template("198.51.100.1 198.51.100.2", 0);
+        let change = |old: &Template, new: &Template, reqid| Migrate {
+            old_daddr: old.id.daddr,
+            old_saddr: old.saddr,
+            new_daddr: new.id.daddr,
+            new_saddr: new.saddr,
+            proto: old.id.proto,
+            mode: old.mode,
+            reserved: 0,
+            reqid,
+            old_family: old.family,
+            new_family: new.family,
+        };
+        let zero = Migrate { new_saddr: Address::default(), ..change(&old, &new, 0) };
+        let lists = [
+            vec![change(&old, &new, 5)],
+            vec![change(&old, &new, 0)],
+            vec![change(&old, &new, 9)],
+            vec![change(&new, &old, 0)],
+            vec![change(&old, &outer, 5), change(&outer, &old, 6)],
+            vec![change(&old, &new, 5), change(&new, &old, 5)],
+            vec![change(&inner, &new, 0)],
+            vec![Migrate { mode: Mode::TRANSPORT, ..change(&old, &new, 0) }],
+            vec![change(&old, &new, 5), change(&old, &outer, 5)],
+            vec![zero],
+        ];
+        for list in lists {
+            lab.name = format!("{list:?}");
+            let templates = Attribute::Templates(vec![inner, old, outer]);
+            lab.ask(&Body::UpdatePolicy(info, Attributes(vec![templates])));
+            let mut attributes = vec![Attribute::Migrate(list)];
+            for id in [PolicyId { dir: IN, ..by_selector(&info) }, by_selector(&info)] {
+                lab.ask(&Body::Migrate(id, Attributes(attributes.clone())));
+                lab.ask(&Body::GetPolicy(by_selector(&info), none()));
+            }
+            attributes.push(Attribute::IfId(3));
+            lab.ask(&Body::Migrate(by_selector(&info), Attributes(attributes)));
+        }
+    });
 }
 
 /// Packets meet the policy that comes first of those whose selector and mark admit them.

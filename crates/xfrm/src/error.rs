@@ -27,6 +27,8 @@ impl Errno {
     pub const ERANGE: Errno = Errno(34);
     /// No such algorithm.
     pub const ENOSYS: Errno = Errno(38);
+    /// Nothing that is concerned.
+    pub const ENODATA: Errno = Errno(61);
     /// Known, and not supported.
     pub const EOPNOTSUPP: Errno = Errno(95);
     /// No such family of addresses.

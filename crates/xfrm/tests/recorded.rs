@@ -277,7 +277,7 @@ fn errors_are_as_long_as_wanted() {
 #[test]
 fn requests_are_refused_as_by_the_kernel() {
     let refused = common::refused();
-    assert_eq!(refused.len(), 77);
+    assert_eq!(refused.len(), 83);
     for (errno, octets, what) in refused {
         let result = Message::parse(&octets).and_then(|message| message.check());
         let malformed = result.expect_err(what);

@@ -180,6 +180,10 @@ impl Policy {
         self.age = age;
     }
 
+    pub(super) fn asks_for(&mut self, templates: Vec<Template>) {
+        self.templates = templates;
+    }
+
     pub(super) fn used(&mut self, at: u64) {
         self.info.usage.use_time = at;
     }

@@ -18,8 +18,8 @@ pub struct Reply {
 
 impl Policies {
     /// Does what a request asks for, at `now` in seconds since 1970; nothing if it is not about
-    /// policies. Dumps are answered by [`Policies::list`], and ACQUIRE and MIGRATE are not for us
-    /// alone.
+    /// policies. Dumps are answered by [`Policies::list`]; ACQUIRE and MIGRATE are not for us
+    /// alone, see [`Policies::migration`].
     ///
     /// # Errors
     /// What to answer instead.

@@ -2,15 +2,18 @@
 //! that, in `tests/kernel.rs`.
 
 use culvert_xfrm::Message;
+use culvert_xfrm::address::Address;
 use culvert_xfrm::address::Family;
 use culvert_xfrm::attribute::Unknown;
 use culvert_xfrm::lifetime::INFINITE;
 use culvert_xfrm::lifetime::Limits;
 use culvert_xfrm::message::ANSWER_LEN_MAX;
+use culvert_xfrm::migrate::Migrate;
 use culvert_xfrm::policy::DefaultAction;
 use culvert_xfrm::policy::Defaults;
 use culvert_xfrm::policy::Template;
 use culvert_xfrm::sa::Mark;
+use culvert_xfrm::sa::Mode;
 use culvert_xfrm::sa::Offload;
 use culvert_xfrm::sa::SecurityContext;
 use culvert_xfrm::selector::Selector;
@@ -270,4 +273,47 @@ fn generations_tell_of_changes() {
     assert!(changed(&policies));
     assert_eq!(policies.flush(), None);
     assert!(!changed(&policies));
+}
+
+/// What a migration comes to is found before anything is changed; a policy that is gone by then
+/// stays gone.
+#[test]
+fn migrations_have_two_steps() {
+    let mut policies = Policies::new();
+    let info = info(1, Direction::OUT);
+    let [a, b, c] = [1, 2, 3].map(|last| std::net::IpAddr::from([192, 0, 2, last]).into());
+    let mut template = Template { saddr: a, mode: Mode::TUNNEL, ..Template::default() };
+    template.id.daddr = b;
+    let list = Attributes(vec![Attribute::Templates(vec![template])]);
+    policies.add(&info, &list, NOW).expect("a new policy");
+    let change = Migrate {
+        old_saddr: a,
+        old_daddr: b,
+        new_saddr: c,
+        new_daddr: b,
+        mode: Mode::TUNNEL,
+        old_family: Family::INET,
+        new_family: Family::INET,
+        ..Migrate::default()
+    };
+    let asked = |change| Attributes(vec![Attribute::Migrate(vec![change])]);
+    let migration = policies.migration(&id(&info), &asked(change)).expect("it is concerned");
+    let saddr = |policies: &Policies| policies.by_index(1).map(|one| one.templates()[0].saddr);
+    assert_eq!(saddr(&policies), Some(a));
+    let generation = policies.generation();
+    assert_eq!(policies.migrate(migration.clone()).groups, Groups::MIGRATE);
+    assert_eq!(saddr(&policies), Some(c));
+    assert_ne!(policies.generation(), generation);
+    policies.flush().expect("something was there");
+    policies.migrate(migration);
+    assert!(policies.is_empty());
+    for change in [
+        Migrate { new_family: Family(7), ..change },
+        Migrate { old_family: Family::UNSPEC, ..change },
+        Migrate { new_saddr: Address::default(), ..change },
+    ] {
+        assert_eq!(policies.migration(&id(&info), &asked(change)), Err(Errno::EINVAL));
+    }
+    assert_eq!(policies.migration(&id(&info), &none()), Err(Errno::EINVAL));
+    assert_eq!(policies.migration(&id(&info), &asked(change)), Err(Errno::ENOENT));
 }

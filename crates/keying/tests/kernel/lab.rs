@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use culvert_keying::Policies;
+use culvert_keying::policies::Reply;
 use culvert_xfrm::Attribute;
 use culvert_xfrm::Attributes;
 use culvert_xfrm::Body;
@@ -76,7 +77,7 @@ impl Lab {
             socket
         };
         let (kernel, events) = (open(), open());
-        for group in [2, 4] {
+        for group in [2, 4, 7] {
             events.add_membership(group).expect("membership");
         }
         Lab { kernel, events, ours: Policies::new(), seq: 0, name: String::new() }
@@ -173,12 +174,21 @@ impl Lab {
             let answers = self.ours.list(None).map(|(_, body)| normal(body)).collect();
             return Outcome { answers, ..Outcome::default() };
         }
-        let reply = self.ours.request(&message.body, now()).expect("a request about policies");
+        let reply = if let Body::Migrate(id, attributes) = &message.body {
+            let migration = self.ours.migration(id, attributes);
+            let event = migration.map(|migration| self.ours.migrate(migration));
+            event.map(|event| Reply { answer: None, event: Some(event) })
+        } else {
+            self.ours.request(&message.body, now()).expect("a request about policies")
+        };
         match reply {
             Ok(reply) => {
                 let event = reply.event.inspect(|event| {
-                    let is_expiry = matches!(event.body, Body::PolicyExpire(..));
-                    let groups = if is_expiry { Groups::EXPIRE } else { Groups::POLICY };
+                    let groups = match event.body {
+                        Body::PolicyExpire(..) => Groups::EXPIRE,
+                        Body::Migrate(..) => Groups::MIGRATE,
+                        _ => Groups::POLICY,
+                    };
                     assert_eq!(event.groups, groups);
                 });
                 Outcome {
