@@ -9,7 +9,11 @@
 //! them does the XDP program learn which prefixes are protected. Order of a stop: workers end
 //! their turn, programs are detached and offloads restored, the last sequence numbers are recorded.
 
+mod gateway;
+mod journal;
+mod keying;
 mod news;
+pub mod socket;
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -48,9 +52,9 @@ use culvert_engine::handoff::Wake;
 use culvert_engine::mailbox::mailbox;
 use culvert_engine::tables::SaSample;
 use culvert_frame::Port;
+use culvert_keying::DataPlane;
 use culvert_wire::ethernet::Mac;
 use culvert_xdp::Interface;
-use culvert_xdp::SidePrefixes;
 use culvert_xdp::Waker;
 use culvert_xdp::XdpIo;
 use nix::poll::PollFd;
@@ -72,6 +76,8 @@ use crate::report;
 use crate::report::CounterReport;
 use crate::report::SaReport;
 
+use gateway::Gateway;
+use keying::Keying;
 use news::NewsLog;
 
 /// Turns without a packet after which a worker sleeps.
@@ -153,42 +159,45 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     warn_of(&config);
     let sas = assembly::sas(&config)?;
     let store = open_store(&config, &sas)?;
+    let clock = (Instant::now(), SystemTime::now());
+    let keying = config.control.as_ref().map(|control| Keying::open(control, &config));
+    let (mut keying, epochs) = keying.transpose()?.unzip();
     let names = assembly::ports(&config);
     let workers = worker_count(&config, &names)?;
     let ports: Vec<(String, Port)> =
         names.iter().map(|name| name.interface.clone()).zip((0..).map(Port)).collect();
     let mut follower = Follower::open(&ports)?;
     let options = options(&config, &names, workers, &follower)?;
-    let gateway = culvert_xdp::open(&xdp_config(&config, &names, workers))?;
-    let mut control = gateway.control;
+    let opened = culvert_xdp::open(&xdp_config(&config, &names, workers))?;
+    let control = opened.control;
     let selection = Provider::best();
     let aead = selection.provider;
     info!(provider = aead.name(), reason = selection.reason, "AEAD");
-    let slots = sas.len().max(1);
-    let (handles, engine_workers) = make_workers(&control, aead, gateway.workers, slots, options);
-    let mut controller = Controller::new(aead, handles, slots, store);
-    let ids = install(&mut controller, &config, &sas)?;
+    let slots = config.control.as_ref().map_or(sas.len().max(1), |control| control.max_sas);
+    let (handles, engine_workers) = make_workers(&control, aead, opened.workers, slots, options);
+    let controller = Controller::new(aead, handles, slots, store);
+    let mut gateway = Gateway::new(controller, control, epochs, clock.1);
+    let ids = install(&mut gateway.controller, &config, &sas)?;
     let spd = assembly::spd(&config);
-    let prefixes = SidePrefixes {
-        protected: assembly::protected_prefixes(&spd),
-        unprotected: assembly::unprotected_prefixes(&spd),
-    };
-    controller.set_policies(&spd);
+    gateway.set_policies(&spd, &[])?;
     // Opening the interfaces may have changed what there is to know about them.
     follower.poll()?;
-    controller.set_next_hops(follower.snapshot());
+    gateway.controller.set_next_hops(follower.snapshot());
 
-    let clock = (Instant::now(), SystemTime::now());
     let threads = start(&config, engine_workers, &stop, clock.0)?;
-    let result = settle(&mut controller, &threads, &stop).and_then(|()| {
-        control.set_own_addresses(&follower.own_addresses())?;
-        control.set_prefixes(&prefixes)?;
+    if let Some(keying) = &mut keying {
+        keying.restore(&mut gateway);
+    }
+    let result = settle(&mut gateway, &threads, &stop).and_then(|()| {
+        gateway.set_own(&follower.own_addresses())?;
         info!(workers, sas = sas.len(), "gateway ready");
         let news = NewsLog::new(ids, clock.1);
-        Serving { controller: &mut controller, follower: &mut follower, control: &mut control }
+        Serving { gateway: &mut gateway, follower: &mut follower, keying: keying.as_mut() }
             .until(&stop, &threads, &news)
     });
     stop.store(true, Relaxed);
+    drop(keying);
+    let Gateway { controller, control, .. } = gateway;
     let report = finish(&config, controller, control, threads);
     result?;
     let report = report?;
@@ -406,20 +415,16 @@ fn start(
 
 /// Waits until the workers have confirmed everything they were told.
 fn settle(
-    controller: &mut Controller<Provider>,
+    gateway: &mut Gateway,
     threads: &[JoinHandle<CulvertWorker>],
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
-    loop {
-        if threads.iter().any(JoinHandle::is_finished) && !stop.load(Relaxed) {
+    while !gateway.settle() && !stop.load(Relaxed) {
+        if threads.iter().any(JoinHandle::is_finished) {
             bail!("a worker ended by itself");
         }
-        controller.poll()?;
-        if controller.is_idle() || stop.load(Relaxed) {
-            return Ok(());
-        }
-        thread::sleep(Duration::from_millis(1));
     }
+    Ok(())
 }
 
 /// A socket is bound to the interface there was at start; one that is made anew has none.
@@ -435,9 +440,9 @@ fn check_interfaces(control: &culvert_xdp::Control) -> anyhow::Result<()> {
 
 /// What the control thread looks after while the gateway runs.
 struct Serving<'a> {
-    controller: &'a mut Controller<Provider>,
+    gateway: &'a mut Gateway,
     follower: &'a mut Follower,
-    control: &'a mut culvert_xdp::Control,
+    keying: Option<&'a mut Keying>,
 }
 
 impl Serving<'_> {
@@ -451,26 +456,25 @@ impl Serving<'_> {
         let start = Instant::now();
         let mut complained = None;
         let mut addresses_due = false;
+        let mut is_busy = false;
         while !stop.load(Relaxed) {
             if threads.iter().any(JoinHandle::is_finished) {
                 bail!("a worker ended by itself");
             }
-            let mut fds = [PollFd::new(self.follower.as_fd(), PollFlags::POLLIN)];
-            // An interrupted wait is as good as one that ended.
-            let _ = nix::poll::poll(&mut fds, PollTimeout::from(CONTROL_INTERVAL_MS));
+            self.wait(is_busy);
             match self.follower.poll() {
                 Ok(true) => {
-                    check_interfaces(self.control)?;
-                    self.controller.set_next_hops(self.follower.snapshot());
+                    check_interfaces(&self.gateway.control)?;
+                    self.gateway.controller.set_next_hops(self.follower.snapshot());
                     addresses_due = true;
                 }
                 Ok(false) => {}
                 Err(error) => warn!(%error, "next hops"),
             }
             let now = start.elapsed();
-            let mut result = self.controller.poll().map_err(anyhow::Error::from);
+            let mut result = self.gateway.poll().map_err(anyhow::Error::from);
             if addresses_due {
-                let told = self.control.set_own_addresses(&self.follower.own_addresses());
+                let told = self.gateway.set_own(&self.follower.own_addresses());
                 addresses_due = told.is_err();
                 result = result.and(told.map_err(anyhow::Error::from));
             }
@@ -481,14 +485,28 @@ impl Serving<'_> {
                 complained = Some(now);
                 error!("{error:#}");
             }
-            let (happened, lost) = self.controller.take_news();
+            let (happened, lost) = self.gateway.take_news();
             news.write(&happened, lost);
-            for target in self.controller.take_unresolved() {
+            if let Some(keying) = &mut self.keying {
+                is_busy = keying.serve(self.gateway, &happened);
+            }
+            for target in self.gateway.controller.take_unresolved() {
                 self.follower.resolve(target, now);
             }
             self.follower.refresh(now);
         }
         Ok(())
+    }
+
+    /// Waits for something to do; not long, for workers do not say when they have news.
+    fn wait(&self, is_busy: bool) {
+        let mut fds = vec![PollFd::new(self.follower.as_fd(), PollFlags::POLLIN)];
+        if let Some(keying) = &self.keying {
+            fds.extend(keying.poll_fds());
+        }
+        let most = if is_busy { 0 } else { CONTROL_INTERVAL_MS };
+        // An interrupted wait is as good as one that ended.
+        let _ = nix::poll::poll(&mut fds, PollTimeout::from(most));
     }
 }
 

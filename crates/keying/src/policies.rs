@@ -264,8 +264,15 @@ impl Policies {
         }
     }
 
+    /// True when a policy has a template that packets may do without.
+    pub(crate) fn has_optional_templates(&self) -> bool {
+        self.policies
+            .values()
+            .any(|policy| policy.templates().iter().any(|template| template.optional != 0))
+    }
+
     /// Index of the policy that is meant.
-    fn find(&self, id: &PolicyId, attributes: &Attributes) -> Result<u32, Errno> {
+    pub(crate) fn find(&self, id: &PolicyId, attributes: &Attributes) -> Result<u32, Errno> {
         let is_labelled = attributes.0.iter().any(policy::is_label);
         let key = Key::of_id(id, attributes);
         let index = if id.index == 0 {

@@ -358,6 +358,8 @@ last! {
     direction: Direction(SaDirection),
     /// Seconds between two MAPPING messages about an SA.
     mapping_threshold: MappingThreshold(u32),
+    /// Seconds between keepalives.
+    nat_keepalive: NatKeepalive(u32),
     /// Protocol of the SAs that a dump is to list.
     proto: Proto(u8),
     /// Addresses of the SAs that a dump is to list.

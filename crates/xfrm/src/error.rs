@@ -29,6 +29,8 @@ impl Errno {
     pub const ENOSYS: Errno = Errno(38);
     /// Nothing that is concerned.
     pub const ENODATA: Errno = Errno(61);
+    /// No such protocol.
+    pub const EPROTONOSUPPORT: Errno = Errno(93);
     /// Known, and not supported.
     pub const EOPNOTSUPP: Errno = Errno(95);
     /// No such family of addresses.

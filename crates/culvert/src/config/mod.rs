@@ -14,6 +14,7 @@
 
 mod address;
 mod bundle;
+mod control;
 mod error;
 mod policy;
 mod reader;
@@ -34,6 +35,7 @@ use culvert_frame::MAX_PORTS;
 use culvert_spd::DefaultAction;
 use zeroize::Zeroizing;
 
+pub use self::control::Control;
 pub use self::error::ConfigError;
 pub use self::policy::Action;
 pub use self::policy::Policy;
@@ -46,10 +48,11 @@ use self::reader::Section;
 use self::reader::Source;
 
 /// Keys of the file, and of each of its sections.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "state_directory",
     "interfaces",
     "workers",
+    "control",
     "lab",
     "spd",
     "ike",
@@ -87,6 +90,9 @@ pub struct Config {
     pub interfaces: Interfaces,
     /// `[workers]`
     pub workers: Workers,
+    /// `[control]`: present when IKE drives the gateway; there are no SAs and policies in the file
+    /// then.
+    pub control: Option<Control>,
     /// `[lab]`
     pub lab: Lab,
     /// `state_directory`: where sequence numbers survive a restart; an absolute path.
@@ -192,6 +198,14 @@ impl Config {
             .section(&INTERFACES_KEYS)?;
         let interfaces = read_interfaces(&interfaces)?;
         let workers = read_table(&root, "workers", &WORKERS_KEYS, read_workers)?;
+        let control = match root.optional("control") {
+            Some(field) => {
+                let why = "with [control], SAs and policies come from IKE";
+                root.refuse(&["sa", "policy"], why)?;
+                Some(control::control(&field.section(&control::KEYS)?)?)
+            }
+            None => None,
+        };
         let lab = read_table(&root, "lab", &LAB_KEYS, read_lab)?;
         let default = read_table(&root, "spd", &settings::SPD_KEYS, settings::spd)?;
         read_table(&root, "ike", &settings::IKE_KEYS, settings::ike)?;
@@ -207,6 +221,7 @@ impl Config {
         Ok(Config {
             interfaces,
             workers,
+            control,
             lab,
             state_directory,
             default,

@@ -19,10 +19,11 @@ fn section(reference: &str, title: &str) -> String {
 #[test]
 fn the_reference_names_every_key() {
     let reference = fs::read_to_string(REFERENCE).unwrap();
-    let sections: [(&str, &[&str]); 14] = [
+    let sections: [(&str, &[&str]); 15] = [
         ("The file", &KEYS),
         ("`[interfaces]`", &INTERFACES_KEYS),
         ("`[workers]`", &WORKERS_KEYS),
+        ("`[control]`", &control::KEYS),
         ("`[lab]`", &LAB_KEYS),
         ("`[spd]`", &settings::SPD_KEYS),
         ("`[ike]`", &settings::IKE_KEYS),

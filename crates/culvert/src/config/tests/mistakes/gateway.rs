@@ -10,6 +10,7 @@ pub(super) fn all() -> Vec<Mistake> {
         interfaces(),
         modes(),
         workers_and_paths(),
+        control(),
         settings(),
     ];
     topics.into_iter().flatten().collect()
@@ -57,7 +58,7 @@ fn unknown_keys() -> Vec<Mistake> {
             "[lab]",
             "[labs]",
             "gw.toml:10: labs: unknown key: expected one of state_directory, interfaces, \
-             workers, lab, spd, ike, icmp, audit, notices, sa, policy",
+             workers, control, lab, spd, ike, icmp, audit, notices, sa, policy",
         ),
         (
             "mode = \"auto\"",
@@ -244,6 +245,40 @@ fn modes() -> Vec<Mistake> {
              \"generic\", which always copies, found `require`",
         ),
     ])
+}
+
+/// `[control]`.
+fn control() -> Vec<Mistake> {
+    let with = |lines: &str, message: &str| {
+        let interfaces = "[interfaces]\nprotected = [\"lan0\"]\nunprotected = [\"wan0\"]\n";
+        Mistake::new(format!("{interfaces}[control]\n{lines}\n"), message)
+    };
+    let long = format!("socket = \"/{}\"", "a".repeat(107));
+    let path = "expected an absolute path of at most 107 octets";
+    vec![
+        with("socket = \"run\"", &format!("gw.toml:5: control.socket: {path}, found `run`")),
+        with(&long, &format!("gw.toml:5: control.socket: {path}, found 108 characters")),
+        with(
+            "max_sas = 0",
+            "gw.toml:5: control.max_sas: expected an integer from 1 to 1048576, found `0`",
+        ),
+        with(
+            "mark = -1",
+            "gw.toml:5: control.mark: expected an integer from 0 to 4294967295, found `-1`",
+        ),
+        with(
+            "if_id = \"x\"",
+            "gw.toml:5: control.if_id: expected an integer from 0 to 4294967295, found `x`",
+        ),
+        with(
+            "sockets = 1",
+            "gw.toml:5: control.sockets: unknown key: expected one of socket, max_sas, mark, if_id",
+        ),
+        Mistake::new(
+            spoiled("[lab]", "[control]\n[lab]"),
+            "gw.toml:14: sa: with [control], SAs and policies come from IKE",
+        ),
+    ]
 }
 
 /// `[workers]` and `state_directory`.

@@ -1,0 +1,256 @@
+//! Algorithms: from the names that the kernel's crypto API has to ours.
+//!
+//! IKE daemons and `ip` write names and aliases: "cbc(aes)" and "aes" are the same. Keys of combined
+//! algorithms end in their salt, as ours do.
+
+use culvert_aead::Algorithm;
+use culvert_aead::Keymat;
+use culvert_xfrm::Attribute;
+use culvert_xfrm::Attributes;
+use culvert_xfrm::Errno;
+use culvert_xfrm::algorithm::Auth;
+use culvert_xfrm::algorithm::Key;
+use culvert_xfrm::algorithm::Name;
+use culvert_xfrm::sa;
+
+use crate::refusal::Refusal;
+
+/// Octets of the salt of a combined algorithm.
+const SALT_LEN: usize = 4;
+
+/// Bits of the ICV that the kernel cuts SHA-2 to where a request does not say (`XFRMA_ALG_AUTH`);
+/// for SHA-256 those of an old draft.
+const DEFAULT_TRUNCATIONS: [(&str, u32); 3] =
+    [("hmac(sha256)", 96), ("hmac(sha384)", 192), ("hmac(sha512)", 256)];
+
+/// Names of integrity algorithms, aliases behind.
+const INTEGRITY: [(&str, &str); 6] = [
+    ("hmac(sha256)", "hmac(sha256)"),
+    ("sha256", "hmac(sha256)"),
+    ("hmac(sha384)", "hmac(sha384)"),
+    ("sha384", "hmac(sha384)"),
+    ("hmac(sha512)", "hmac(sha512)"),
+    ("sha512", "hmac(sha512)"),
+];
+
+/// The algorithm and key of an SA of protocol `proto`, from its attributes.
+///
+/// # Errors
+/// ENOSYS for an algorithm or a combination that there is none of, EINVAL for a key of another
+/// length, EPROTONOSUPPORT for a protocol other than ESP and AH.
+pub(crate) fn algorithm(
+    proto: u8,
+    attributes: &Attributes,
+) -> Result<(Algorithm, Keymat), Refusal> {
+    match proto {
+        sa::ESP => esp(attributes),
+        sa::AH => ah(attributes),
+        _ => Err(Refusal::new(
+            Errno::EPROTONOSUPPORT,
+            "SAs of ESP and AH; IPComp and Mobile IPv6 are not supported",
+        )),
+    }
+}
+
+fn esp(attributes: &Attributes) -> Result<(Algorithm, Keymat), Refusal> {
+    if let Some(aead) = attributes.alg_aead() {
+        let algorithm = combined(aead.name.as_str(), aead.icv_bits, aead.key.octets().len())?;
+        return Ok((algorithm, Keymat::new(aead.key.octets().to_vec())));
+    }
+    let cipher = attributes.alg_crypt();
+    let name = cipher.map_or("ecb(cipher_null)", |cipher| cipher.name.as_str());
+    let key = cipher.map_or(&[][..], |cipher| cipher.key.octets());
+    let Some(auth) = integrity(attributes) else {
+        return Err(unsupported("encryption without integrity"));
+    };
+    let cipher = match (name, key.len()) {
+        ("ecb(cipher_null)" | "cipher_null", 0) => "null",
+        ("cbc(aes)" | "aes", 16) => "aes128",
+        ("cbc(aes)" | "aes", 24) => "aes192",
+        ("cbc(aes)" | "aes", 32) => "aes256",
+        ("cbc(aes)" | "aes" | "ecb(cipher_null)" | "cipher_null", _) => return Err(key_len()),
+        _ => return Err(unsupported("this cipher")),
+    };
+    let (hash, key_octets) = sha2(&auth)?;
+    let algorithm = by_keyword(&format!("{cipher}-{hash}"), false)?;
+    Ok((algorithm, Keymat::new([key, key_octets].concat())))
+}
+
+fn ah(attributes: &Attributes) -> Result<(Algorithm, Keymat), Refusal> {
+    let auth = integrity(attributes).ok_or_else(|| unsupported("AH without integrity"))?;
+    let (hash, key) = sha2(&auth)?;
+    Ok((by_keyword(hash, true)?, Keymat::new(key.to_vec())))
+}
+
+/// A combined algorithm by name, bits of its ICV, and octets of key and salt.
+fn combined(name: &str, icv_bits: u32, key_len: usize) -> Result<Algorithm, Refusal> {
+    let bits = match key_len.checked_sub(SALT_LEN) {
+        Some(octets @ (16 | 24 | 32)) => octets * 8,
+        _ => 0,
+    };
+    let keyword = match name {
+        "rfc4106(gcm(aes))" if matches!(icv_bits, 64 | 96 | 128) => {
+            format!("aes{bits}gcm{}", icv_bits / 8)
+        }
+        "rfc4543(gcm(aes))" if icv_bits == 128 => format!("aes{bits}gmac"),
+        "rfc7539esp(chacha20,poly1305)" if icv_bits == 128 => {
+            return if bits == 256 {
+                Ok(Algorithm::ChaCha20Poly1305)
+            } else {
+                Err(self::key_len())
+            };
+        }
+        "rfc4106(gcm(aes))" | "rfc4543(gcm(aes))" | "rfc7539esp(chacha20,poly1305)" => {
+            return Err(Refusal::new(Errno::EINVAL, "an ICV of 64, 96 or 128 bits"));
+        }
+        _ => return Err(unsupported("this combined algorithm")),
+    };
+    if bits == 0 { Err(self::key_len()) } else { by_keyword(&keyword, false) }
+}
+
+/// What integrity is asked for: the last attribute of the newer kind, or else of the older.
+pub(crate) fn integrity(attributes: &Attributes) -> Option<Auth> {
+    if let Some(auth) = attributes.alg_auth_trunc() {
+        return Some(auth.clone());
+    }
+    let auth = attributes.alg_auth()?;
+    let canonical = canonical(auth.name)?;
+    let (_, trunc_bits) = DEFAULT_TRUNCATIONS.into_iter().find(|(name, _)| *name == canonical)?;
+    Some(Auth { name: auth.name, trunc_bits, key: auth.key.clone() })
+}
+
+fn canonical(name: Name) -> Option<&'static str> {
+    INTEGRITY.into_iter().find(|(alias, _)| *alias == name.as_str()).map(|(_, name)| name)
+}
+
+/// strongSwan's keyword of an integrity algorithm, and its key.
+fn sha2(auth: &Auth) -> Result<(&'static str, &[u8]), Refusal> {
+    let (keyword, key_len, bits) = match canonical(auth.name) {
+        Some("hmac(sha256)") => ("sha256", 32, 128),
+        Some("hmac(sha384)") => ("sha384", 48, 192),
+        Some("hmac(sha512)") => ("sha512", 64, 256),
+        _ => return Err(unsupported("this integrity algorithm")),
+    };
+    if auth.trunc_bits != bits {
+        return Err(unsupported("an ICV of this length"));
+    }
+    match auth.key.octets() {
+        key if key.len() == key_len => Ok((keyword, key)),
+        _ => Err(self::key_len()),
+    }
+}
+
+fn by_keyword(keyword: &str, ah: bool) -> Result<Algorithm, Refusal> {
+    let found = Algorithm::ALL.into_iter().find(|algorithm| {
+        (algorithm.protocol() == culvert_aead::Protocol::Ah) == ah
+            && algorithm.to_string() == keyword
+    });
+    found.ok_or_else(|| unsupported("this combination of algorithms"))
+}
+
+fn unsupported(what: &'static str) -> Refusal {
+    Refusal::unsupported_algorithm(what)
+}
+
+fn key_len() -> Refusal {
+    Refusal::new(Errno::EINVAL, "a key of the algorithm's length")
+}
+
+/// What a listing says of integrity: both kinds of attribute, as the kernel writes them.
+pub(crate) fn listed_integrity(attributes: &Attributes) -> Vec<Attribute> {
+    let Some(auth) = integrity(attributes) else {
+        return Vec::new();
+    };
+    let name = canonical(auth.name).and_then(Name::new).unwrap_or(auth.name);
+    let key: Key = auth.key.clone();
+    let older = culvert_xfrm::algorithm::Algorithm { name, key };
+    vec![Attribute::AlgAuth(older), Attribute::AlgAuthTrunc(Auth { name, ..auth })]
+}
+
+#[cfg(test)]
+mod tests {
+    use culvert_xfrm::Secret;
+    use culvert_xfrm::algorithm::Aead;
+    use culvert_xfrm::algorithm::Algorithm as Cipher;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn key(octets: usize) -> Key {
+        Key::new(Secret::new((0..octets).map(|n| n.to_le_bytes()[0]).collect()))
+    }
+
+    fn aead(text: &str, icv_bits: u32, octets: usize) -> Attributes {
+        Attributes(vec![Attribute::AlgAead(Aead { name: name(text), icv_bits, key: key(octets) })])
+    }
+
+    fn pair(cipher: &str, octets: usize, hash: &str, trunc_bits: u32, len: usize) -> Attributes {
+        Attributes(vec![
+            Attribute::AlgAuthTrunc(Auth { name: name(hash), trunc_bits, key: key(len) }),
+            Attribute::AlgCrypt(Cipher { name: name(cipher), key: key(octets) }),
+        ])
+    }
+
+    fn found(proto: u8, attributes: &Attributes) -> Result<String, Errno> {
+        let found = algorithm(proto, attributes);
+        found.map(|(algorithm, _)| algorithm.to_string()).map_err(|refusal| refusal.errno)
+    }
+
+    /// Every algorithm that has a name in the kernel is found by it, with its aliases.
+    #[test]
+    fn names_of_the_kernel() {
+        for (bits, octets) in [(128, 20), (192, 28), (256, 36)] {
+            for icv in [8, 12, 16] {
+                let gcm = aead("rfc4106(gcm(aes))", icv * 8, octets);
+                assert_eq!(found(50, &gcm), Ok(format!("aes{bits}gcm{icv}")));
+            }
+            let gmac = aead("rfc4543(gcm(aes))", 128, octets);
+            assert_eq!(found(50, &gmac), Ok(format!("aes{bits}gmac")));
+        }
+        let chacha = aead("rfc7539esp(chacha20,poly1305)", 128, 36);
+        assert_eq!(found(50, &chacha), Ok("chacha20poly1305".to_owned()));
+        for (hash, trunc, len) in [("256", 128, 32), ("384", 192, 48), ("512", 256, 64)] {
+            for alias in [format!("hmac(sha{hash})"), format!("sha{hash}")] {
+                for (octets, bits) in [(16, 128), (24, 192), (32, 256)] {
+                    for cipher in ["cbc(aes)", "aes"] {
+                        let both = pair(cipher, octets, &alias, trunc, len);
+                        assert_eq!(found(50, &both), Ok(format!("aes{bits}-sha{hash}")));
+                    }
+                }
+                let null = pair("ecb(cipher_null)", 0, &alias, trunc, len);
+                assert_eq!(found(50, &null), Ok(format!("null-sha{hash}")));
+                let alone = Attributes(null.0[..1].to_vec());
+                assert_eq!(found(51, &alone), Ok(format!("sha{hash}")));
+            }
+        }
+    }
+
+    /// The key of a pair is that of the cipher, then that of the hash.
+    #[test]
+    fn keys_are_joined() {
+        let (_, keymat) = algorithm(50, &pair("aes", 16, "sha256", 128, 32)).unwrap();
+        assert_eq!(keymat.as_bytes(), [key(16).octets(), key(32).octets()].concat());
+    }
+
+    /// What is not there is ENOSYS, a key of another length EINVAL, as in the kernel.
+    #[test]
+    fn what_is_not_there() {
+        let enosys = Err(Errno::ENOSYS);
+        assert_eq!(found(50, &aead("rfc4309(ccm(aes))", 128, 19)), enosys);
+        assert_eq!(found(50, &pair("des3_ede", 24, "sha256", 128, 32)), enosys);
+        assert_eq!(found(50, &pair("aes", 16, "md5", 96, 16)), enosys);
+        assert_eq!(found(50, &pair("aes", 16, "sha256", 96, 32)), enosys);
+        assert_eq!(
+            found(50, &Attributes(pair("aes", 16, "sha256", 128, 32).0[1..].into())),
+            enosys
+        );
+        let old = Attribute::AlgAuth(Cipher { name: name("sha256"), key: key(32) });
+        assert_eq!(found(51, &Attributes(vec![old])), enosys, "96 bits");
+        assert_eq!(found(50, &aead("rfc4106(gcm(aes))", 128, 16)), Err(Errno::EINVAL));
+        assert_eq!(found(50, &pair("aes", 17, "sha256", 128, 32)), Err(Errno::EINVAL));
+        assert_eq!(found(108, &Attributes::default()), Err(Errno::EPROTONOSUPPORT));
+    }
+}

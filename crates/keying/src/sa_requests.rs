@@ -1,0 +1,564 @@
+//! What requests about SAs do.
+
+use culvert_control::ControlError;
+use culvert_control::Direction;
+use culvert_control::SaSpec;
+use culvert_engine::Peer;
+use culvert_spd::Group;
+use culvert_xfrm::Attribute;
+use culvert_xfrm::Attributes;
+use culvert_xfrm::Body;
+use culvert_xfrm::Errno;
+use culvert_xfrm::address::Family;
+use culvert_xfrm::event::AeFlags;
+use culvert_xfrm::event::AeId;
+use culvert_xfrm::event::Expire;
+use culvert_xfrm::event::Groups as Listeners;
+use culvert_xfrm::migrate::Migrate;
+use culvert_xfrm::policy::PolicyId;
+use culvert_xfrm::sa::Mark;
+use culvert_xfrm::sa::Mode;
+use culvert_xfrm::sa::SaDirection;
+use culvert_xfrm::sa::SaFlags;
+use culvert_xfrm::sa::SaFlush;
+use culvert_xfrm::sa::SaId;
+use culvert_xfrm::sa::SaInfo;
+use culvert_xfrm::sa::SpiRequest;
+
+use crate::algorithms;
+use crate::listing;
+use crate::listing::Truth;
+use crate::plan;
+use crate::plane::DataPlane;
+use crate::policies::Event;
+use crate::refusal::Refusal;
+use crate::sas;
+use crate::sas::Installed;
+use crate::sas::Sa;
+use crate::sas::SaNumber;
+use crate::sas::Stage;
+use crate::sas::Wanted;
+use crate::sas::looked_for;
+use crate::service::ACQUIRE_SECS;
+use crate::service::Service;
+use crate::spec;
+use crate::spec::Groups;
+
+type Done<T = ()> = Result<T, Refusal>;
+
+impl Service {
+    /// NEWSA: an SA with keys. A larval one that was wanted like this is not wanted any more.
+    pub(crate) fn new_sa(
+        &mut self,
+        plane: &mut impl DataPlane,
+        info: &SaInfo,
+        attributes: &Attributes,
+        now: u64,
+    ) -> Done {
+        let sa = made(info, attributes, now);
+        algorithms::algorithm(info.id.proto, attributes)?;
+        if self.find(sa.name(), looked_for(attributes)).is_ok() {
+            return Err(Refusal { text: "the SA exists".to_owned(), ..Errno::EEXIST.into() });
+        }
+        let of_acquire = self.sas.of_acquire(info.seq).filter(|&number| {
+            self.sas.get(number).is_some_and(|larval| {
+                (larval.info.id.proto, larval.info.id.daddr) == (info.id.proto, info.id.daddr)
+            })
+        });
+        let wanted = of_acquire.or_else(|| self.sas.find_wanted(&wanted(info, attributes)));
+        let number = self.install(plane, sa, None, now)?;
+        if let Some(wanted) = wanted {
+            self.sas.remove(wanted);
+        }
+        self.tell_sa(number, Body::NewSa);
+        Ok(())
+    }
+
+    /// UPDSA: keys for a larval SA, other limits and ports for another.
+    pub(crate) fn update_sa(
+        &mut self,
+        plane: &mut impl DataPlane,
+        info: &SaInfo,
+        attributes: &Attributes,
+        now: u64,
+    ) -> Done {
+        let sa = made(info, attributes, now);
+        algorithms::algorithm(info.id.proto, attributes)?;
+        let number = self.find(sa.name(), looked_for(attributes))?;
+        let number = if self.sas.is_larval(number) {
+            let installed = self.install(plane, sa, Some(Direction::Inbound), now)?;
+            self.sas.remove(number);
+            installed
+        } else {
+            self.change(plane, number, &sa, now)?;
+            number
+        };
+        self.tell_sa(number, Body::UpdateSa);
+        Ok(())
+    }
+
+    /// Limits and ports of an SA that works; keys and numbers stay as they are.
+    fn change(&mut self, plane: &mut impl DataPlane, number: SaNumber, to: &Sa, now: u64) -> Done {
+        let missing = || Refusal::missing(Errno::ESRCH, "SA");
+        let sa = self.sas.get_mut(number).ok_or_else(missing)?;
+        sa.info.limits = to.info.limits;
+        sa.is_dying = false;
+        let encap = sa.attributes.encap().copied().zip(to.attributes.encap().copied());
+        if let Some((old, new)) = encap.filter(|(old, new)| old.kind == new.kind) {
+            let is_encap = |attribute: &Attribute| matches!(attribute, Attribute::Encap(_));
+            sa.attributes.0.retain(|attribute| !is_encap(attribute));
+            sa.attributes.0.push(Attribute::Encap(new));
+            let peer = sa.info.id.daddr.ip(sa.info.family);
+            if let (Some(handle), Some(address)) = (sa.installed.outbound, peer)
+                && old.dport != new.dport
+            {
+                plane.set_peer(handle, Peer { address, port: new.dport.0 })?;
+            }
+        }
+        let sa = self.sas.get(number).ok_or_else(missing)?;
+        let lifetime = spec::lifetime(&sa.info.limits, &spec::base(sa), now);
+        sa.installed.handles().try_for_each(|handle| plane.set_lifetime(handle, lifetime))?;
+        Ok(())
+    }
+
+    /// Puts an SA on the data plane and into the database.
+    pub(crate) fn install(
+        &mut self,
+        plane: &mut impl DataPlane,
+        mut sa: Sa,
+        known: Option<Direction>,
+        now: u64,
+    ) -> Done<SaNumber> {
+        let mut installed = Installed::default();
+        for direction in self.directions(plane, &sa, known) {
+            let kind = plan::kind(&sa, direction)
+                .ok_or_else(|| Refusal::new(Errno::EAFNOSUPPORT, "IPv4 or IPv6"))?;
+            let (group, own) = self.plan.groups_of(kind, sa.info.id.spi.0);
+            let alias = (direction == Direction::Outbound).then_some(own);
+            let added =
+                add(plane, |epoch| spec::spec(&sa, direction, Groups { group, alias }, epoch, now));
+            let handle = match added {
+                Ok(handle) => handle,
+                Err(refusal) => {
+                    installed.handles().for_each(|handle| plane.remove(handle));
+                    return Err(refusal);
+                }
+            };
+            match direction {
+                Direction::Inbound => installed.inbound = Some(handle),
+                Direction::Outbound => installed.outbound = Some(handle),
+            }
+        }
+        sa.installed = installed;
+        let groups = self.groups_of(&sa);
+        let number = self.sas.insert(sa).inspect_err(|_| {
+            installed.handles().for_each(|handle| plane.remove(handle));
+        })?;
+        for group in groups {
+            self.members.entry(group).or_default().push(number);
+        }
+        self.is_stale |= self.is_looked_at(number);
+        Ok(number)
+    }
+
+    /// True for an SA on which it depends what policies become.
+    fn is_looked_at(&self, number: SaNumber) -> bool {
+        let is_optional = || self.policies.has_optional_templates();
+        self.sas.get(number).is_some_and(|sa| sa.info.mode == Mode::TRANSPORT) || is_optional()
+    }
+
+    /// The directions of an SA: what it says, or else what its addresses say; without either, both,
+    /// as in the kernel. None for one that packets of this gateway never meet.
+    fn directions(
+        &self,
+        plane: &impl DataPlane,
+        sa: &Sa,
+        known: Option<Direction>,
+    ) -> Vec<Direction> {
+        let mark = sa.mark();
+        if self.scope.mark & mark.mask != mark.value || sa.if_id() != self.scope.if_id {
+            let (mark, if_id) = (mark.value, sa.if_id());
+            tracing::warn!(mark, if_id, "an SA for packets that this gateway does not have");
+            return Vec::new();
+        }
+        let said = match sa.attributes.direction() {
+            Some(&SaDirection::IN) => Some(Direction::Inbound),
+            Some(&SaDirection::OUT) => Some(Direction::Outbound),
+            _ => known,
+        };
+        let is_own = |address: Option<std::net::IpAddr>| address.is_some_and(|a| plane.is_own(a));
+        let by_address = match (is_own(sa.source()), is_own(sa.info.id.daddr.ip(sa.info.family))) {
+            (true, false) => Some(Direction::Outbound),
+            (false, true) => Some(Direction::Inbound),
+            _ => None,
+        };
+        match said.or(by_address) {
+            Some(direction) => vec![direction],
+            None => vec![Direction::Inbound, Direction::Outbound],
+        }
+    }
+
+    /// DELSA.
+    pub(crate) fn delete_sa(
+        &mut self,
+        plane: &mut impl DataPlane,
+        id: &SaId,
+        attributes: &Attributes,
+    ) -> Done {
+        let number = self.find_id(id, attributes)?;
+        let truth = self.truth(plane, number);
+        if let Some(sa) = self.take_out(plane, number) {
+            self.tell(Listeners::SA, || listing::deleted(&sa, &truth));
+        }
+        Ok(())
+    }
+
+    fn find_id(&self, id: &SaId, attributes: &Attributes) -> Done<SaNumber> {
+        let name = sas::name(id.daddr, id.spi, id.proto, id.family);
+        self.find(name, looked_for(attributes))
+    }
+
+    /// Takes an SA off the data plane and out of the database.
+    pub(crate) fn take_out(&mut self, plane: &mut impl DataPlane, number: SaNumber) -> Option<Sa> {
+        self.is_stale |= self.is_looked_at(number);
+        let sa = self.sas.remove(number)?;
+        sa.installed.handles().for_each(|handle| plane.remove(handle));
+        for group in self.groups_of(&sa) {
+            if let Some(members) = self.members.get_mut(&group) {
+                members.retain(|&member| member != number);
+                if members.is_empty() {
+                    self.members.remove(&group);
+                }
+            }
+        }
+        Some(sa)
+    }
+
+    /// The groups that an SA is in.
+    fn groups_of(&mut self, sa: &Sa) -> Vec<Group> {
+        let mut groups = Vec::new();
+        for direction in sa.installed.directions() {
+            if let Some(kind) = plan::kind(sa, direction) {
+                let (group, own) = self.plan.groups_of(kind, sa.info.id.spi.0);
+                groups.push(group);
+                groups.extend((direction == Direction::Outbound).then_some(own));
+            }
+        }
+        groups
+    }
+
+    /// GETSA for one.
+    pub(crate) fn get_sa(
+        &mut self,
+        plane: &mut impl DataPlane,
+        id: &SaId,
+        attributes: &Attributes,
+    ) -> Done<Body> {
+        let number = self.find_id(id, attributes)?;
+        let truth = self.truth(plane, number);
+        let sa = self.sas.get(number).ok_or_else(|| Refusal::missing(Errno::ESRCH, "SA"))?;
+        Ok(listing::listed(sa, &truth))
+    }
+
+    /// FLUSHSA.
+    pub(crate) fn flush_sas(&mut self, plane: &mut impl DataPlane, which: SaFlush) {
+        let numbers = self.sas.of_proto(which.proto);
+        if numbers.is_empty() {
+            return;
+        }
+        for number in numbers {
+            self.take_out(plane, number);
+        }
+        self.tell(Listeners::SA, || Body::FlushSa(which, Attributes::default()));
+    }
+
+    /// ALLOCSPI: an SPI, kept for as long as keys may take to come.
+    pub(crate) fn allocate_spi(
+        &mut self,
+        plane: &mut impl DataPlane,
+        request: &SpiRequest,
+        attributes: &Attributes,
+        now: u64,
+    ) -> Done<Body> {
+        let SpiRequest { info, min, max } = request;
+        if info.id.daddr.ip(info.family).is_none() {
+            return Err(Refusal::new(Errno::EINVAL, "xfrm_usersa_info.family: IPv4 or IPv6"));
+        }
+        let of_acquire = self.sas.of_acquire(info.seq).filter(|&number| {
+            self.sas.get(number).is_some_and(|larval| larval.info.id.daddr == info.id.daddr)
+        });
+        let like = wanted(info, attributes);
+        let found = of_acquire.or_else(|| self.sas.find_wanted(&like));
+        let number = match found {
+            Some(number) => number,
+            None => self.sas.want(&like, now, now + ACQUIRE_SECS)?,
+        };
+        self.sas.allocate_spi(number, (*min, *max), &mut || plane.random())?;
+        let sa = self.sas.get_mut(number).ok_or(Errno::ESRCH)?;
+        if let Some(direction) = attributes.direction() {
+            sa.attributes.0.retain(|attribute| !matches!(attribute, Attribute::Direction(_)));
+            sa.attributes.0.push(Attribute::Direction(*direction));
+        }
+        Ok(listing::listed(sa, &Truth::default()))
+    }
+
+    /// GETAE: sequence numbers and what was used.
+    pub(crate) fn get_numbers(
+        &mut self,
+        plane: &mut impl DataPlane,
+        id: &AeId,
+        attributes: &Attributes,
+    ) -> Done<Body> {
+        let number = self.find_id(&id.sa_id, attributes)?;
+        let truth = self.truth(plane, number);
+        let sa = self.sas.get(number).ok_or(Errno::ESRCH)?;
+        Ok(listing::numbers(sa, &truth, id.flags))
+    }
+
+    /// NEWAE: other numbers for an SA. It is made anew with them; what it has sent it never sends
+    /// again, and what it has received it never accepts again, whatever they say.
+    pub(crate) fn set_numbers(
+        &mut self,
+        plane: &mut impl DataPlane,
+        id: &AeId,
+        attributes: &Attributes,
+        now: u64,
+    ) -> Done {
+        let number = self.find_id(&id.sa_id, attributes)?;
+        if self.sas.is_larval(number) {
+            return Err(Refusal::new(Errno::EINVAL, "an SA with keys"));
+        }
+        let truth = self.truth(plane, number);
+        let mut sa = self.sas.get(number).cloned().ok_or(Errno::ESRCH)?;
+        let usage = attributes.usage().copied().unwrap_or(listing::usage(&sa, &truth));
+        keep_numbers(&mut sa, &truth);
+        for attribute in &attributes.0 {
+            if let Attribute::Replay(_)
+            | Attribute::ReplayEsn(_)
+            | Attribute::ReplayThreshold(_)
+            | Attribute::TimerThreshold(_) = attribute
+            {
+                replace(&mut sa.attributes, attribute.clone());
+            }
+        }
+        replace(&mut sa.attributes, Attribute::Usage(usage));
+        self.make_anew(plane, number, sa, now)?;
+        let flags = id.flags | AeFlags::BY_UPDATE;
+        if self.listening & Listeners::AEVENTS != 0
+            && let Some(number) = self.find_id(&id.sa_id, attributes).ok()
+            && let Some(sa) = self.sas.get(number)
+        {
+            let body = listing::numbers(sa, &Truth::default(), flags);
+            self.tell(Listeners::AEVENTS, || body);
+        }
+        Ok(())
+    }
+
+    /// Takes an SA away and puts another in its place, whose keys may be the same.
+    fn make_anew(
+        &mut self,
+        plane: &mut impl DataPlane,
+        number: SaNumber,
+        sa: Sa,
+        now: u64,
+    ) -> Done<SaNumber> {
+        let direction = match sa.installed {
+            Installed { inbound: Some(_), outbound: None } => Some(Direction::Inbound),
+            Installed { inbound: None, outbound: Some(_) } => Some(Direction::Outbound),
+            _ => None,
+        };
+        self.take_out(plane, number);
+        self.install(plane, Sa { installed: Installed::default(), ..sa }, direction, now)
+    }
+
+    /// EXPIRE from a client: an SA is treated as if it had expired.
+    pub(crate) fn expire_sa(
+        &mut self,
+        plane: &mut impl DataPlane,
+        expire: &Expire,
+        attributes: &Attributes,
+    ) -> Done {
+        let SaInfo { id, family, .. } = expire.state;
+        let id = SaId { daddr: id.daddr, spi: id.spi, family, proto: id.proto };
+        let number = self.find_id(&id, attributes)?;
+        if self.sas.is_larval(number) {
+            return Err(Refusal::new(Errno::EINVAL, "an SA with keys"));
+        }
+        self.expire(plane, number, expire.hard != 0);
+        Ok(())
+    }
+
+    /// An SA has reached a limit: those who listen are told, and it goes if it was the hard one.
+    pub(crate) fn expire(&mut self, plane: &mut impl DataPlane, number: SaNumber, hard: bool) {
+        let truth = self.truth(plane, number);
+        let Some(sa) = self.sas.get_mut(number) else {
+            return;
+        };
+        sa.is_dying = true;
+        let sa = sa.clone();
+        self.tell(Listeners::EXPIRE, || listing::expired(&sa, &truth, hard));
+        if hard {
+            self.take_out(plane, number);
+        }
+    }
+
+    /// MIGRATE: a policy and its SAs get new addresses.
+    pub(crate) fn migrate(
+        &mut self,
+        plane: &mut impl DataPlane,
+        id: &PolicyId,
+        attributes: &Attributes,
+        now: u64,
+    ) -> Done {
+        let migration = self.policies.migration(id, attributes)?;
+        for change in attributes.migrate().into_iter().flatten() {
+            self.migrate_sas(plane, change, attributes, now)?;
+        }
+        let event = self.policies.migrate(migration);
+        self.events.push(event);
+        // Nobody listens to this but the journal.
+        if let Ok(Body::NewPolicy(info, list)) = self.policies.get(id, attributes) {
+            self.events.push(Event { groups: 0, body: Body::UpdatePolicy(info, list) });
+        }
+        Ok(())
+    }
+
+    fn migrate_sas(
+        &mut self,
+        plane: &mut impl DataPlane,
+        change: &Migrate,
+        attributes: &Attributes,
+        now: u64,
+    ) -> Done {
+        let is_meant = |sa: &Sa| {
+            let info = &sa.info;
+            (info.id.proto, info.mode, info.family)
+                == (change.proto, change.mode, change.old_family)
+                && (change.reqid == 0 || change.reqid == info.reqid)
+                && (info.id.daddr, info.saddr) == (change.old_daddr, change.old_saddr)
+                && sa.stage == Stage::Valid
+        };
+        let meant: Vec<SaNumber> =
+            self.sas.iter().filter(|(_, sa)| is_meant(sa)).map(|(number, _)| number).collect();
+        for number in meant {
+            let truth = self.truth(plane, number);
+            let Some(mut sa) = self.sas.get(number).cloned() else {
+                continue;
+            };
+            keep_numbers(&mut sa, &truth);
+            let usage = listing::usage(&sa, &truth);
+            replace(&mut sa.attributes, Attribute::Usage(usage));
+            if let Some(encap) = attributes.encap() {
+                replace(&mut sa.attributes, Attribute::Encap(*encap));
+            }
+            sa.info.id.daddr = change.new_daddr;
+            sa.info.saddr = change.new_saddr;
+            sa.info.family = change.new_family;
+            self.make_anew(plane, number, sa, now)?;
+        }
+        Ok(())
+    }
+
+    /// What workers say of an SA.
+    pub(crate) fn truth(&self, plane: &mut impl DataPlane, number: SaNumber) -> Truth {
+        self.truths(plane, &[number]).pop().unwrap_or_default()
+    }
+
+    /// What workers say of SAs, in their order.
+    pub(crate) fn truths(&self, plane: &mut impl DataPlane, numbers: &[SaNumber]) -> Vec<Truth> {
+        let installed = |number: &SaNumber| {
+            self.sas.get(*number).map_or(Installed::default(), |sa| sa.installed)
+        };
+        let all: Vec<Installed> = numbers.iter().map(installed).collect();
+        let handles: Vec<_> = all.iter().flat_map(|installed| installed.handles()).collect();
+        let mut reports = plane.inspect(&handles).into_iter();
+        let mut next = |is_there: bool| if is_there { reports.next().flatten() } else { None };
+        let truth = |installed: &Installed| Truth {
+            inbound: next(installed.inbound.is_some()),
+            outbound: next(installed.outbound.is_some()),
+        };
+        all.iter().map(truth).collect()
+    }
+
+    fn tell_sa(&mut self, number: SaNumber, body: fn(SaInfo, Attributes) -> Body) {
+        if let Some(sa) = self.sas.get(number).cloned() {
+            let truth = Truth::default();
+            self.tell(Listeners::SA, || {
+                body(listing::info(&sa, &truth), listing::attributes(&sa, &truth))
+            });
+        }
+    }
+
+    /// Tells those who listen, if anybody does.
+    pub(crate) fn tell(&mut self, groups: u32, body: impl FnOnce() -> Body) {
+        if self.listening & groups != 0 {
+            self.events.push(Event { groups, body: body() });
+        }
+    }
+}
+
+/// Adds an SA, and does what is in its way: an older one with its key that is not gone yet, an epoch
+/// that is over.
+fn add(
+    plane: &mut impl DataPlane,
+    spec: impl Fn(u64) -> Done<SaSpec>,
+) -> Done<culvert_control::SaId> {
+    let epoch = plane.epoch(false)?;
+    let error = match plane.add(&spec(epoch)?) {
+        Ok(handle) => return Ok(handle),
+        Err(error) => error,
+    };
+    match error {
+        ControlError::KeyInUse | ControlError::DuplicateSpi(_) => {
+            plane.settle();
+            let epoch = plane.epoch(false)?;
+            Ok(plane.add(&spec(epoch)?)?)
+        }
+        ControlError::EpochUsedUp { .. } => {
+            let epoch = plane.epoch(true)?;
+            Ok(plane.add(&spec(epoch)?)?)
+        }
+        error => Err(error.into()),
+    }
+}
+
+/// An SA with keys, as a request describes it.
+fn made(info: &SaInfo, attributes: &Attributes, now: u64) -> Sa {
+    let mut info = *info;
+    if info.flags & SaFlags::AF_UNSPEC == 0 && info.sel.family == Family::UNSPEC {
+        info.sel.family = info.family;
+    }
+    info.usage = culvert_xfrm::lifetime::Usage { add_time: now, ..Default::default() };
+    info.drops = culvert_xfrm::sa::Drops::default();
+    info.replay_window = info.replay_window.min(32);
+    Sa {
+        info,
+        attributes: attributes.clone(),
+        stage: Stage::Valid,
+        installed: Installed::default(),
+        is_dying: false,
+    }
+}
+
+fn wanted(info: &SaInfo, attributes: &Attributes) -> Wanted {
+    let mark = attributes.mark().map_or(Mark::default(), |mark| *mark);
+    Wanted { info: *info, mark, if_id: attributes.if_id().copied().unwrap_or(0) }
+}
+
+/// The numbers that an SA has come to, as its own.
+fn keep_numbers(sa: &mut Sa, truth: &Truth) {
+    if let Body::NewAe(_, list) = listing::numbers(sa, truth, 0) {
+        for attribute in list.0 {
+            if matches!(attribute, Attribute::Replay(_) | Attribute::ReplayEsn(_)) {
+                replace(&mut sa.attributes, attribute);
+            }
+        }
+    }
+}
+
+/// Puts an attribute in the place of others of its kind.
+fn replace(attributes: &mut Attributes, with: Attribute) {
+    let kind = std::mem::discriminant(&with);
+    attributes.0.retain(|attribute| std::mem::discriminant(attribute) != kind);
+    attributes.0.push(with);
+}
