@@ -276,7 +276,7 @@ fn control() -> Vec<Mistake> {
         ),
         Mistake::new(
             spoiled("[lab]", "[control]\n[lab]"),
-            "gw.toml:14: sa: with [control], SAs and policies come from IKE",
+            "gw.toml:13: sa: with [control], SAs and policies come from IKE",
         ),
     ]
 }
