@@ -173,7 +173,8 @@ pub trait Aead {
     fn open(&mut self, ops: &mut [Op<'_, Self::Key>], statuses: &mut [Status]);
 
     /// Writes the ICV field of an AH packet, of which all else is there, padding included: for
-    /// GMAC the 64-bit sequence number, with [`Keymat::with_iv_base`], as IV, then the ICV; for HMAC the ICV.
+    /// GMAC the 64-bit sequence number, with [`Keymat::with_iv_base`], as IV, then the ICV; for
+    /// HMAC the ICV.
     ///
     /// # Panics
     /// When the length field says less than there is in the packet or needed, or more padding than

@@ -169,8 +169,8 @@ impl<A: Aead> Controller<A> {
         }
     }
 
-    /// Remembers so many SAs with epochs that are gone, of each direction, from now on; 65536 unless
-    /// this is called. When one is forgotten, epochs up to its own are
+    /// Remembers so many SAs that are gone, of each direction, from now on; 65536 unless this is
+    /// called. When an outbound one is forgotten, epochs up to its own are
     /// [used up](ControlError::EpochUsedUp).
     pub fn set_tombstones_max(&mut self, max: usize) {
         self.leases.tombstones.set_max(max);

@@ -15,7 +15,8 @@ pub enum Fate {
     Bypass(Port),
     /// Given to the worker that owns its SA, where it gets its final fate.
     Handoff(WorkerId),
-    /// Finished, but its next hop is not resolved yet; it gets its final fate on release.
+    /// Finished, but its next hop is not resolved yet, or not begun, as it waits for an SA; it gets
+    /// its final fate on release.
     Held,
     /// A fragment that waits for the others; the whole packet gets its own fate.
     Reassembling,

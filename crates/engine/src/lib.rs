@@ -22,6 +22,7 @@
 //! - [`handoff`]: packets of an SA that another worker owns.
 //! - [`hold`]: packets that wait for a neighbour to be resolved.
 //! - [`inspection`]: the truth about one SA.
+//! - [`awaiting`]: packets that wait for their policy's first SA.
 //! - [`mailbox`]: commands from and events to the control thread.
 //! - [`cache`]: exact-match caches in front of slower lookups.
 //! - [`ids`]: workers and sides.
@@ -29,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod awaiting;
 pub mod cache;
 pub mod counters;
 pub mod directory;

@@ -11,6 +11,7 @@ use crossbeam::queue::ArrayQueue;
 
 use culvert_aead::Protocol;
 use culvert_esp::Expiry;
+use culvert_esp::Lifetime;
 use culvert_spd::Flow;
 use culvert_spd::Group;
 
@@ -55,6 +56,15 @@ pub enum Command<K> {
         /// The peer's new address and port.
         peer: Peer,
     },
+    /// The SA in this slot has other limits from now on. Answer: [`Event::Limited`].
+    Limit {
+        /// True for an inbound SA.
+        inbound: bool,
+        /// Slot of the SA.
+        slot: u32,
+        /// Its limits.
+        lifetime: Lifetime,
+    },
     /// Fill in what each SA did, as far as the capacity goes. Answer: [`Event::Sample`].
     Sample(Vec<SaSample>),
     /// Fill in what the SA in a slot did and has seen. Answer: [`Event::Inspected`].
@@ -75,6 +85,8 @@ pub enum Event<K> {
     Leased(u32),
     /// The new peer is in force.
     Retargeted(u32),
+    /// The new limits are in force.
+    Limited(u32),
     /// What each SA did.
     Sample(Vec<SaSample>),
     /// What one SA did and has seen.

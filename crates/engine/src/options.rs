@@ -121,6 +121,9 @@ pub struct Options {
     pub audit: AuditOptions,
     /// What IKE and the operator are told.
     pub notices: NoticeOptions,
+    /// Packets that wait for the first SA of a group at most, each at most 3 seconds; 0 when none
+    /// does.
+    pub acquire_hold: u8,
 }
 
 impl Default for Options {
@@ -130,6 +133,7 @@ impl Default for Options {
             icmp: IcmpOptions::default(),
             audit: AuditOptions::default(),
             notices: NoticeOptions::default(),
+            acquire_hold: 0,
         }
     }
 }

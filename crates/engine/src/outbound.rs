@@ -179,13 +179,16 @@ fn protect<A: Aead>(
         Some(members) => members.of(plane.id, plane.handed_over),
         None => (None, false),
     };
-    if bundle.is_none() || lacks_own {
+    if (bundle.is_none() || lacks_own) && !plane.has_waited {
         let resource = lacks_own.then_some(plane.id);
         let policy = (matched.policy.unwrap_or(u32::MAX), group);
         plane.acquire(&packet.data()[at..], inner, policy, resource);
     }
     let Some(bundle) = bundle else {
-        return Err(refuse(plane, packet, index, at, DropReason::NoOutboundSa));
+        return Err(match plane.awaits_sa(index, group) {
+            true => Fate::Held,
+            false => refuse(plane, packet, index, at, DropReason::NoOutboundSa),
+        });
     };
     if bundle.worker != plane.id {
         return Err(Fate::Handoff(bundle.worker));

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use culvert_aead::Aead;
+use culvert_esp::Lifetime;
 use culvert_frame::BATCH;
 use culvert_frame::MAX_PORTS;
 use culvert_frame::Packet;
 use culvert_frame::Port;
 use culvert_spd::Flow;
+use culvert_spd::Group;
 use culvert_spd::Match;
 use culvert_spd::Upper;
 use culvert_wire::esp;
@@ -19,12 +21,15 @@ use culvert_wire::ip;
 
 use crate::audit::Limits;
 use crate::audit::Mismatch;
+use crate::awaiting::AWAITING_MAX;
+use crate::awaiting::Awaiting;
 use crate::cache::Cache;
 use crate::cache::FlowKey;
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::ids::Side;
 use crate::ids::WorkerId;
+use crate::inbound;
 use crate::inspection::Inspection;
 use crate::mailbox::Event;
 use crate::mailbox::Notice;
@@ -33,6 +38,7 @@ use crate::next_hop::NextHop;
 use crate::next_hop::NextHops;
 use crate::next_hop::Resolution;
 use crate::options::Options;
+use crate::outbound;
 use crate::tables::InboundEntry;
 use crate::tables::OutboundEntry;
 use crate::tables::Snapshot;
@@ -69,6 +75,10 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) extras: ArrayVec<(usize, Extra), BATCH>,
     /// The packet that was just found not to belong into its SA.
     pub(crate) mismatch: Option<Mismatch>,
+    /// Packets that wait for an SA.
+    pub(crate) awaiting: Awaiting,
+    /// The batch has waited for SAs: it neither waits nor asks again.
+    pub(crate) has_waited: bool,
     /// How often control is told what packets cause.
     pub(crate) limits: Limits,
     identification: u16,
@@ -87,6 +97,8 @@ pub(crate) enum Extra {
     SplitInner { at: usize, mtu: usize },
     /// It is sent in fragments that fit this next hop, with the fate of the whole.
     SplitOuter { hop: NextHop, mtu: usize, fate: Fate },
+    /// It waits for an SA of this group.
+    Await(Group),
 }
 
 /// An ICMP error to be sent.
@@ -133,6 +145,8 @@ impl<A: Aead> Plane<A> {
             handed_over: false,
             extras: ArrayVec::new(),
             mismatch: None,
+            awaiting: Awaiting::default(),
+            has_waited: false,
             limits: Limits::new(&config.options),
             identification: u16::from(config.id.0),
             stride: u16::from(config.options.workers).next_power_of_two(),
@@ -199,6 +213,26 @@ impl<A: Aead> Plane<A> {
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
+    /// Gives the SA in a slot other limits, and tells control what they make due.
+    #[cold]
+    pub(crate) fn limit(&mut self, is_inbound: bool, slot: u32, lifetime: Lifetime) {
+        let now = self.now;
+        if is_inbound {
+            let Some(entry) = self.inbound.at_mut(slot) else { return };
+            entry.lifetime = lifetime;
+            entry.sa.usage_mut().set_lifetime(lifetime, now);
+            let spi = entry.sa.spi().value();
+            if let Some(expiry) = entry.sa.due(now) {
+                inbound::tell_expiry(self, slot, spi, expiry);
+            }
+        } else {
+            let Some(entry) = self.outbound.at_mut(slot) else { return };
+            entry.lifetime = lifetime;
+            entry.sa.usage_mut().set_lifetime(lifetime, now);
+            outbound::expire(self, slot);
+        }
+    }
+
     /// Fills in what the SA in a slot did; nothing when there is none.
     #[cold]
     pub(crate) fn inspect(&self, mut inspection: Box<Inspection>) -> Box<Inspection> {
@@ -257,6 +291,34 @@ impl<A: Aead> Plane<A> {
         // One for each packet of a batch at most, so there is room.
         let full = self.extras.try_push((index, extra)).is_err();
         debug_assert!(!full, "more than one extra for a packet");
+    }
+
+    /// Notes that the packet at `index` waits for an SA of a group; false when it may not, or there
+    /// is no room.
+    #[cold]
+    pub(crate) fn awaits_sa(&mut self, index: usize, group: Group) -> bool {
+        let noted = |wanted: Option<Group>| {
+            let extras = self.extras.iter().map(|(_, extra)| extra);
+            let waits = |extra: &&Extra| match extra {
+                Extra::Await(other) => wanted.is_none_or(|group| group == *other),
+                _ => false,
+            };
+            extras.filter(waits).count()
+        };
+        let of_group = self.awaiting.of_group(group) + noted(Some(group));
+        let waits = !self.has_waited
+            && of_group < usize::from(self.options.acquire_hold)
+            && self.awaiting.len() + noted(None) < AWAITING_MAX;
+        if waits {
+            self.note(index, Extra::Await(group));
+        }
+        waits
+    }
+
+    /// True when this worker finds an SA of a group.
+    pub(crate) fn has_sa(&self, group: Group) -> bool {
+        let members = self.snapshot.groups.get(&group);
+        members.is_some_and(|members| members.of(self.id, self.handed_over).0.is_some())
     }
 
     /// What is to be done about the packet at `index` besides its fate.

@@ -160,6 +160,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         self.inbound_handoff.collect(&mut self.io);
         self.outbound_handoff.collect(&mut self.io);
         let mut handled = self.release_held(now);
+        handled += self.release_awaiting(now);
         handled += self.tick(now);
         handled += self.take_handed_over(Side::Unprotected, now);
         handled += self.receive(Side::Unprotected, now);
@@ -236,10 +237,10 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         &self.plane.next_hops
     }
 
-    /// Packets on hold.
+    /// Packets on hold: for their next hop, or for an SA.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.hold.len()
+        self.hold.len() + self.plane.awaiting.len()
     }
 
     /// Packets from `source` that wait to be taken over from its queue of that side.
@@ -260,12 +261,12 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         }
     }
 
-    /// Frames of this worker outside its I/O: on hold, and in rings between workers. With those in
+    /// Frames of this worker outside its I/O: on hold, among fragments, and in rings between workers. With those in
     /// the I/O they are as many as at the start, between any two turns.
     #[must_use]
     pub fn frames_outside_io(&self) -> usize {
         let away = self.inbound_handoff.frames_away() + self.outbound_handoff.frames_away();
-        self.hold.len() + self.reassembly.frames() + away
+        self.hold.len() + self.plane.awaiting.len() + self.reassembly.frames() + away
     }
 
     /// The I/O, for whoever plays the outside world.
@@ -320,6 +321,10 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                         entry.retarget(peer);
                     }
                     Event::Retargeted(slot)
+                }
+                Command::Limit { inbound, slot, lifetime } => {
+                    plane.limit(inbound, slot, lifetime);
+                    Event::Limited(slot)
                 }
                 Command::Sample(mut samples) => {
                     let room = samples.capacity() - samples.len();
@@ -434,6 +439,11 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         now: u64,
     ) -> Fate {
         match extra {
+            Extra::Await(group) => {
+                self.plane.awaiting.push(packet, group, now);
+                self.counters.record(Fate::Held);
+                Fate::Held
+            }
             Extra::Answer(answer) => {
                 originate::answer(self, &packet, answer);
                 self.dispatch(side, packet, verdict, now)
@@ -587,6 +597,24 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             released += self.retry_held(now);
         }
         released
+    }
+
+    /// Sends packets through outbound again that have an SA by now, or have waited too long for one:
+    /// those are dropped as they would have been at first.
+    fn release_awaiting(&mut self, now: u64) -> usize {
+        if self.plane.awaiting.is_empty() {
+            return 0;
+        }
+        let mut awaiting = std::mem::take(&mut self.plane.awaiting);
+        while let Some(packet) = awaiting.pop(now, |group| self.plane.has_sa(group)) {
+            self.batch.push(packet);
+        }
+        self.plane.awaiting = awaiting;
+        self.counters.released += self.batch.len() as u64;
+        self.plane.has_waited = true;
+        let handled = self.process(Side::Protected, now);
+        self.plane.has_waited = false;
+        handled
     }
 
     /// Tries all held packets with the next hops of now.

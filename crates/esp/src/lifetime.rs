@@ -17,6 +17,8 @@
 pub struct Limits {
     /// Seconds since the SA was made.
     pub seconds: Option<u64>,
+    /// Seconds since it was first used.
+    pub used_seconds: Option<u64>,
     /// Octets that the algorithm worked on.
     pub bytes: Option<u64>,
     /// Packets.
@@ -36,7 +38,7 @@ pub enum LifetimeError {
     /// A soft limit lies beyond the hard one.
     #[error("soft limit of {soft} {field} is above the hard limit of {hard}")]
     SoftAboveHard {
-        /// `seconds`, `bytes` or `packets`.
+        /// `seconds`, `used_seconds`, `bytes` or `packets`.
         field: &'static str,
         /// The soft limit.
         soft: u64,
@@ -48,7 +50,7 @@ pub enum LifetimeError {
     Zero {
         /// `soft` or `hard`.
         kind: &'static str,
-        /// `seconds`, `bytes` or `packets`.
+        /// `seconds`, `used_seconds`, `bytes` or `packets`.
         field: &'static str,
     },
 }
@@ -74,7 +76,7 @@ pub enum ExpiryKind {
 /// The limit that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExpiryCause {
-    /// [`Limits::seconds`].
+    /// [`Limits::seconds`] or [`Limits::used_seconds`].
     Time,
     /// [`Limits::bytes`].
     Bytes,
@@ -87,7 +89,7 @@ pub enum ExpiryCause {
 impl Lifetime {
     /// No limits at all.
     pub const UNLIMITED: Lifetime = {
-        let none = Limits { seconds: None, bytes: None, packets: None };
+        let none = Limits { seconds: None, used_seconds: None, bytes: None, packets: None };
         Lifetime { soft: none, hard: none }
     };
 
@@ -96,6 +98,7 @@ impl Lifetime {
     pub fn new(soft: Limits, hard: Limits) -> Result<Lifetime, LifetimeError> {
         let fields = [
             ("seconds", soft.seconds, hard.seconds),
+            ("used_seconds", soft.used_seconds, hard.used_seconds),
             ("bytes", soft.bytes, hard.bytes),
             ("packets", soft.packets, hard.packets),
         ];
@@ -138,10 +141,15 @@ struct Marks {
 impl Marks {
     const NEVER: Marks = Marks { at_ns: u64::MAX, bytes: u64::MAX, packets: u64::MAX };
 
-    fn of(limits: Limits, start_ns: u64) -> Marks {
-        let ns = |seconds: u64| start_ns.saturating_add(seconds.saturating_mul(1_000_000_000));
+    /// Of an SA made at `start_ns` and first used at `first_used_ns`, if that is not 0.
+    fn of(limits: Limits, start_ns: u64, first_used_ns: u64) -> Marks {
+        let after = |from: u64, seconds: Option<u64>| {
+            let ns = seconds.map(|seconds| seconds.saturating_mul(1_000_000_000));
+            ns.map_or(u64::MAX, |ns| from.saturating_add(ns))
+        };
+        let used_seconds = limits.used_seconds.filter(|_| first_used_ns != 0);
         Marks {
-            at_ns: limits.seconds.map_or(u64::MAX, ns),
+            at_ns: after(start_ns, limits.seconds).min(after(first_used_ns, used_seconds)),
             bytes: limits.bytes.unwrap_or(u64::MAX),
             packets: limits.packets.unwrap_or(u64::MAX),
         }
@@ -175,28 +183,39 @@ pub struct Usage {
 
 #[derive(Clone, Debug)]
 struct AllMarks {
-    soft: Marks,
-    hard: Marks,
+    lifetime: Lifetime,
+    start_ns: u64,
     /// 0 is never.
     first_used_ns: u64,
+    soft: Marks,
+    hard: Marks,
+}
+
+impl AllMarks {
+    fn set(&mut self) {
+        let marks = |limits| Marks::of(limits, self.start_ns, self.first_used_ns);
+        (self.soft, self.hard) = (marks(self.lifetime.soft), marks(self.lifetime.hard));
+    }
 }
 
 impl Usage {
     /// Of an SA made at `now_ns`.
     #[must_use]
     pub fn new(lifetime: Lifetime, now_ns: u64) -> Usage {
-        let soft = Marks::of(lifetime.soft, now_ns);
-        let hard = Marks::of(lifetime.hard, now_ns);
+        let never = Marks::NEVER;
+        let mut all =
+            AllMarks { lifetime, start_ns: now_ns, first_used_ns: 0, soft: never, hard: never };
+        all.set();
         Usage {
             packets: 0,
             bytes: 0,
-            next: soft.min(hard),
+            next: all.soft.min(all.hard),
             last_used_ns: 0,
             reached: false,
             expired: false,
             soft_told: false,
             hard_told: false,
-            all: Box::new(AllMarks { soft, hard, first_used_ns: 0 }),
+            all: Box::new(all),
         }
     }
 
@@ -305,6 +324,32 @@ impl Usage {
     #[cold]
     fn begin(&mut self, now_ns: u64) {
         self.all.first_used_ns = now_ns;
+        self.all.set();
+        self.wait();
+    }
+
+    /// Sets the marks of the next event.
+    fn wait(&mut self) {
+        self.next = match (self.soft_told, self.hard_told) {
+            (_, true) => Marks::NEVER,
+            (true, false) => self.all.hard,
+            (false, false) => self.all.soft.min(self.all.hard),
+        };
+    }
+
+    /// Gives the SA other limits at `now_ns`. Counts and times go on. An event that was told is told
+    /// again when its new limit is reached, unless that is so now; what the new limits make
+    /// [`due`](Self::due) is so at once. An SA that had expired works again if its new hard limits
+    /// are not reached.
+    pub fn set_lifetime(&mut self, lifetime: Lifetime, now_ns: u64) {
+        self.all.lifetime = lifetime;
+        self.all.set();
+        let is_hard = self.cause(self.all.hard, now_ns).is_some();
+        self.expired = is_hard;
+        self.hard_told &= is_hard;
+        self.soft_told &= is_hard || self.cause(self.all.soft, now_ns).is_some();
+        self.reached = false;
+        self.wait();
     }
 
     /// When the SA was first used; `None` when it never was.
@@ -328,7 +373,8 @@ mod tests {
 
     fn limits(seconds: u64, bytes: u64, packets: u64) -> Limits {
         let some = |limit: u64| (limit > 0).then_some(limit);
-        Limits { seconds: some(seconds), bytes: some(bytes), packets: some(packets) }
+        let (seconds, bytes, packets) = (some(seconds), some(bytes), some(packets));
+        Limits { seconds, bytes, packets, ..Limits::default() }
     }
 
     fn usage(soft: Limits, hard: Limits) -> Usage {
@@ -440,6 +486,62 @@ mod tests {
             usage.touch(now);
             assert_eq!((usage.first_used_ns(), usage.last_used_ns()), (Some(12), Some(now)));
         }
+    }
+
+    /// P15: seconds of use begin with the first packet, and the first limit in time rules.
+    #[test]
+    fn time_of_use_begins_with_the_first_packet() {
+        let limits = |seconds, used| Limits {
+            seconds: Some(seconds),
+            used_seconds: Some(used),
+            ..Limits::default()
+        };
+        let mut usage = usage(limits(100, 10), limits(200, 20));
+        assert!(!usage.is_late(104 * SECOND));
+        usage.touch(50 * SECOND);
+        usage.touch(55 * SECOND);
+        assert!(!usage.is_late(60 * SECOND - 1));
+        assert_eq!(usage.due(60 * SECOND), soft(ExpiryCause::Time));
+        assert!(!usage.is_late(70 * SECOND - 1));
+        assert_eq!(usage.due(70 * SECOND), hard(ExpiryCause::Time));
+        let mut unused = Usage::new(Lifetime::new(limits(100, 10), limits(200, 20)).unwrap(), 5);
+        assert_eq!(unused.due(100 * SECOND + 5), soft(ExpiryCause::Time));
+    }
+
+    /// P15, P17: with other limits counts and times go on; events are told again when the new
+    /// limits are reached, and not when they are reached already and were told.
+    #[test]
+    fn limits_change() {
+        let lifetime = |soft, hard| Lifetime::new(limits(0, 0, soft), limits(0, 0, hard)).unwrap();
+        let mut usage = Usage::new(lifetime(2, 4), 0);
+        let count = |usage: &mut Usage, packets| {
+            (0..packets).filter_map(|_| usage.count(10).then(|| usage.due(0)).flatten()).collect()
+        };
+        let events: Vec<Expiry> = count(&mut usage, 3);
+        assert_eq!(events, [soft(ExpiryCause::Packets).unwrap()]);
+        // Still beyond the soft limit: that was told.
+        usage.set_lifetime(lifetime(3, 10), 0);
+        assert_eq!((usage.due(0), usage.packets(), usage.bytes()), (None, 3, 30));
+        usage.set_lifetime(lifetime(5, 6), 0);
+        let events: Vec<Expiry> = count(&mut usage, 3);
+        assert_eq!(
+            events,
+            [soft(ExpiryCause::Packets), hard(ExpiryCause::Packets)].map(Option::unwrap)
+        );
+        assert!(usage.is_expired());
+        usage.set_lifetime(lifetime(7, 8), 0);
+        assert!(!usage.is_expired());
+        // Beyond both at once.
+        usage.set_lifetime(lifetime(1, 2), 0);
+        assert!(usage.is_expired());
+        assert_eq!((usage.due(0), usage.due(0)), (hard(ExpiryCause::Packets), None));
+        // In time, since the SA was made.
+        let seconds = |soft, hard| Lifetime::new(limits(soft, 0, 0), limits(hard, 0, 0)).unwrap();
+        usage.set_lifetime(seconds(10, 20), 9 * SECOND);
+        assert!(!usage.is_expired() && !usage.is_late(10 * SECOND - 1));
+        assert_eq!(usage.due(10 * SECOND), soft(ExpiryCause::Time));
+        usage.set_lifetime(Lifetime::UNLIMITED, 11 * SECOND);
+        assert!(!usage.is_late(u64::MAX - 1));
     }
 
     /// A soft limit above the hard one and limits of zero are refused by name; equal ones and one

@@ -253,13 +253,18 @@ impl Tunnel {
     /// The soft and hard limits of its SAs.
     #[must_use]
     pub fn limits(&self) -> (Limits, Limits) {
-        let hard =
-            Limits { seconds: self.seconds_max, bytes: self.bytes_max, packets: self.packets_max };
+        let hard = Limits {
+            seconds: self.seconds_max,
+            bytes: self.bytes_max,
+            packets: self.packets_max,
+            ..Limits::default()
+        };
         let half = |limit: Option<u64>| limit.map(|limit| limit / 2);
         let soft = Limits {
             seconds: half(hard.seconds),
             bytes: half(hard.bytes),
             packets: half(hard.packets),
+            ..Limits::default()
         };
         (soft, hard)
     }

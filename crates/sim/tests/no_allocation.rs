@@ -153,8 +153,8 @@ fn turn_all(gateway: &mut Gateway<RustCrypto>) -> u64 {
 }
 
 /// A million packets in ESP tunnels raw and in UDP, ESP in transport mode, and AH; in full batches
-/// and one by one, outbound and inbound, at their SA's worker and handed over, turns without packets,
-/// and inspections of all SAs: not one allocation, and not one free.
+/// and one by one, outbound and inbound, at their SA's worker and handed over, turns without
+/// packets, and inspections of all SAs: not one allocation, and not one free.
 #[test]
 fn steady_state_allocates_nothing() {
     assert_eq!(counted(|| drop(vec![1])), 2, "the allocator counts");

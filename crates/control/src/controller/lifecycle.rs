@@ -9,6 +9,7 @@ use culvert_engine::Location;
 use culvert_engine::WorkerId;
 use culvert_engine::mailbox::Notice;
 use culvert_engine::mailbox::Peer;
+use culvert_esp::Lifetime;
 use culvert_esp::template::FamilyMismatch;
 use culvert_spd::Group;
 
@@ -171,6 +172,24 @@ impl<A: Aead> Controller<A> {
         Ok(())
     }
 
+    /// Gives an SA other limits. What it did counts against them, from when it was made or first
+    /// used; an event that was told is told again only if its new limit is still to be reached.
+    ///
+    /// # Errors
+    /// When there is no such SA.
+    pub fn set_lifetime(&mut self, id: SaId, lifetime: Lifetime) -> Result<(), ControlError> {
+        let record = self.record_mut(id)?;
+        let (inbound, location) = (record.direction == Direction::Inbound, record.location);
+        // On its way, it gets them when it is back here.
+        if matches!(record.stage, Stage::Leaving(_)) {
+            record.lifetime = Some(lifetime);
+            return Ok(());
+        }
+        let Location { worker, slot } = location;
+        self.command(worker, Command::Limit { inbound, slot, lifetime });
+        Ok(())
+    }
+
     /// Sends the packets of an outbound SA to another address and, if it is encapsulated, port.
     ///
     /// # Errors
@@ -300,7 +319,7 @@ impl<A: Aead> Controller<A> {
                 }
             }
             Event::NextHops(_) => self.untaken_next_hops -= 1,
-            Event::Leased(_) | Event::Retargeted(_) => {}
+            Event::Leased(_) | Event::Retargeted(_) | Event::Limited(_) => {}
             Event::Sample(samples) => {
                 self.samples.extend(samples);
                 self.samples_due -= 1;
@@ -481,6 +500,7 @@ impl<A: Aead> Controller<A> {
         let from = std::mem::replace(&mut record.location, to);
         record.stage = Stage::Installing;
         let (direction, peer) = (record.direction, record.peer);
+        let lifetime = record.lifetime.take();
         if direction == Direction::Inbound {
             self.claims.relocate(record.protocol, record.spi, from, to);
         }
@@ -490,6 +510,9 @@ impl<A: Aead> Controller<A> {
         let inbound = direction == Direction::Inbound;
         if let Some(peer) = peer {
             self.command(worker, Command::Retarget { inbound, slot, peer });
+        }
+        if let Some(lifetime) = lifetime {
+            self.command(worker, Command::Limit { inbound, slot, lifetime });
         }
         if !inbound && let Some(ceiling) = self.leases.ceiling(id) {
             self.command(worker, Command::Lease { slot, ceiling });

@@ -11,6 +11,7 @@ use culvert_engine::OutboundEntry;
 use culvert_engine::WorkerId;
 use culvert_engine::mailbox::Peer;
 use culvert_engine::options::Lookup;
+use culvert_esp::Lifetime;
 use culvert_spd::Group;
 
 use crate::sa::Direction;
@@ -74,6 +75,8 @@ pub(super) struct Record {
     pub(super) replay_window: u32,
     pub(super) location: Location,
     pub(super) stage: Stage,
+    /// Limits that it got while it was on its way.
+    pub(super) lifetime: Option<Lifetime>,
     /// It is to go away.
     pub(super) is_doomed: bool,
     /// Of an outbound SA: takes no packets, though nothing keeps it from that but its owner's will.
@@ -112,6 +115,7 @@ impl Record {
             replay_window: spec.replay_window,
             location,
             stage: Stage::Installing,
+            lifetime: None,
             is_doomed: false,
             is_standby: false,
             after: None,

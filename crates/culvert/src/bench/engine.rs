@@ -49,6 +49,8 @@ use crate::cli::EngineArgs;
 
 const PROTECTED: Port = Port(0);
 const UNPROTECTED: Port = Port(1);
+/// Time of every turn; 0 would be never.
+const NOW: u64 = 1;
 const FIRST_SPI: u32 = 0x1000;
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 const NEAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -144,7 +146,7 @@ pub fn measure(args: &EngineArgs) -> anyhow::Result<Cell> {
     while elapsed < goal {
         let prepared = bench.prepare();
         let start = clock.raw();
-        let handled = bench.measured.workers[0].turn(0);
+        let handled = bench.measured.workers[0].turn(NOW);
         let end = clock.raw();
         ensure!(handled == prepared, "the worker took {handled} of {prepared} packets");
         bench.recycle(prepared)?;
@@ -267,7 +269,7 @@ impl Bench {
 
     fn turn(&mut self) -> anyhow::Result<()> {
         let prepared = self.prepare();
-        let handled = self.measured.workers[0].turn(0);
+        let handled = self.measured.workers[0].turn(NOW);
         ensure!(handled == prepared, "the worker took {handled} of {prepared} packets");
         self.recycle(prepared)
     }
@@ -299,7 +301,7 @@ impl Bench {
     /// Lets the maker seal what it was given, and moves it to the measured worker.
     fn seal(&mut self) {
         let maker = &mut self.maker.workers[0];
-        maker.turn(0);
+        maker.turn(NOW);
         while let Some(frame) = maker.io_mut().take_sent_bytes(UNPROTECTED) {
             let io = self.measured.workers[0].io_mut();
             assert!(io.inject(UNPROTECTED, &frame), "a frame is free");

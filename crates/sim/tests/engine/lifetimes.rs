@@ -14,6 +14,7 @@ use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
 use culvert_sim::scenario::Tunnel;
 use culvert_sim::scenario::WAN;
+use culvert_spd::Group;
 
 use crate::packets;
 use crate::packets::packet;
@@ -29,9 +30,10 @@ use crate::support::one;
 use crate::support::sample;
 use crate::support::through;
 use crate::support::through_at;
+use crate::support::turn_all;
 
 const SECOND: u64 = 1_000_000_000;
-const NONE: Limits = Limits { seconds: None, bytes: None, packets: None };
+const NONE: Limits = Limits { seconds: None, used_seconds: None, bytes: None, packets: None };
 
 fn scenario(algorithm: Algorithm) -> Scenario {
     Scenario::quiet(vec![Tunnel::ordinary(0).with_algorithm(algorithm)])
@@ -228,6 +230,37 @@ fn a_limit_in_time_holds_though_control_is_deaf() {
     let answer = packet(back, 17, &packets::udp(back, 0));
     assert!(through_at(&mut b, (B, LAN), &[&answer], 21 * SECOND).is_empty());
     assert_eq!(fates(&b), [Fate::Drop(DropReason::Expired)]);
+}
+
+/// P15, P17: an SA gets other limits while it lives: at its worker at once, or when it has come to
+/// another; its counts go on, and control is told of what the new limits make due.
+#[test]
+fn limits_change_while_an_sa_lives() {
+    let scenario = scenario(Algorithm::Aes128Gcm16);
+    let mut a = limited(&scenario, A, NONE, NONE);
+    let packets = |packets| Limits { packets: Some(packets), ..NONE };
+    let id = a.controller.current(Group(0)).unwrap();
+    let limit = |a: &mut TestGateway, soft, hard| {
+        let lifetime = Lifetime::new(packets(soft), packets(hard)).unwrap();
+        a.controller.set_lifetime(id, lifetime).unwrap();
+        a.controller.poll().unwrap();
+        turn_all(a, 0);
+        expired(a).into_iter().map(|(_, _, kind, _)| kind).collect::<Vec<_>>()
+    };
+    (0..3).for_each(|id| _ = one(&mut a, (A, LAN), &plain(id)));
+    assert_eq!(limit(&mut a, 4, 9), []);
+    one(&mut a, (A, LAN), &plain(3));
+    assert_eq!(expired(&mut a).len(), 1);
+    assert_eq!(limit(&mut a, 4, 8), [], "that was told");
+    assert_eq!(limit(&mut a, 5, 8), []);
+    one(&mut a, (A, LAN), &plain(4));
+    assert_eq!(expired(&mut a).len(), 1, "the new limit was not reached yet");
+    assert_eq!(limit(&mut a, 1, 2), [ExpiryKind::Hard], "without another packet");
+    assert_eq!(none(&mut a, (A, LAN), &plain(5)), Fate::Drop(DropReason::Expired));
+    assert_eq!(limit(&mut a, 6, 7), []);
+    one(&mut a, (A, LAN), &plain(6));
+    assert_eq!(expired(&mut a).len(), 1);
+    assert_eq!(sample(&a, false).packets, 6);
 }
 
 /// P15: when an SA was last used is the time of the turn of its last packet, in and out; a forged

@@ -8,6 +8,7 @@
 //! - `header_duties`: what outer headers take from inner ones, and what comes back.
 //! - `size`: path MTU, ICMP errors, fragments before and behind ESP, padding, dummies, MSS.
 //! - `icmp`: ICMP errors through SAs, about packets of ours, and from the gateway.
+//! - `first_packets`: packets that come before their SA.
 //! - `inspection`: what control is told about an SA.
 //! - `jumbo`: packets larger than a frame, in runs of frames.
 //! - `nat`: raw and encapsulated, keepalives, peers that move.
@@ -27,6 +28,7 @@ mod attack;
 mod audit;
 mod bundles;
 mod drop_reasons;
+mod first_packets;
 mod header_duties;
 mod hostile;
 mod icmp;

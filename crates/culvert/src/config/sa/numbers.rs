@@ -111,6 +111,7 @@ fn limits(section: &Section<'_>, key: &str) -> Result<Limits, ConfigError> {
         seconds: limit("seconds", SECONDS_MAX)?,
         bytes: limit("bytes", u64::MAX)?,
         packets: limit("packets", u64::MAX)?,
+        ..Limits::default()
     };
     if limits == Limits::default() {
         return Err(section.wrong("one or more of seconds, bytes and packets"));

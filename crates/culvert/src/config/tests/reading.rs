@@ -328,7 +328,7 @@ fn options_of_outbound_sas_are_read() {
     let config = full();
     let [out, around, spread, own, ..] = config.sas.as_slice() else { panic!("SAs") };
     assert_eq!((out.algorithm, out.mode), (Algorithm::Aes128Gcm8, Mode::Tunnel));
-    let limits = |seconds, bytes, packets| Limits { seconds, bytes, packets };
+    let limits = |seconds, bytes, packets| Limits { seconds, bytes, packets, ..Limits::default() };
     assert_eq!(out.lifetime.soft(), limits(Some(10), Some(11), Some(12)));
     assert_eq!(out.lifetime.hard(), limits(Some(20), Some(21), None));
     let Dscp::Map(map) = &out.header.dscp else { panic!("a map") };
