@@ -10,6 +10,7 @@ use culvert_aead::Algorithm;
 
 use crate::bench;
 use crate::demo;
+use crate::release;
 use crate::replay;
 use crate::run;
 use crate::sim;
@@ -36,6 +37,9 @@ enum Command {
     /// Run a gateway until SIGINT or SIGTERM.
     #[command(after_help = "Example:\n  culvert run --config gw.toml --report totals.json")]
     Run(RunArgs),
+    /// Open the interfaces that a gateway which no longer runs has left closed.
+    #[command(after_help = "Example:\n  sudo culvert release --config gw.toml")]
+    Release(ReleaseArgs),
     /// Carry real traffic through two gateways in network namespaces, and show what happened.
     #[command(after_help = "Example:\n  sudo culvert demo --workers 2")]
     Demo(DemoArgs),
@@ -77,6 +81,17 @@ pub struct RunArgs {
     /// Write totals to this file (JSON) when the gateway stops.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+}
+
+/// Arguments of `culvert release`.
+#[derive(Debug, Args)]
+pub struct ReleaseArgs {
+    /// Configuration file of the gateway, which says where it pins.
+    #[arg(long, value_name = "FILE", conflicts_with = "directory")]
+    pub config: Option<PathBuf>,
+    /// Directory of the pins.
+    #[arg(long, value_name = "DIRECTORY", default_value = culvert_xdp::PIN_DIRECTORY)]
+    pub directory: PathBuf,
 }
 
 /// Arguments of `culvert demo`.
@@ -238,6 +253,7 @@ impl Cli {
     pub fn execute(self) -> anyhow::Result<()> {
         match self.command {
             Command::Run(args) => run::run(&args),
+            Command::Release(args) => release::release(&args),
             Command::Demo(args) => demo::demo(&args),
             Command::Replay(args) => replay::replay(&args),
             Command::Sim(args) => sim::run(&args),

@@ -5,6 +5,7 @@
 //! - [`assembly`]: from a configuration to SAs, policies and ports of the engine.
 //! - [`report`]: what commands report in JSON.
 //! - [`run`]: `culvert run`, the gateway.
+//! - [`release`]: `culvert release`, which opens interfaces that stayed closed.
 //! - [`replay`]: `culvert replay`, the same engine over capture files.
 //! - [`demo`]: `culvert demo`, the demonstration.
 //! - [`mod@sim`]: `culvert sim`, the simulator.
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod lab;
+pub mod release;
 pub mod replay;
 pub mod report;
 pub mod run;

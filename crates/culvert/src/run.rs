@@ -5,8 +5,9 @@
 //! pinned to a core, which owns one queue of every interface.
 //!
 //! Order of a start: everything that can be refused is refused before an interface is touched. Then
-//! the interfaces are opened, workers get SAs, policies and next hops, and only when they confirmed
-//! them does the XDP program learn which prefixes are protected. Order of a stop: workers end
+//! the interfaces are opened with XDP programs that know own addresses and protected prefixes:
+//! from here on, no packet that is culvert's reaches the kernel. Workers get SAs, policies and next
+//! hops, and only when they confirmed them do packets reach them. Order of a stop: workers end
 //! their turn, programs are detached and offloads restored, the last sequence numbers are recorded.
 
 mod gateway;
@@ -55,6 +56,7 @@ use culvert_frame::Port;
 use culvert_keying::DataPlane;
 use culvert_wire::ethernet::Mac;
 use culvert_xdp::Interface;
+use culvert_xdp::SidePrefixes;
 use culvert_xdp::Waker;
 use culvert_xdp::XdpIo;
 use nix::poll::PollFd;
@@ -72,6 +74,8 @@ use crate::assembly::SaWords;
 use crate::cli::RunArgs;
 use crate::config;
 use crate::config::Config;
+use crate::config::OnStop;
+use crate::config::Take;
 use crate::report;
 use crate::report::CounterReport;
 use crate::report::SaReport;
@@ -88,6 +92,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 const CONTROL_INTERVAL_MS: u16 = 10;
 /// Packets a handoff ring holds.
 const HANDOFF_CAPACITY: usize = 1024;
+/// Packets that wait for the first SA of their policy, when IKE can be asked for it.
+const ACQUIRE_HOLD: u8 = 4;
 /// Commands a mailbox holds.
 const MAILBOX_CAPACITY: usize = 1024;
 
@@ -168,7 +174,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         names.iter().map(|name| name.interface.clone()).zip((0..).map(Port)).collect();
     let mut follower = Follower::open(&ports)?;
     let options = options(&config, &names, workers, &follower)?;
-    let opened = culvert_xdp::open(&xdp_config(&config, &names, workers))?;
+    let spd = assembly::spd(&config);
+    let prefixes = SidePrefixes {
+        protected: assembly::protected_prefixes(&spd),
+        unprotected: assembly::unprotected_prefixes(&spd),
+    };
+    let opened = culvert_xdp::prepare(&culvert_xdp::Config {
+        prefixes: prefixes.clone(),
+        own_addresses: follower.own_addresses(),
+        everything: (config.interfaces.take == Take::All).then(|| follower.broadcasts()),
+        ..xdp_config(&config, &names, workers)
+    })?;
     let control = opened.control;
     let selection = Provider::best();
     let aead = selection.provider;
@@ -176,10 +192,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let slots = config.control.as_ref().map_or(sas.len().max(1), |control| control.max_sas);
     let (handles, engine_workers) = make_workers(&control, aead, opened.workers, slots, options);
     let controller = Controller::new(aead, handles, slots, store);
-    let mut gateway = Gateway::new(controller, control, epochs, clock.1);
+    let mut gateway = Gateway::new(controller, control, epochs, (prefixes, clock.1));
     let ids = install(&mut gateway.controller, &config, &sas)?;
-    let spd = assembly::spd(&config);
-    gateway.set_policies(&spd, &[])?;
+    gateway.controller.set_policies(&spd);
     // Opening the interfaces may have changed what there is to know about them.
     follower.poll()?;
     gateway.controller.set_next_hops(follower.snapshot());
@@ -189,7 +204,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         keying.restore(&mut gateway);
     }
     let result = settle(&mut gateway, &threads, &stop).and_then(|()| {
-        gateway.set_own(&follower.own_addresses())?;
+        gateway.set_own(&follower.own_addresses(), &follower.broadcasts())?;
+        gateway.control.connect()?;
         info!(workers, sas = sas.len(), "gateway ready");
         let news = NewsLog::new(ids, clock.1);
         Serving { gateway: &mut gateway, follower: &mut follower, keying: keying.as_mut() }
@@ -197,7 +213,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     });
     stop.store(true, Relaxed);
     drop(keying);
-    let Gateway { controller, control, .. } = gateway;
+    let Gateway { controller, mut control, .. } = gateway;
+    // Interfaces that an operator wants open after a stop stay closed after a failure.
+    let open = result.is_ok() && config.interfaces.on_stop == OnStop::Open;
+    control.stay_closed(!open);
+    if config.interfaces.pin.is_some() && !open {
+        warn!(
+            "interfaces stay closed: what culvert takes is dropped until it starts again, or \
+             `culvert release` opens them"
+        );
+    }
     let report = finish(&config, controller, control, threads);
     result?;
     let report = report?;
@@ -238,6 +263,9 @@ fn options(
     follower: &Follower,
 ) -> anyhow::Result<Options> {
     let mut options = assembly::options(config);
+    if config.control.is_some() {
+        options.acquire_hold = ACQUIRE_HOLD;
+    }
     options.workers = u8::try_from(workers).context("workers: expected at most 64")?;
     let protected = names.iter().filter(|name| name.side == Side::Protected);
     for address in protected.flat_map(|name| follower.addresses_of(&name.interface)) {
@@ -254,7 +282,7 @@ fn options(
     Ok(options)
 }
 
-fn init_logging() {
+pub(crate) fn init_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // A second subscriber in one process (tests) is no error.
@@ -273,16 +301,27 @@ fn warn_of(config: &Config) {
     for sa in assembly::mute_sas(config) {
         warn!(line = sa.line, spi = sa.spi, "no inbound policy names this SA: nothing comes out");
     }
-    // What culvert does not take, before it is ready and after it has stopped, the kernel would
-    // route.
+    let Some(consequence) = forwarding(config) else { return };
     for setting in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
         let path = format!("/proc/sys/{}", setting.replace('.', "/"));
         if std::fs::read_to_string(path).is_ok_and(|value| value.trim() != "0") {
-            warn!(
-                "{setting} is on: before culvert is ready and after it has stopped, the kernel \
-                 forwards in clear what policies protect; turn it off unless a filter prevents that"
-            );
+            warn!("{setting} is on: {consequence}; turn it off unless a filter prevents that");
         }
+    }
+}
+
+/// What the kernel does, if it forwards, with packets that are not taken from it.
+fn forwarding(config: &Config) -> Option<&'static str> {
+    match (&config.interfaces.pin, config.interfaces.take) {
+        (Some(_), Take::All) => None,
+        (Some(_), Take::Policies) => Some(
+            "the kernel forwards in clear what no policy's destination covers (take = \"all\" \
+             leaves it nothing)",
+        ),
+        (None, _) => Some(
+            "before culvert starts and after it ends in any way, the kernel forwards in clear what \
+             policies protect (pin = true leaves it nothing)",
+        ),
     }
 }
 
@@ -338,6 +377,7 @@ fn xdp_config(config: &Config, names: &[PortName], workers: usize) -> culvert_xd
         config::ZeroCopy::Require => culvert_xdp::CopyChoice::ZeroCopy,
     };
     xdp.jumbo = config.interfaces.jumbo;
+    xdp.pin.clone_from(&config.interfaces.pin);
     xdp
 }
 
@@ -474,9 +514,10 @@ impl Serving<'_> {
             let now = start.elapsed();
             let mut result = self.gateway.poll().map_err(anyhow::Error::from);
             if addresses_due {
-                let told = self.gateway.set_own(&self.follower.own_addresses());
+                let own = self.follower.own_addresses();
+                let told = self.gateway.set_own(&own, &self.follower.broadcasts());
                 addresses_due = told.is_err();
-                result = result.and(told.map_err(anyhow::Error::from));
+                result = result.and(told);
             }
             // Whatever failed is tried again in a moment; once a second is often enough to say so.
             if let Err(error) = result

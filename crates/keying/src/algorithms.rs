@@ -5,6 +5,7 @@
 
 use culvert_aead::Algorithm;
 use culvert_aead::Keymat;
+use culvert_aead::Protocol;
 use culvert_xfrm::Attribute;
 use culvert_xfrm::Attributes;
 use culvert_xfrm::Errno;
@@ -141,10 +142,8 @@ fn sha2(auth: &Auth) -> Result<(&'static str, &[u8]), Refusal> {
 }
 
 fn by_keyword(keyword: &str, ah: bool) -> Result<Algorithm, Refusal> {
-    let found = Algorithm::ALL.into_iter().find(|algorithm| {
-        (algorithm.protocol() == culvert_aead::Protocol::Ah) == ah
-            && algorithm.to_string() == keyword
-    });
+    let all = Algorithm::all_of(if ah { Protocol::Ah } else { Protocol::Esp });
+    let found = all.iter().copied().find(|algorithm| algorithm.to_string() == keyword);
     found.ok_or_else(|| unsupported("this combination of algorithms"))
 }
 

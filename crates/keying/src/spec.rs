@@ -129,6 +129,7 @@ pub(crate) fn lifetime(limits: &XfrmLimits, base: &Usage, now: u64) -> Lifetime 
     };
     let hard = Limits {
         seconds: seconds(limits.hard_age_secs, base.add_time),
+        used_seconds: seconds(limits.hard_use_secs, base.use_time),
         bytes: left(limits.hard_bytes, base.bytes),
         packets: left(limits.hard_packets, base.packets),
     };
@@ -137,6 +138,7 @@ pub(crate) fn lifetime(limits: &XfrmLimits, base: &Usage, now: u64) -> Lifetime 
     };
     let soft = Limits {
         seconds: below(seconds(limits.soft_age_secs, base.add_time), hard.seconds),
+        used_seconds: below(seconds(limits.soft_use_secs, base.use_time), hard.used_seconds),
         bytes: below(left(limits.soft_bytes, base.bytes), hard.bytes),
         packets: below(left(limits.soft_packets, base.packets), hard.packets),
     };

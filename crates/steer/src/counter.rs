@@ -15,7 +15,8 @@ pub enum Counter {
     Class(Class),
     /// Frames for the engine that were given to the socket of their queue.
     Redirected,
-    /// Frames for the engine that stayed with the kernel, as their queue had no socket.
+    /// Frames for the engine that were dropped, as their queue had no socket: passed on, the kernel
+    /// might forward them in clear.
     NoSocket,
     /// Frames dropped by the `discard` program.
     Discarded,

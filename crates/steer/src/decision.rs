@@ -22,6 +22,9 @@
 //! | frame that ends before a field the decision needs | `Short` | kernel |
 //! | everything else | `Other` | kernel |
 //!
+//! What is for the engine never goes to the kernel, which might forward in clear what policy
+//! protects: where the queue has no socket, the kernel program drops it.
+//!
 //! Whoever counts a packet must get it: what claims to be ESP goes to the engine even when it is
 //! cut short or has the reserved SPI 0, and so does a runt. A payload of less than four octets
 //! cannot carry the non-ESP marker, hence cannot be IKE, so it is a runt as well, an empty one

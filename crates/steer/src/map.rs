@@ -13,8 +13,8 @@
 //!
 //! Numbers are in the machine's order, addresses in network order.
 
-/// Receive queues a steering program serves. Frames of queues beyond stay with the kernel and are
-/// not counted.
+/// Receive queues a steering program serves. Frames of queues beyond are not counted, and those
+/// for the engine are dropped.
 pub const MAX_QUEUES: u32 = 64;
 
 /// Prefixes per address family; the tries take memory for what is stored only.

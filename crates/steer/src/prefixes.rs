@@ -7,6 +7,19 @@
 //! tell it, and the decision needs it to keep a wide prefix such as `0.0.0.0/0` from catching
 //! destinations that no router forwards.
 
+use core::net::IpAddr;
+use core::net::Ipv4Addr;
+use core::net::Ipv6Addr;
+
+/// The protected prefixes of an interface from which every IP packet is the engine's, but those to
+/// multicast, limited broadcast, and link-local addresses of IPv6. A router may not forward IPv4 to
+/// link-local addresses either (RFC 3927 §7), but Linux does, so they have a prefix of their own.
+pub const EVERYTHING: [(IpAddr, u8); 3] = [
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+    (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+];
+
 /// Longest-prefix match over destination addresses; addresses are in network order.
 pub trait Prefixes {
     /// The value of the longest prefix that holds the IPv4 `destination`.

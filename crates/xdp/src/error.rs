@@ -1,6 +1,7 @@
 //! Why a gateway could not be opened.
 
 use std::io;
+use std::path::PathBuf;
 
 use culvert_frame::FRAME_SIZE;
 use culvert_frame::RUN_FRAMES;
@@ -8,6 +9,7 @@ use culvert_frame::RUN_FRAMES;
 use crate::interface::MAX_JUMBO_MTU;
 use crate::interface::MAX_MTU;
 use crate::program;
+use crate::program::Mode;
 
 /// Why a gateway could not be opened. Messages name the interface and, where one helps, the command
 /// to run.
@@ -126,6 +128,47 @@ pub enum Error {
         source: io::Error,
         /// What it usually means, with a separator in front; may be empty.
         hint: &'static str,
+    },
+    /// Programs cannot be pinned in this directory.
+    #[error(
+        "{} is not on a BPF file system, where programs can be pinned: \
+         mount -t bpf bpf /sys/fs/bpf",
+        directory.display()
+    )]
+    NotPinnable {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// Another process has the directory of pins.
+    #[error(
+        "another gateway runs with its pins in {}: stop it, or use another directory",
+        directory.display()
+    )]
+    PinsInUse {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The program that is pinned runs in another mode than is asked for, and changing it would
+    /// leave the interface open for a moment.
+    #[error(
+        "interface {interface} is closed by a program in {mode} mode, which is not what is asked \
+         for: run `culvert release` first, which opens it"
+    )]
+    PinnedMode {
+        /// Its name.
+        interface: String,
+        /// The mode of the program.
+        mode: Mode,
+    },
+    /// A pin could not be made, found or removed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Pin {
+        /// What was to be done.
+        action: &'static str,
+        /// The pin, or the directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
     },
     /// The descriptor that wakes a worker could not be made.
     #[error("cannot make an eventfd: {0}")]

@@ -3,13 +3,14 @@
 //! # Steps
 //!
 //! 1. Look at every interface and refuse what cannot work (MTU, queues).
-//! 2. Turn off offloads that merge or cut packets, and attach the XDP program: native, else
-//!    generic. Nothing is redirected yet, every packet still goes to the kernel.
-//! 3. Make one region of frames and one socket for each worker and port, all over this memory.
+//! 2. Load the XDP program, and tell it own addresses and prefixes.
+//! 3. Turn off offloads that merge or cut packets, and attach the program: native, else generic.
+//!    From here on, what is for the engine no longer reaches the kernel: it is dropped.
+//! 4. Make one region of frames and one socket for each worker and port, all over this memory.
 //!    Zero-copy needs every interface to be capable of it, as shared memory has one mode.
-//! 4. Fill the fill rings.
-//! 5. Tell the programs own addresses and prefixes, and enter the sockets into their maps. From
-//!    here on packets arrive.
+//! 5. Fill the fill rings.
+//! 6. Enter the sockets into the programs' maps. From here on packets arrive. [`prepare`] leaves
+//!    this step to [`Control::connect`].
 //!
 //! Each choice is logged once. A failure undoes the steps before it, as dropping does: programs are
 //! detached, then offloads set back as they were found.
@@ -26,6 +27,8 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::thread;
@@ -44,6 +47,9 @@ use crate::interface::Interface;
 use crate::io::IoCounters;
 use crate::io::PublishedCounters;
 use crate::io::XdpIo;
+use crate::pin::Pin;
+use crate::pin::Pins;
+use crate::pin::no_socket;
 use crate::program;
 use crate::program::Mode;
 use crate::program::Prefix;
@@ -106,6 +112,13 @@ pub struct Config {
     pub prefixes: SidePrefixes,
     /// The gateway's own addresses at the start; [`Control::set_own_addresses`] changes them.
     pub own_addresses: Vec<IpAddr>,
+    /// With broadcast addresses of the gateway's networks, the programs attract everything that is
+    /// not for the gateway itself ([`Steer::set_everything`]); [`Control::set_broadcasts`] changes
+    /// them.
+    pub everything: Option<Vec<IpAddr>>,
+    /// A directory of the BPF file system, no other gateway's: programs are pinned there, and stay
+    /// attached when the process ends ([`crate::pin`]).
+    pub pin: Option<PathBuf>,
 }
 
 /// Destinations whose packets policy has a say about, by the side they arrive on.
@@ -175,6 +188,8 @@ pub struct Control {
     region: &'static Region,
     ports: Vec<PortControl>,
     published: Vec<Arc<PublishedCounters>>,
+    everything: bool,
+    pins: Option<Pins>,
 }
 
 /// Control of one port.
@@ -206,6 +221,8 @@ impl Config {
             tx_budget: RING_SIZE,
             prefixes: SidePrefixes::default(),
             own_addresses: Vec::new(),
+            everything: None,
+            pin: None,
         }
     }
 
@@ -236,11 +253,22 @@ impl Config {
     }
 }
 
-/// Opens a gateway over the interfaces of the calling thread's network namespace.
+/// Opens a gateway over the interfaces of the calling thread's network namespace; packets arrive.
 ///
 /// # Errors
 /// See [`Error`]; everything done until then is undone.
 pub fn open(config: &Config) -> Result<Gateway, Error> {
+    let mut gateway = prepare(config)?;
+    gateway.control.connect()?;
+    Ok(gateway)
+}
+
+/// As [`open`], but no packet arrives before [`Control::connect`]: what is for the engine is
+/// dropped.
+///
+/// # Errors
+/// As for [`open`].
+pub fn prepare(config: &Config) -> Result<Gateway, Error> {
     config.check()?;
     let mut interfaces = Vec::with_capacity(config.ports.len());
     for port in &config.ports {
@@ -249,9 +277,13 @@ pub fn open(config: &Config) -> Result<Gateway, Error> {
         interface.check_queues(config.workers)?;
         interfaces.push(interface);
     }
+    let pins = config.pin.as_deref().map(Pins::open).transpose()?;
+    if let Some(pins) = &pins {
+        pins.sweep(&interfaces.iter().map(Interface::ifindex).collect::<Vec<_>>())?;
+    }
     let mut ports = Vec::with_capacity(config.ports.len());
     for (interface, port) in interfaces.into_iter().zip(&config.ports) {
-        ports.push(attach(interface, port.side, config)?);
+        ports.push(attach(interface, port.side, config, pins.as_ref())?);
     }
     let (frames, runs) = (config.frames_per_worker, config.runs());
     let (region, mut free) = Region::leak_with_runs(config.workers * frames, config.workers * runs);
@@ -260,10 +292,8 @@ pub fn open(config: &Config) -> Result<Gateway, Error> {
     let sockets = open_sockets(config, &ports, region)?;
     let workers = assign(config, sockets, &mut ports, &mut frames)?;
     let published = workers.iter().map(|io| Arc::clone(io.published())).collect();
-    let mut control = Control { region, ports, published };
-    control.set_own_addresses(&config.own_addresses)?;
-    control.set_prefixes(&config.prefixes)?;
-    connect(&mut control.ports)?;
+    let everything = config.everything.is_some();
+    let control = Control { region, ports, published, everything, pins };
     for port in &control.ports {
         port.log();
     }
@@ -294,13 +324,8 @@ impl Control {
     /// # Errors
     /// As for [`Steer::set_prefixes`]; ports before the one that failed are changed.
     pub fn set_prefixes(&mut self, prefixes: &SidePrefixes) -> Result<(), program::Error> {
-        for port in &mut self.ports {
-            match port.side {
-                Side::Protected => port.steer.set_prefixes(&prefixes.protected)?,
-                Side::Unprotected => port.steer.set_unprotected_prefixes(&prefixes.unprotected)?,
-            }
-        }
-        Ok(())
+        let mut ports = self.ports.iter_mut();
+        ports.try_for_each(|port| set_prefixes(&mut port.steer, port.side, prefixes))
     }
 
     /// Tells the programs which addresses are the gateway's own. On the protected side they stay
@@ -310,14 +335,49 @@ impl Control {
     /// # Errors
     /// As for [`Steer::set_prefixes`]; ports before the one that failed are changed.
     pub fn set_own_addresses(&mut self, own: &[IpAddr]) -> Result<(), program::Error> {
-        let whole = |address: &IpAddr| (*address, if address.is_ipv4() { 32 } else { 128 });
-        let exceptions: Vec<Prefix> = own.iter().map(whole).collect();
+        let mut ports = self.ports.iter_mut();
+        ports.try_for_each(|port| set_own_addresses(&mut port.steer, port.side, own))
+    }
+
+    /// Tells programs that attract everything the broadcast addresses of the gateway's networks;
+    /// to others they are nothing special.
+    ///
+    /// # Errors
+    /// As for [`Steer::set_prefixes`]; ports before the one that failed are changed.
+    pub fn set_broadcasts(&mut self, broadcasts: &[IpAddr]) -> Result<(), program::Error> {
+        let ports = self.ports.iter_mut().filter(|_| self.everything);
+        ports
+            .map(|port| &mut port.steer)
+            .try_for_each(|steer| steer.set_everything(Some(broadcasts)))
+    }
+
+    /// Whether interfaces stay closed when this value is dropped: pinned programs stay attached,
+    /// and drop what is for the engine, until the next gateway takes them over or
+    /// [`release`](crate::pin::release) detaches them. With [`Config::pin`] that is so from
+    /// [`Control::connect`] on, and from the start where one was taken over; without it, never.
+    pub fn stay_closed(&mut self, stay: bool) {
+        let stay = stay && self.pins.is_some();
         for port in &mut self.ports {
-            match port.side {
-                Side::Protected => port.steer.set_exceptions(&exceptions)?,
-                Side::Unprotected => port.steer.set_own_addresses(own)?,
+            port.steer.stay(stay);
+            port.interface.keep_offloads(stay);
+        }
+    }
+
+    /// Lets packets arrive: enters the sockets into the maps of the programs. Interfaces stay
+    /// closed from now on, see [`Control::stay_closed`].
+    ///
+    /// # Errors
+    /// As for [`Steer::set_socket`].
+    pub fn connect(&mut self) -> Result<(), Error> {
+        for port in &mut self.ports {
+            for (queue, socket) in (0_u32..).zip(&port.sockets) {
+                let Some(socket) = socket.upgrade() else {
+                    continue;
+                };
+                port.steer.set_socket(queue, socket)?;
             }
         }
+        self.stay_closed(true);
         Ok(())
     }
 
@@ -329,6 +389,10 @@ impl Control {
 }
 
 impl PortControl {
+    fn new(steer: Steer, interface: Interface, side: Side, mode: Mode) -> PortControl {
+        PortControl { steer, interface, side, mode, zero_copy: false, sockets: Vec::new() }
+    }
+
     /// The interface.
     #[must_use]
     pub fn interface(&self) -> &Interface {
@@ -414,13 +478,28 @@ impl Drop for Frames {
     }
 }
 
-/// Prepares an interface and attaches its program, natively if that is possible and wanted.
-fn attach(mut interface: Interface, side: Side, config: &Config) -> Result<PortControl, Error> {
+/// Prepares an interface and attaches its program, natively if that is possible and wanted; or
+/// replaces the one that is pinned.
+fn attach(
+    mut interface: Interface,
+    side: Side,
+    config: &Config,
+    pins: Option<&Pins>,
+) -> Result<PortControl, Error> {
     let role = match side {
         Side::Protected => Role::Protected,
         Side::Unprotected => Role::Unprotected,
     };
     let mut steer = if config.jumbo { Steer::load_for_jumbo(role)? } else { Steer::load(role)? };
+    set_own_addresses(&mut steer, side, &config.own_addresses)?;
+    set_prefixes(&mut steer, side, &config.prefixes)?;
+    steer.set_everything(config.everything.as_deref())?;
+    if let Some(pins) = pins
+        && let Some((pin, path)) = pins.find(interface.ifindex())?
+    {
+        let mode = take_over(&mut interface, &mut steer, config, pins, (pin, &path))?;
+        return Ok(PortControl::new(steer, interface, side, mode));
+    }
     let mode = match config.mode {
         ModeChoice::Native => attach_as(&mut interface, &mut steer, Mode::Native)?,
         ModeChoice::Generic => attach_as(&mut interface, &mut steer, Mode::Generic)?,
@@ -432,7 +511,61 @@ fn attach(mut interface: Interface, side: Side, config: &Config) -> Result<PortC
             result => result?,
         },
     };
-    Ok(PortControl { steer, interface, side, mode, zero_copy: false, sockets: Vec::new() })
+    if let Some(pins) = pins {
+        steer.pin(&pins.path(interface.ifindex(), mode, interface.turned_off()))?;
+    }
+    Ok(PortControl::new(steer, interface, side, mode))
+}
+
+/// Replaces the program that an earlier gateway left. The interface is closed before, meanwhile,
+/// and if this fails.
+fn take_over(
+    interface: &mut Interface,
+    steer: &mut Steer,
+    config: &Config,
+    pins: &Pins,
+    (pin, path): (Pin, &Path),
+) -> Result<Mode, Error> {
+    let mode = pin.mode;
+    interface.keep_offloads(true);
+    interface.was_turned_off(pin.offloads);
+    match (config.mode, mode) {
+        (ModeChoice::Auto, _)
+        | (ModeChoice::Native, Mode::Native)
+        | (ModeChoice::Generic, Mode::Generic) => {}
+        _ => return Err(Error::PinnedMode { interface: interface.name().to_owned(), mode }),
+    }
+    interface.prepare(mode == Mode::Generic)?;
+    let now = pins.path(interface.ifindex(), mode, interface.turned_off());
+    pins.rename(path, &now)?;
+    let lost = no_socket(&now);
+    steer.take_over(interface.name(), mode, &now)?;
+    tracing::info!(
+        interface = interface.name(),
+        dropped = lost.unwrap_or_default(),
+        "taken over from an earlier gateway"
+    );
+    Ok(mode)
+}
+
+fn set_prefixes(
+    steer: &mut Steer,
+    side: Side,
+    prefixes: &SidePrefixes,
+) -> Result<(), program::Error> {
+    match side {
+        Side::Protected => steer.set_prefixes(&prefixes.protected),
+        Side::Unprotected => steer.set_unprotected_prefixes(&prefixes.unprotected),
+    }
+}
+
+fn set_own_addresses(steer: &mut Steer, side: Side, own: &[IpAddr]) -> Result<(), program::Error> {
+    let whole = |address: &IpAddr| (*address, if address.is_ipv4() { 32 } else { 128 });
+    let exceptions: Vec<Prefix> = own.iter().map(whole).collect();
+    match side {
+        Side::Protected => steer.set_exceptions(&exceptions),
+        Side::Unprotected => steer.set_own_addresses(own),
+    }
 }
 
 fn attach_as(interface: &mut Interface, steer: &mut Steer, mode: Mode) -> Result<Mode, Error> {
@@ -544,19 +677,6 @@ fn assign(
         workers.push(XdpIo::new(frames.region, queues, own, ring_size, sleeper));
     }
     Ok(workers)
-}
-
-/// Enters every socket into the map of its port's program.
-fn connect(ports: &mut [PortControl]) -> Result<(), Error> {
-    for port in ports {
-        for (queue, socket) in (0_u32..).zip(&port.sockets) {
-            let Some(socket) = socket.upgrade() else {
-                continue;
-            };
-            port.steer.set_socket(queue, socket)?;
-        }
-    }
-    Ok(())
 }
 
 fn config(field: &'static str, expected: &str, found: &dyn std::fmt::Display) -> Error {

@@ -102,6 +102,8 @@ pub struct Interface {
     combined: bool,
     ethtool: Ethtool,
     turned_off: Vec<(&'static Offload, Feature)>,
+    /// Offloads stay as they are when the value is dropped.
+    keeps: bool,
 }
 
 impl Interface {
@@ -140,6 +142,7 @@ impl Interface {
             combined: channels.is_some_and(|queues| queues.combined > 0),
             ethtool,
             turned_off: Vec::new(),
+            keeps: false,
         })
     }
 
@@ -201,6 +204,34 @@ impl Interface {
                 );
             }
         }
+    }
+
+    /// The offloads that were turned off, a bit for each.
+    pub(crate) fn turned_off(&self) -> u8 {
+        let place = |offload| OFFLOADS.iter().position(|other| std::ptr::eq(other, offload));
+        self.turned_off
+            .iter()
+            .filter_map(|(offload, _)| place(*offload))
+            .fold(0, |bits, place| bits | 1 << place)
+    }
+
+    /// Offloads that another process turned off, by the bits of [`Interface::turned_off`]: from now
+    /// on it is for this value to restore them.
+    pub(crate) fn was_turned_off(&mut self, bits: u8) {
+        for (place, offload) in OFFLOADS.iter().enumerate() {
+            let known = self.turned_off.iter().any(|(other, _)| std::ptr::eq(*other, offload));
+            if bits & 1 << place == 0 || known {
+                continue;
+            }
+            if let Ok(Some(feature)) = self.ethtool.feature(offload.feature) {
+                self.turned_off.push((offload, feature));
+            }
+        }
+    }
+
+    /// Whether offloads stay as they are when this value is dropped.
+    pub(crate) fn keep_offloads(&mut self, keeps: bool) {
+        self.keeps = keeps;
     }
 
     /// Name of the interface.
@@ -277,6 +308,7 @@ impl Interface {
         if !feature.active {
             return Ok(());
         }
+        self.turned_off.retain(|(other, _)| !std::ptr::eq(*other, offload));
         let reason = match self.ethtool.set_feature(feature, false) {
             Ok(()) => "the driver kept it on".to_owned(),
             Err(error) => error.to_string(),
@@ -308,7 +340,9 @@ impl Interface {
 
 impl Drop for Interface {
     fn drop(&mut self) {
-        self.restore();
+        if !self.keeps {
+            self.restore();
+        }
     }
 }
 

@@ -11,20 +11,24 @@
 //!
 //! The program runs from [`Steer::attach`] until the value is dropped. The kernel detaches it then
 //! by itself, also when the process dies, as a BPF link holds the attachment; sockets vanish from
-//! the socket map when they are closed. In between, frames of queues without a socket stay with
-//! the kernel, so the order of attaching and of registering sockets does not matter.
+//! the socket map when they are closed. In between, frames for the engine whose queue has no socket
+//! are dropped and counted: prefixes and own addresses are set before the program is attached, and
+//! sockets when their owner is ready.
 //!
 //! Since Linux 5.11 maps are charged to the memory control group and `RLIMIT_MEMLOCK` plays no
 //! part; on older kernels aya raises the limit of this process when a map is refused.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::ops::Index;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::path::PathBuf;
 
 use aya::Ebpf;
 use aya::EbpfError;
@@ -43,7 +47,10 @@ use aya::programs::TestRunAttrs;
 use aya::programs::TestRunOptions;
 use aya::programs::Xdp;
 use aya::programs::XdpMode;
+use aya::programs::links::FdLink;
+use aya::programs::links::PinnedLink;
 use aya::programs::xdp::XdpError;
+use aya::programs::xdp::XdpLink;
 use aya::programs::xdp::XdpLinkId;
 use nix::net::if_::if_nametoindex;
 
@@ -51,6 +58,7 @@ use culvert_steer::Counter;
 use culvert_steer::PrefixValue;
 use culvert_steer::counter::SLOTS;
 use culvert_steer::map;
+use culvert_steer::prefixes::EVERYTHING;
 
 static OBJECT: &[u8] =
     include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../ebpf/prebuilt/steer.bpf.o"));
@@ -84,7 +92,8 @@ pub enum Error {
     /// The interface has an XDP program already.
     #[error(
         "another XDP program is attached to {interface}; remove it with \
-         `ip link set dev {interface} xdp off`, or stop the process that holds it"
+         `ip link set dev {interface} xdp off`, or stop the process that holds it; one that a \
+         gateway left pinned, `culvert release` removes"
     )]
     Busy {
         /// Name of the interface.
@@ -132,6 +141,17 @@ pub enum Error {
     Attached {
         /// Name of the interface.
         interface: String,
+    },
+    /// There is no attachment to pin.
+    #[error("the XDP program is not attached")]
+    NotAttached,
+    /// An attachment could not be pinned, or a pin not be opened.
+    #[error("cannot use {} as a pin of the XDP program: {reason}", path.display())]
+    Pin {
+        /// The pin.
+        path: PathBuf,
+        /// The kernel's or aya's answer.
+        reason: String,
     },
     /// Queue index beyond the socket map.
     #[error("queue {queue} is beyond the {} queues that steering serves", map::MAX_QUEUES)]
@@ -290,7 +310,7 @@ pub struct Steer {
     role: Role,
     program: &'static str,
     object: Ebpf,
-    attachment: Option<(String, XdpLinkId)>,
+    attachment: Option<(String, Attachment)>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, [u64; SLOTS]>,
     outbound: PrefixMaps,
@@ -360,8 +380,58 @@ impl Steer {
         let link = program(&mut self.object, self.program)
             .and_then(|program| program.attach_to_if_index(index, mode.xdp_mode()))
             .map_err(|reason| attach_error(interface, mode, reason))?;
-        self.attachment = Some((interface.to_owned(), link));
+        self.attachment = Some((interface.to_owned(), Attachment::Link(link)));
         Ok(())
+    }
+
+    /// Pins the attachment at `path`: the program stays when the process ends in any way but by
+    /// dropping this value. [`Steer::stay`] makes it stay then as well.
+    ///
+    /// # Errors
+    /// [`Error::NotAttached`], or [`Error::Pin`] with the kernel's answer; it is detached then.
+    pub fn pin(&mut self, path: &Path) -> Result<(), Error> {
+        let Some((interface, Attachment::Link(link))) = self.attachment.take() else {
+            return Err(Error::NotAttached);
+        };
+        let link = program(&mut self.object, self.program)
+            .and_then(|program| program.take_link(link))
+            .map_err(|reason| pin_error(path, reason))?;
+        let link = FdLink::try_from(link).map_err(|reason| pin_error(path, reason))?;
+        let link = link.pin(path).map_err(|reason| pin_error(path, reason))?;
+        let pinned = Pinned { link: Some(link), stays: false };
+        self.attachment = Some((interface, Attachment::Pin(pinned)));
+        Ok(())
+    }
+
+    /// Replaces the program of the attachment to `interface` that is pinned at `path` by this one,
+    /// in one step. It stays when this value is dropped, unless [`Steer::stay`] says otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Attached`], [`Error::Pin`], or as for [`Steer::attach`]: the program that was
+    /// attached before stays.
+    pub fn take_over(&mut self, interface: &str, mode: Mode, path: &Path) -> Result<(), Error> {
+        if let Some((interface, _)) = &self.attachment {
+            return Err(Error::Attached { interface: interface.clone() });
+        }
+        let open = || PinnedLink::from_pin(path).map_err(|reason| pin_error(path, reason));
+        let link = FdLink::from(open()?);
+        let link = XdpLink::try_from(link).map_err(|reason| pin_error(path, reason))?;
+        let pinned = Pinned { link: Some(open()?), stays: true };
+        let program = program(&mut self.object, self.program);
+        // The pin holds the link, so this one can go.
+        program
+            .and_then(|program| program.attach_to_link(link).map(|id| (program, id)))
+            .and_then(|(program, id)| program.take_link(id))
+            .map_err(|reason| attach_error(interface, mode, reason))?;
+        self.attachment = Some((interface.to_owned(), Attachment::Pin(pinned)));
+        Ok(())
+    }
+
+    /// Whether a pinned program stays attached when this value is dropped.
+    pub fn stay(&mut self, stays: bool) {
+        if let Some((_, Attachment::Pin(pinned))) = &mut self.attachment {
+            pinned.stays = stays;
+        }
     }
 
     /// Detaches the program and tells whether that went well; dropping the value does it too.
@@ -372,9 +442,13 @@ impl Steer {
         let Some((interface, link)) = self.attachment.take() else {
             return Ok(());
         };
-        program(&mut self.object, self.program)
-            .and_then(|program| program.detach(link))
-            .map_err(|reason| Error::Detach { interface, reason: Box::new(reason) })
+        let result = match link {
+            Attachment::Link(link) => {
+                program(&mut self.object, self.program).and_then(|program| program.detach(link))
+            }
+            Attachment::Pin(mut pinned) => pinned.remove().map_err(ProgramError::IOError),
+        };
+        result.map_err(|reason| Error::Detach { interface, reason: Box::new(reason) })
     }
 
     /// Gives the frames of receive queue `queue` to the `AF_XDP` socket `socket`, until it is
@@ -420,6 +494,19 @@ impl Steer {
     /// As for [`Steer::set_prefixes`].
     pub fn set_unprotected_prefixes(&mut self, prefixes: &[Prefix]) -> Result<(), Error> {
         self.inbound.change(|lists| lists.protected = prefixes.to_vec())
+    }
+
+    /// Whether every IP packet is the engine's, whatever the prefixes say
+    /// ([`EVERYTHING`](culvert_steer::prefixes::EVERYTHING)). Exceptions stay exceptions. An own
+    /// address that no prefix holds stays with the kernel, and so do `broadcasts`, the broadcast
+    /// addresses of the gateway's own networks.
+    ///
+    /// # Errors
+    /// As for [`Steer::set_prefixes`].
+    pub fn set_everything(&mut self, broadcasts: Option<&[IpAddr]>) -> Result<(), Error> {
+        let broadcasts = broadcasts.map(<[IpAddr]>::to_vec);
+        self.outbound.change(|lists| lists.everything.clone_from(&broadcasts))?;
+        self.inbound.change(|lists| lists.everything = broadcasts)
     }
 
     /// As [`Steer::set_exceptions`] for the unprotected side: all plaintext to these destinations
@@ -523,6 +610,36 @@ fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, ProgramE
     object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
+/// What holds a program on its interface.
+enum Attachment {
+    /// The process.
+    Link(XdpLinkId),
+    /// A file of the BPF file system.
+    Pin(Pinned),
+}
+
+/// A pinned attachment; the pin is removed on drop, unless it stays.
+struct Pinned {
+    link: Option<PinnedLink>,
+    stays: bool,
+}
+
+impl Pinned {
+    fn remove(&mut self) -> io::Result<()> {
+        self.link.take().map_or(Ok(()), |link| link.unpin().map(drop))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if !self.stays
+            && let Err(error) = self.remove()
+        {
+            tracing::warn!(%error, "XDP program not detached; run: culvert release");
+        }
+    }
+}
+
 /// The maps of an object, under their types.
 struct Maps {
     sockets: XskMap<MapData>,
@@ -552,6 +669,8 @@ struct Lists {
     protected: Vec<Prefix>,
     exceptions: Vec<Prefix>,
     own: Vec<IpAddr>,
+    /// With everything that no prefix holds; and broadcast addresses, which stay with the kernel.
+    everything: Option<Vec<IpAddr>>,
 }
 
 /// The two prefix maps of one side, and what is in them.
@@ -648,9 +767,20 @@ fn combined(lists: &Lists) -> Result<BTreeMap<Prefix, PrefixValue>, Error> {
     };
     let own: Vec<_> =
         lists.own.iter().filter_map(|address| Some((*address, holding(address)?))).collect();
+    let addresses = lists.own.iter().chain(lists.everything.iter().flatten());
+    let kept: Vec<(Prefix, PrefixValue)> = addresses
+        .filter(|address| holding(address).is_none())
+        .map(|address| ((*address, width(address)), PrefixValue::exception(width(address))))
+        .collect();
     for (address, (bits, is_exception)) in own {
         if !is_exception {
             wanted.insert((address, width(&address)), PrefixValue::own(bits));
+        }
+    }
+    if lists.everything.is_some() {
+        wanted.extend(kept);
+        for prefix in EVERYTHING {
+            wanted.entry(prefix).or_insert(PrefixValue::protected(prefix.1));
         }
     }
     let v4 = wanted.keys().filter(|(address, _)| address.is_ipv4()).count();
@@ -716,6 +846,10 @@ fn errno_of(error: &ProgramError) -> Option<i32> {
     }
 }
 
+fn pin_error(path: &Path, reason: impl fmt::Display) -> Error {
+    Error::Pin { path: path.to_owned(), reason: reason.to_string() }
+}
+
 fn map_error(action: &'static str, map: &'static str) -> impl Fn(MapError) -> Error {
     move |reason| Error::Map { action, map, reason: Box::new(reason) }
 }
@@ -739,7 +873,7 @@ mod tests {
 
     fn lists(protected: &[&str], exceptions: &[&str]) -> Lists {
         let (protected, exceptions) = (prefixes(protected), prefixes(exceptions));
-        Lists { protected, exceptions, own: Vec::new() }
+        Lists { protected, exceptions, ..Lists::default() }
     }
 
     /// Bits beyond the prefix are cleared, at both ends of the range of lengths.
@@ -819,6 +953,33 @@ mod tests {
         let mut expected = combined(&Lists { own: vec![], ..with_own.clone() }).unwrap();
         expected.extend(added);
         assert_eq!(combined(&with_own).unwrap(), expected);
+    }
+
+    /// Everything is the engine's but exceptions, and own and broadcast addresses that no prefix of
+    /// policy holds; what policy says about prefixes and own addresses stays as it is.
+    #[test]
+    fn everything_is_taken_but_what_is_ours() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let with_all = Lists {
+            own: addresses(&["10.1.0.1", "192.0.2.1", "2001:db8::1", "10.2.0.1"]),
+            everything: Some(addresses(&["192.0.2.255", "10.1.0.255"])),
+            ..lists(&["10.1.0.0/16"], &["10.2.0.0/24"])
+        };
+        let expected = [
+            (prefix("0.0.0.0/0"), PrefixValue::protected(0)),
+            (prefix("10.1.0.0/16"), PrefixValue::protected(16)),
+            (prefix("10.1.0.1/32"), PrefixValue::own(16)),
+            (prefix("10.2.0.0/24"), PrefixValue::exception(24)),
+            (prefix("169.254.0.0/16"), PrefixValue::protected(16)),
+            (prefix("192.0.2.1/32"), PrefixValue::exception(32)),
+            (prefix("192.0.2.255/32"), PrefixValue::exception(32)),
+            (prefix("::/0"), PrefixValue::protected(0)),
+            (prefix("2001:db8::1/128"), PrefixValue::exception(128)),
+        ];
+        assert_eq!(combined(&with_all).unwrap(), BTreeMap::from(expected));
+        let exception = Lists { everything: Some(Vec::new()), ..lists(&[], &["0.0.0.0/0"]) };
+        let wanted = combined(&exception).unwrap();
+        assert_eq!(wanted[&prefix("0.0.0.0/0")], PrefixValue::exception(0), "they win");
     }
 
     /// The difference holds what is new, changed or gone, and nothing that stays.

@@ -49,7 +49,7 @@ fn fixtures_in_the_kernel() {
             let class = Counter::Class(case.class);
             let (expected, outcome) = match (case.to_engine, socket.is_some()) {
                 (false, _) => (Action::Pass, None),
-                (true, false) => (Action::Pass, Some(Counter::NoSocket)),
+                (true, false) => (Action::Drop, Some(Counter::NoSocket)),
                 (true, true) => (Action::Redirect, Some(Counter::Redirected)),
             };
             assert_eq!(action, expected, "{}, socket {}", case.name, socket.is_some());
@@ -91,7 +91,8 @@ fn changed_octets_in_the_kernel() {
     }
 }
 
-/// A socket that is closed leaves its queue to the kernel again; queues beyond the map are refused.
+/// Without a socket, before it is there and when it is closed again, what is for the engine is
+/// dropped; queues beyond the map are refused.
 #[test]
 fn sockets_come_and_go() {
     if skipped("sockets_come_and_go") {
@@ -102,11 +103,11 @@ fn sockets_come_and_go() {
     let socket = unbound_socket();
     assert!(matches!(steer.set_socket(64, &socket), Err(Error::QueueTooLarge { queue: 64 })));
     steer.set_socket(63, &socket).unwrap();
-    assert_eq!(steer.decide(&frame).unwrap(), Action::Pass);
+    assert_eq!(steer.decide(&frame).unwrap(), Action::Drop);
     steer.set_socket(0, &socket).unwrap();
     assert_eq!(steer.decide(&frame).unwrap(), Action::Redirect);
     drop(socket);
-    assert_eq!(steer.decide(&frame).unwrap(), Action::Pass);
+    assert_eq!(steer.decide(&frame).unwrap(), Action::Drop);
     let no_socket = fs::File::open("/dev/null").unwrap();
     assert!(matches!(steer.set_socket(0, no_socket), Err(Error::Map { .. })));
 }
@@ -165,6 +166,49 @@ fn unprotected_prefixes_are_replaced() {
     assert!(steer.set_unprotected_prefixes(&[prefix("::", 129)]).is_err());
     steer.set_unprotected_prefixes(&[]).unwrap();
     assert_eq!(classes(&mut steer), [other, other, ike, other]);
+}
+
+/// When everything is taken, what no prefix holds is the engine's on both sides, link-local
+/// addresses of IPv4 included; own and broadcast addresses, and what is not forwarded by its
+/// nature, stay with the kernel.
+#[test]
+fn everything_is_taken_in_the_kernel() {
+    if skipped("everything_is_taken_in_the_kernel") {
+        return;
+    }
+    let to = |destination: [u8; 4]| {
+        let mut frame = fixture("v4 hit");
+        frame[30..34].copy_from_slice(&destination);
+        frame
+    };
+    let anywhere = [to([198, 51, 100, 7]), to([169, 254, 7, 7]), fixture("v6 hit")];
+    let ours = [to([192, 0, 2, 1]), to([192, 0, 2, 255])];
+    let special = [to([224, 0, 0, 5]), to([255; 4])];
+    let addresses = |texts: &[&str]| -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    };
+    let own = addresses(&["192.0.2.1"]);
+    for (role, taken, left) in [
+        (Role::Protected, [Class::Protected4, Class::Protected6], Class::NotProtected),
+        (Role::Unprotected, [Class::Plain4, Class::Plain6], Class::Other),
+    ] {
+        let mut steer = Steer::load(role).unwrap();
+        steer.set_exceptions(&[prefix("192.0.2.1", 32)]).unwrap();
+        steer.set_own_addresses(&own).unwrap();
+        let all = anywhere.iter().chain(&ours).chain(&special);
+        assert!(all.clone().all(|frame| steer.decide(frame).unwrap() == Action::Pass), "{role:?}");
+        steer.set_everything(Some(&addresses(&["192.0.2.255"]))).unwrap();
+        let classes = anywhere.each_ref().map(|frame| counted_class(&mut steer, frame));
+        assert_eq!(classes, [taken[0], taken[0], taken[1]], "{role:?}");
+        for frame in &anywhere {
+            assert_eq!(steer.decide(frame).unwrap(), Action::Drop, "{role:?}");
+        }
+        for frame in ours.iter().chain(&special) {
+            assert_eq!(counted_class(&mut steer, frame), left, "{role:?}");
+        }
+        steer.set_everything(None).unwrap();
+        assert!(all.clone().all(|frame| steer.decide(frame).unwrap() == Action::Pass), "{role:?}");
+    }
 }
 
 /// The memory of fragments holds as many datagrams as it says, and forgets old ones for new ones.
@@ -345,12 +389,14 @@ impl Kernel {
             let (_, memory) = self.side(case.side);
             let decision = case.side.decide(frame, memory);
             let mut expected = vec![Counter::Class(decision.class)];
+            let mut expected_action = Action::Pass;
             if decision.redirect() {
                 expected.push(Counter::NoSocket);
+                expected_action = Action::Drop;
             }
             let (action, counted) = self.run(case.side, frame);
             let name = case.name;
-            assert_eq!((action, counted), (Action::Pass, expected), "{name}: {frame:02x?}");
+            assert_eq!((action, counted), (expected_action, expected), "{name}: {frame:02x?}");
         }
     }
 }

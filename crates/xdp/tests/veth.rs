@@ -2,6 +2,7 @@
 
 mod jumbo;
 mod lab;
+mod pins;
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;

@@ -2,9 +2,9 @@
 //!
 //! A steering program asks [`culvert_steer`] for its decision about the frame, counts it under its
 //! class, and gives frames for the engine to the `AF_XDP` socket of the queue they arrived on.
-//! Everything else is `XDP_PASS`, and so is every frame of a queue without a socket: a gateway
-//! whose engine is not running behaves as if nothing were attached. No frame is dropped here, and
-//! none is changed.
+//! Everything else is `XDP_PASS`. A frame for the engine whose queue has no socket, as before the
+//! engine runs and after it died, is dropped and counted: passed on, the kernel might forward in
+//! clear what policy protects. No other frame is dropped here, and none is changed.
 //!
 //! Each steering program is there twice: a program that is loaded for frames of several buffers
 //! (`xdp.frags`) makes drivers deliver such frames, which not every gateway wants. Both read the
@@ -124,7 +124,8 @@ fn protected(context: &XdpContext) -> u32 {
     carry_out(context, culvert_steer::protected(&Frame(context), &outbound))
 }
 
-/// Counts the frame under its class, and redirects it if that is the decision.
+/// Counts the frame under its class, and redirects it if that is the decision; without a socket it
+/// is dropped.
 #[inline(always)]
 fn carry_out(context: &XdpContext, decision: Decision) -> u32 {
     let class = Counter::Class(decision.class);
@@ -133,7 +134,7 @@ fn carry_out(context: &XdpContext, decision: Decision) -> u32 {
         return XDP_PASS;
     }
     // The action in the flags is what the helper answers when the queue has no socket.
-    match XSKS.redirect(context.rx_queue_index(), XDP_PASS.into()) {
+    match XSKS.redirect(context.rx_queue_index(), XDP_DROP.into()) {
         Ok(action) => {
             count(context, [class, Counter::Redirected]);
             action

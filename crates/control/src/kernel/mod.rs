@@ -222,6 +222,13 @@ impl Follower {
         addresses
     }
 
+    /// The broadcast addresses of this machine's networks, each once. Packets to them are for the
+    /// machine itself.
+    #[must_use]
+    pub fn broadcasts(&self) -> Vec<IpAddr> {
+        self.table.broadcasts()
+    }
+
     /// The addresses that an interface has.
     pub fn addresses_of(&self, interface: &str) -> impl Iterator<Item = IpAddr> {
         self.table.addresses(Some(interface))

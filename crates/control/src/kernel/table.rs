@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::address::AddressMessage;
@@ -45,6 +47,8 @@ pub(super) struct Table {
     links: Links,
     /// Our addresses and the interfaces they are on.
     addresses: BTreeSet<(IpAddr, u32)>,
+    /// Broadcast addresses of our networks.
+    broadcasts: BTreeSet<Ipv4Addr>,
     routes: Routes,
     neighbours: Neighbours,
 }
@@ -54,6 +58,7 @@ impl Table {
         Table {
             links: Links::new(interfaces),
             addresses: BTreeSet::new(),
+            broadcasts: BTreeSet::new(),
             routes: Routes::default(),
             neighbours: Neighbours::default(),
         }
@@ -111,6 +116,11 @@ impl Table {
         self.addresses.iter().filter_map(move |&(address, index)| on(index).then_some(address))
     }
 
+    /// The broadcast addresses of our networks.
+    pub(super) fn broadcasts(&self) -> Vec<IpAddr> {
+        self.broadcasts.iter().copied().map(IpAddr::V4).collect()
+    }
+
     /// True when `target` would be on a link of ours that is up.
     pub(super) fn is_link(&self, target: &Target) -> bool {
         self.links.link(target.interface).is_some()
@@ -129,6 +139,7 @@ impl Table {
         if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains(&entry) {
             return Outcome::OverLimit;
         }
+        self.broadcasts.extend(broadcasts(message, address));
         changed_if(self.addresses.insert(entry))
     }
 
@@ -152,6 +163,27 @@ fn own_address(message: &AddressMessage) -> Option<IpAddr> {
         }
     }
     found
+}
+
+/// The broadcast addresses that come with an address: the one it names, and the highest address of
+/// its network, unless the network has room for two ends only (RFC 3021), or is a pair of ends.
+fn broadcasts(message: &AddressMessage, address: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
+    let named = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Broadcast(address) => Some(*address),
+        _ => None,
+    });
+    let is_peer = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Address(other) => *other != address,
+        _ => false,
+    };
+    let is_pair = message.attributes.iter().any(is_peer);
+    let highest = match address {
+        IpAddr::V4(address) if message.header.prefix_len < 31 && !is_pair => {
+            Ipv4Net::new(address, message.header.prefix_len).ok().map(|net| net.broadcast())
+        }
+        _ => None,
+    };
+    named.into_iter().chain(highest)
 }
 
 #[cfg(test)]
@@ -182,6 +214,34 @@ mod tests {
         let next_hops = table.snapshot();
         assert_eq!(next_hops.resolve(ours), Resolution::Local);
         assert_eq!(next_hops.resolve(peer), Resolution::NoRoute);
+    }
+
+    /// An address brings the broadcast addresses of its network: the one that is named, and the
+    /// highest. Two ends of a wire have none.
+    #[test]
+    fn broadcast_addresses_of_our_networks() {
+        let attributes = |text: &str| vec![AddressAttribute::Address(text.parse().unwrap())];
+        let message = |bits: u8, attributes: Vec<AddressAttribute>| {
+            let mut message = address(attributes);
+            message.header.prefix_len = bits;
+            RouteNetlinkMessage::NewAddress(message)
+        };
+        let mut table = Table::new(&[]);
+        let mut named = attributes("192.0.2.1");
+        named.push(AddressAttribute::Broadcast("192.0.2.126".parse().unwrap()));
+        let mut pair = attributes("198.51.100.2");
+        pair.push(AddressAttribute::Local("198.51.100.1".parse().unwrap()));
+        for (bits, attributes) in [
+            (25, named),
+            (31, attributes("203.0.113.4")),
+            (24, pair),
+            (64, attributes("2001:db8::1")),
+            (16, attributes("10.1.2.3")),
+        ] {
+            table.apply(&message(bits, attributes), 0);
+        }
+        let expected = ["10.1.255.255", "192.0.2.126", "192.0.2.127"];
+        assert_eq!(table.broadcasts(), expected.map(|text| text.parse::<IpAddr>().unwrap()));
     }
 
     /// A removed address makes the tables be read again; an address message without one is skipped.

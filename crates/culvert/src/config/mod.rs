@@ -62,7 +62,8 @@ const KEYS: [&str; 12] = [
     "sa",
     "policy",
 ];
-const INTERFACES_KEYS: [&str; 5] = ["protected", "unprotected", "mode", "zero_copy", "jumbo"];
+const INTERFACES_KEYS: [&str; 8] =
+    ["protected", "unprotected", "take", "pin", "on_stop", "mode", "zero_copy", "jumbo"];
 const WORKERS_KEYS: [&str; 2] = ["count", "cores"];
 const LAB_KEYS: [&str; 1] = ["static_keys"];
 
@@ -119,12 +120,39 @@ pub struct Interfaces {
     pub protected: Vec<String>,
     /// Interfaces to the ESP network.
     pub unprotected: Vec<String>,
+    /// What the XDP program takes from the kernel.
+    pub take: Take,
+    /// The directory of the BPF file system where the XDP programs are pinned, so that they outlive
+    /// the process; an absolute path.
+    pub pin: Option<PathBuf>,
+    /// What an orderly stop leaves.
+    pub on_stop: OnStop,
     /// How the XDP program is attached.
     pub mode: Mode,
     /// Whether frames are shared with the driver.
     pub zero_copy: ZeroCopy,
     /// Whether frames may be larger than one buffer.
     pub jumbo: bool,
+}
+
+/// What the XDP program takes from the kernel, beside ESP and AH.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Take {
+    /// Packets to destinations that policies protect or discard.
+    #[default]
+    Policies,
+    /// Every IP packet that is not for the gateway itself.
+    All,
+}
+
+/// What an orderly stop leaves of the interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnStop {
+    /// As they were found, without an XDP program.
+    #[default]
+    Open,
+    /// With the pinned XDP program, which drops what it takes.
+    Close,
 }
 
 /// How the XDP program is attached to an interface.
@@ -196,7 +224,7 @@ impl Config {
         let interfaces = root
             .required("interfaces", "a section [interfaces] that names both sides")?
             .section(&INTERFACES_KEYS)?;
-        let interfaces = read_interfaces(&interfaces)?;
+        let interfaces = read_interfaces(&interfaces, root.optional("control").is_some())?;
         let workers = read_table(&root, "workers", &WORKERS_KEYS, read_workers)?;
         let control = match root.optional("control") {
             Some(field) => {
@@ -292,7 +320,9 @@ fn read_table<'a, T: Default>(
     root.optional(key).map_or(Ok(T::default()), |field| read(&field.section(keys)?))
 }
 
-fn read_interfaces(section: &Section<'_>) -> Result<Interfaces, ConfigError> {
+/// With IKE, policies come late and may go: unless the file says otherwise, everything is taken.
+fn read_interfaces(section: &Section<'_>, has_ike: bool) -> Result<Interfaces, ConfigError> {
+    const TAKES: [(&str, Take); 2] = [("policies", Take::Policies), ("all", Take::All)];
     const MODES: [(&str, Mode); 3] =
         [("auto", Mode::Auto), ("native", Mode::Native), ("generic", Mode::Generic)];
     const ZERO_COPIES: [(&str, ZeroCopy); 3] =
@@ -306,6 +336,8 @@ fn read_interfaces(section: &Section<'_>) -> Result<Interfaces, ConfigError> {
             format!("expected at most {MAX_PORTS} interfaces on both sides, found {count}");
         return Err(section.error("unprotected", problem));
     }
+    let default = if has_ike { Take::All } else { Take::Policies };
+    let take = section.optional("take").map_or(Ok(default), |field| field.word(&TAKES))?;
     let mode = section.optional("mode").map_or(Ok(Mode::Auto), |field| field.word(&MODES))?;
     let zero_copy = section
         .optional("zero_copy")
@@ -316,7 +348,34 @@ fn read_interfaces(section: &Section<'_>) -> Result<Interfaces, ConfigError> {
         return Err(section.error("zero_copy", problem));
     }
     let jumbo = section.optional("jumbo").map_or(Ok(false), |field| field.flag())?;
-    Ok(Interfaces { protected, unprotected, mode, zero_copy, jumbo })
+    let pin = section.optional("pin").map_or(Ok(None), |field| read_pin(&field))?;
+    let on_stop = read_on_stop(section, pin.is_some())?;
+    Ok(Interfaces { protected, unprotected, take, pin, on_stop, mode, zero_copy, jumbo })
+}
+
+fn read_pin(field: &Field<'_>) -> Result<Option<PathBuf>, ConfigError> {
+    let expected = "true, false, or an absolute path on a BPF file system";
+    match field.as_text() {
+        Some(path) if Path::new(path).is_absolute() => Ok(Some(PathBuf::from(path))),
+        Some(_) => Err(field.wrong(expected)),
+        None => {
+            let pinned = field.flag().map_err(|_| field.wrong(expected))?;
+            Ok(pinned.then(|| PathBuf::from(culvert_xdp::PIN_DIRECTORY)))
+        }
+    }
+}
+
+fn read_on_stop(section: &Section<'_>, pinned: bool) -> Result<OnStop, ConfigError> {
+    const WORDS: [(&str, OnStop); 2] = [("open", OnStop::Open), ("close", OnStop::Close)];
+    let Some(field) = section.optional("on_stop") else {
+        return Ok(if pinned { OnStop::Close } else { OnStop::Open });
+    };
+    match field.word(&WORDS)? {
+        OnStop::Close if !pinned => {
+            Err(field.wrong("\"open\" without pin, which is what keeps interfaces closed"))
+        }
+        word => Ok(word),
+    }
 }
 
 /// The interfaces of one side. `taken` holds those read so far, with the key they stood under.

@@ -68,7 +68,7 @@ impl Session {
             .filter(|(sa, _)| ours(sa))
             .unzip();
         let next_hops = next_hops::synthetic(&sas, &spd, mtu);
-        let steering = Steering::new(&sas, &spd);
+        let steering = Steering::new(&sas, &spd, config.interfaces.take);
         let runs = if config.interfaces.jumbo { RUNS } else { 0 };
         let gateway = GatewayConfig {
             workers: 1,

@@ -8,9 +8,11 @@ use culvert_spd::Spd;
 use culvert_steer::PrefixValue;
 use culvert_steer::Prefixes;
 use culvert_steer::Recent;
+use culvert_steer::prefixes::EVERYTHING;
 
 use crate::assembly;
 use crate::assembly::Prefix;
+use crate::config::Take;
 
 /// Datagrams whose fragments are followed at a time.
 const DATAGRAMS: usize = 256;
@@ -27,13 +29,17 @@ struct List(Vec<(ipnet::IpNet, PrefixValue)>);
 
 impl Steering {
     /// Of a gateway with these SAs and policies, which is at the near ends of its tunnels.
-    pub(super) fn new(sas: &[SaSpec], spd: &Spd) -> Steering {
+    pub(super) fn new(sas: &[SaSpec], spd: &Spd, take: Take) -> Steering {
         let own = assembly::own_addresses(sas);
+        let exception = |_| PrefixValue::exception(u8::MAX);
         Steering {
-            protected: List::new(&assembly::protected_prefixes(spd), &own, |_| {
-                PrefixValue::exception(u8::MAX)
-            }),
-            unprotected: List::new(&assembly::unprotected_prefixes(spd), &own, PrefixValue::own),
+            protected: List::new(&assembly::protected_prefixes(spd), &own, take, exception),
+            unprotected: List::new(
+                &assembly::unprotected_prefixes(spd),
+                &own,
+                take,
+                PrefixValue::own,
+            ),
             fragments: Recent::new(),
         }
     }
@@ -51,19 +57,33 @@ impl Steering {
 
 impl List {
     /// Prefixes, and the values of own addresses that they hold, made from the length of the
-    /// longest that does.
-    fn new(prefixes: &[Prefix], own: &[IpAddr], value: impl Fn(u8) -> PrefixValue) -> List {
+    /// longest that does. With everything, those that no prefix holds are exceptions.
+    fn new(
+        prefixes: &[Prefix],
+        own: &[IpAddr],
+        take: Take,
+        value: impl Fn(u8) -> PrefixValue,
+    ) -> List {
         let net = |&(network, bits): &Prefix| {
             ipnet::IpNet::new(network, bits).expect("a prefix of its family")
         };
         let mut nets: Vec<ipnet::IpNet> = prefixes.iter().map(net).collect();
         nets.sort_unstable_by_key(|net| std::cmp::Reverse(net.prefix_len()));
         let holding = |address: &IpAddr| nets.iter().find(|net| net.contains(address));
-        let own = own
-            .iter()
-            .filter_map(|address| Some(((*address).into(), value(holding(address)?.prefix_len()))));
+        let everything = EVERYTHING.iter().filter(|_| take == Take::All).map(net);
+        let own = own.iter().filter_map(|address| {
+            let value = match holding(address) {
+                Some(net) => value(net.prefix_len()),
+                None if take == Take::All => PrefixValue::exception(u8::MAX),
+                None => return None,
+            };
+            Some(((*address).into(), value))
+        });
+        let own: Vec<(ipnet::IpNet, PrefixValue)> = own.collect();
+        nets.extend(everything);
+        nets.sort_by_key(|net| std::cmp::Reverse(net.prefix_len()));
         let protected = nets.iter().map(|&net| (net, PrefixValue::protected(net.prefix_len())));
-        List(own.chain(protected).collect())
+        List(own.into_iter().chain(protected).collect())
     }
 
     fn longest(&self, destination: IpAddr) -> Option<PrefixValue> {

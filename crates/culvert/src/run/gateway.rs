@@ -52,13 +52,13 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway without SAs and policies. SAs that IKE adds have an epoch of
+    /// A gateway that steers `prefixes` and whose workers' clock began at `start`. SAs that IKE adds have an epoch of
     /// `epochs`.
     pub(super) fn new(
         controller: Controller<Provider>,
         control: culvert_xdp::Control,
         epochs: Option<Epochs>,
-        start: SystemTime,
+        (prefixes, start): (SidePrefixes, SystemTime),
     ) -> Gateway {
         Gateway {
             controller,
@@ -66,7 +66,7 @@ impl Gateway {
             epochs,
             own: HashSet::new(),
             bundles: BTreeMap::new(),
-            prefixes: SidePrefixes::default(),
+            prefixes,
             next_prefixes: None,
             start,
             news: Vec::new(),
@@ -74,13 +74,15 @@ impl Gateway {
         }
     }
 
-    /// These are the gateway's own addresses from now on: what comes for them is the kernel's.
+    /// These are the gateway's own addresses, and broadcasts on its links, from now on: what comes
+    /// for them is the kernel's.
     ///
     /// # Errors
     /// When the XDP program cannot be told.
-    pub(super) fn set_own(&mut self, own: &[IpAddr]) -> Result<(), culvert_xdp::program::Error> {
+    pub(super) fn set_own(&mut self, own: &[IpAddr], broadcasts: &[IpAddr]) -> anyhow::Result<()> {
         self.own = own.iter().copied().collect();
-        self.control.set_own_addresses(own)
+        self.control.set_own_addresses(own)?;
+        Ok(self.control.set_broadcasts(broadcasts)?)
     }
 
     /// Moves commands and events, and keeps the news.
@@ -156,8 +158,7 @@ impl DataPlane for Gateway {
     }
 
     fn set_lifetime(&mut self, handle: SaId, lifetime: Lifetime) -> Result<(), ControlError> {
-        let _ = (handle, lifetime);
-        Ok(())
+        self.controller.set_lifetime(handle, lifetime)
     }
 
     fn set_peer(&mut self, handle: SaId, peer: Peer) -> Result<(), ControlError> {

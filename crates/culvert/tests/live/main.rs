@@ -2,6 +2,7 @@
 //! behind them that know nothing of it. Needs root; skips itself loudly without.
 //!
 //! - [`carry`]: traffic of all kinds arrives, whole, in order, and only ESP crosses the wire.
+//! - [`closed`]: nothing leaves in clear, however a gateway ends.
 //! - [`forms`]: transport mode, AH, NAT keepalives.
 //! - [`hostile`]: what must not arrive is counted, and harms nobody.
 //! - [`jumbo`]: frames larger than a buffer.
@@ -15,6 +16,7 @@
 mod support;
 
 mod carry;
+mod closed;
 mod forms;
 mod hostile;
 mod jumbo;

@@ -425,3 +425,39 @@ fn a_last_entry_leaves_nothing_to_the_kernel() {
     let text = config(&sas) + &last(OUTBOUND) + &last(INBOUND);
     assert_eq!(run(&text), ["no_policy", "no_policy"]);
 }
+
+/// P01 P03: with `take = "all"` nothing but what is for the machine itself, and what no router
+/// forwards, stays with the kernel: what no entry covers meets the default action, without any
+/// entry at all, too.
+#[test]
+fn the_default_rules_everything_that_is_taken() {
+    let sas = [Sa::outbound(), Sa::inbound()];
+    let to = |destination: [u8; 4]| {
+        ip_packet([198, 51, 100, 9].into(), destination.into(), UDP, &[7; 20])
+    };
+    let six = |destination: &str| {
+        let source = "2001:db8:99::9".parse().unwrap();
+        ip_packet(source, destination.parse().unwrap(), UDP, &[7; 20])
+    };
+    let taken = [to([203, 0, 113, 9]), to([169, 254, 7, 7]), six("2001:db8:77::7")];
+    let left = [to([224, 0, 0, 5]), to([255; 4]), six("ff02::5"), six("fe80::7")];
+    let packets = [taken, [left[0].clone(), left[1].clone(), left[2].clone()]].concat();
+    let run = |text: &str| {
+        let run = replay(text, &packets, &packets);
+        run.outcomes().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = |outcome: &'static str| {
+        let one = [[outcome; 3], ["punt"; 3]].concat();
+        [one.clone(), one].concat()
+    };
+    let text = config(&sas);
+    assert_eq!(run(&text), all("punt"));
+    let text = text.replace("[interfaces]\n", "[interfaces]\ntake = \"all\"\n");
+    assert_eq!(run(&text), all("no_policy"));
+    let empty = "[interfaces]\nprotected = ['lan0']\nunprotected = ['wan0']\ntake = 'all'\n";
+    assert_eq!(run(empty), all("no_policy"));
+    assert_eq!(run(&format!("{empty}[spd]\ndefault = 'bypass'\n"))[..3], ["bypass"; 3]);
+    // The near ends of tunnels are the gateway's own addresses.
+    let own = [to([192, 0, 2, 1]), left[3].clone()];
+    assert_eq!(replay(&text, &own, &own).outcomes(), ["punt"; 4]);
+}

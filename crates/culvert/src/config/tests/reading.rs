@@ -101,6 +101,23 @@ fn a_good_file_is_read_in_full() {
     assert_eq!(lines, expected);
 }
 
+/// Pinned interfaces stay closed after a stop, unless the file says otherwise.
+#[test]
+fn pins_and_what_a_stop_leaves() {
+    let read = |lines: &str| {
+        let text = spoiled("zero_copy = \"auto\"", lines);
+        let Interfaces { take, pin, on_stop, .. } = Config::parse("f", &text).unwrap().interfaces;
+        (take, pin, on_stop)
+    };
+    let path = |path: &str| Some(PathBuf::from(path));
+    let usual = path("/sys/fs/bpf/culvert");
+    assert_eq!(read("pin = true"), (Take::Policies, usual.clone(), OnStop::Close));
+    assert_eq!(read("pin = true\non_stop = \"open\""), (Take::Policies, usual, OnStop::Open));
+    let elsewhere = (Take::All, path("/run/bpf/gw"), OnStop::Close);
+    assert_eq!(read("take = \"all\"\npin = \"/run/bpf/gw\"\non_stop = \"close\""), elsewhere);
+    assert_eq!(read("pin = false\non_stop = \"open\""), (Take::Policies, None, OnStop::Open));
+}
+
 /// What may be left out has its documented default, and each other way to write a value works,
 /// windows from 64 on (I09).
 #[test]
@@ -109,6 +126,8 @@ fn defaults_and_other_spellings() {
     assert_eq!(config.interfaces.mode, Mode::Auto);
     assert_eq!(config.interfaces.zero_copy, ZeroCopy::Auto);
     assert!(!config.interfaces.jumbo);
+    assert_eq!(config.interfaces.take, Take::Policies);
+    assert_eq!((config.interfaces.pin, config.interfaces.on_stop), (None, OnStop::Open));
     assert_eq!(config.workers, Workers { count: None, cores: vec![] });
     assert!(!config.lab.static_keys && config.sas.is_empty() && config.policies.is_empty());
     assert_eq!(config.state_directory, Path::new(STATE_DIRECTORY));

@@ -64,7 +64,8 @@ fn unknown_keys() -> Vec<Mistake> {
             "mode = \"auto\"",
             "state_directory = \"/x\"",
             "gw.toml:5: interfaces.state_directory: unknown key: expected one of protected, \
-             unprotected, mode, zero_copy, jumbo; it belongs above the first section",
+             unprotected, take, pin, on_stop, mode, zero_copy, jumbo; it belongs above the first \
+             section",
         ),
         (
             "count = 2",
@@ -237,6 +238,34 @@ fn modes() -> Vec<Mistake> {
             "zero_copy = \"auto\"",
             "jumbo = 9000",
             "gw.toml:6: interfaces.jumbo: expected true or false, found `9000`",
+        ),
+        (
+            "zero_copy = \"auto\"",
+            "take = \"none\"",
+            "gw.toml:6: interfaces.take: expected \"policies\" or \"all\", found `none`",
+        ),
+        (
+            "zero_copy = \"auto\"",
+            "pin = \"culvert\"",
+            "gw.toml:6: interfaces.pin: expected true, false, or an absolute path on a BPF file \
+             system, found `culvert`",
+        ),
+        (
+            "zero_copy = \"auto\"",
+            "pin = 1",
+            "gw.toml:6: interfaces.pin: expected true, false, or an absolute path on a BPF file \
+             system, found `1`",
+        ),
+        (
+            "zero_copy = \"auto\"",
+            "pin = true\non_stop = \"closed\"",
+            "gw.toml:7: interfaces.on_stop: expected \"open\" or \"close\", found `closed`",
+        ),
+        (
+            "zero_copy = \"auto\"",
+            "pin = false\non_stop = \"close\"",
+            "gw.toml:7: interfaces.on_stop: expected \"open\" without pin, which is what keeps \
+             interfaces closed, found `close`",
         ),
         (
             "mode = \"auto\"\nzero_copy = \"auto\"",
