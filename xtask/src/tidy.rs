@@ -25,7 +25,7 @@ const FUNCTION_MAX: usize = 70;
 const SOURCES: [&str; 5] = ["benches", "crates", "ebpf", "fuzz", "xtask"];
 
 /// Crates that may contain unsafe code.
-const MAY_BE_UNSAFE: [&str; 3] = ["aead", "frame", "xdp"];
+const MAY_BE_UNSAFE: [&str; 4] = ["aead", "frame", "launch", "xdp"];
 
 const FORBID_UNSAFE: &str = "#![forbid(unsafe_code)]";
 

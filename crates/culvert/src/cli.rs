@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,6 +11,7 @@ use culvert_aead::Algorithm;
 
 use crate::bench;
 use crate::demo;
+use crate::exec;
 use crate::release;
 use crate::replay;
 use crate::run;
@@ -20,6 +22,7 @@ Examples:
   culvert run --config gw.toml
   culvert demo
   culvert replay --config gw.toml --protected-in plain.pcap --unprotected-out esp.pcap
+  culvert exec -- ip -s xfrm state
   culvert bench engine --direction outbound --size 1420 --json
 
 The configuration file is described in docs/configuration.md.";
@@ -53,6 +56,11 @@ enum Command {
     #[command(after_help = "Examples:\n  culvert sim --seeds 1000\n  \
                             culvert sim --first-seed 17 --seeds 1")]
     Sim(SimArgs),
+    /// Run an IKE daemon, or `ip xfrm`, so that its XFRM sockets lead to culvert.
+    #[command(after_help = "Examples:\n  culvert exec -- /usr/sbin/charon-systemd\n  \
+                            culvert exec -- ip -s xfrm state\n\n\
+                            See docs/launcher.md.")]
+    Exec(ExecArgs),
     /// Measure cycles and rates.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -70,6 +78,31 @@ pub struct SimArgs {
     /// Threads; one for each core when absent.
     #[arg(long)]
     pub jobs: Option<usize>,
+}
+
+/// Arguments of `culvert exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Socket of the engine.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "CULVERT_XFRM_SOCKET",
+        default_value = "/run/culvert/xfrm.sock"
+    )]
+    pub socket: PathBuf,
+    /// Fail when nobody listens at the socket.
+    #[arg(long)]
+    pub require_engine: bool,
+    /// Wait so many seconds for the engine before the command starts.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait: u16,
+    /// Say what happens to the command's sockets, on standard error.
+    #[arg(long)]
+    pub verbose: bool,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `culvert run`.
@@ -257,6 +290,7 @@ impl Cli {
             Command::Demo(args) => demo::demo(&args),
             Command::Replay(args) => replay::replay(&args),
             Command::Sim(args) => sim::run(&args),
+            Command::Exec(args) => exec::run(args),
             Command::Bench(BenchCommand::Engine(args)) => bench::engine::run(&args),
             Command::Bench(BenchCommand::Veth(args)) => bench::veth::run(&args),
         }

@@ -9,6 +9,7 @@
 //! - [`replay`]: `culvert replay`, the same engine over capture files.
 //! - [`demo`]: `culvert demo`, the demonstration.
 //! - [`mod@sim`]: `culvert sim`, the simulator.
+//! - [`exec`]: `culvert exec`, a program whose XFRM sockets lead here.
 //! - [`mod@bench`]: `culvert bench`, cycles and rates.
 //! - [`lab`]: networks of namespaces for the demonstration, benches and live tests.
 
@@ -19,6 +20,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod exec;
 pub mod lab;
 pub mod release;
 pub mod replay;
