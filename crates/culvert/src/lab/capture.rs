@@ -56,8 +56,10 @@ pub enum Class {
     Esp4,
     /// ESP directly in IPv6.
     Esp6,
-    /// UDP from or to port 4500, over IPv4 or IPv6.
+    /// UDP from or to port 4500, over IPv4 or IPv6, but for IKE.
     Udp4500,
+    /// UDP from or to port 500, or port 4500 with the non-ESP marker (RFC 3948 section 2.2).
+    Ike,
     /// Address resolution of IPv4.
     Arp,
     /// Neighbour and router discovery of IPv6 (RFC 4861).
@@ -70,10 +72,11 @@ pub enum Class {
 
 impl Class {
     /// All, in the order of their discriminants.
-    pub const ALL: [Class; 7] = [
+    pub const ALL: [Class; 8] = [
         Class::Esp4,
         Class::Esp6,
         Class::Udp4500,
+        Class::Ike,
         Class::Arp,
         Class::Neighbour,
         Class::Mld,
@@ -93,6 +96,7 @@ impl Class {
             Class::Esp4 => "ESP over IPv4",
             Class::Esp6 => "ESP over IPv6",
             Class::Udp4500 => "UDP port 4500",
+            Class::Ike => "IKE",
             Class::Arp => "ARP",
             Class::Neighbour => "neighbour discovery",
             Class::Mld => "multicast listener discovery",
@@ -377,10 +381,17 @@ fn classify(frame: &[u8]) -> Option<Class> {
     }
 }
 
-/// Only the port of UDP-encapsulated ESP is known here.
+/// Only the ports of IKE and of UDP-encapsulated ESP are known here.
 fn udp(header: &[u8]) -> Option<Class> {
-    let port = 4500_u16.to_be_bytes();
-    (header.get(0..2)? == port || header.get(2..4)? == port).then_some(Class::Udp4500)
+    let (source, destination) = (header.get(0..2)?, header.get(2..4)?);
+    let between = |port: u16| [source, destination].contains(&port.to_be_bytes().as_slice());
+    let marked = header.get(8..12).is_some_and(|marker| marker == [0; 4]);
+    match (between(500), between(4500)) {
+        (true, _) => Some(Class::Ike),
+        (_, true) if marked => Some(Class::Ike),
+        (_, true) => Some(Class::Udp4500),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -413,6 +424,9 @@ mod tests {
     fn frames_are_classified() {
         let natt = [0x11, 0x94, 0x30, 0x39, 0, 8, 0, 0];
         let dns = [0x30, 0x39, 0, 53, 0, 8, 0, 0];
+        let ike = [0x01, 0xf4, 0x30, 0x39, 0, 8, 0, 0];
+        let marked = [0x30, 0x39, 0x11, 0x94, 0, 12, 0, 0, 0, 0, 0, 0];
+        let keepalive = [0x30, 0x39, 0x11, 0x94, 0, 9, 0, 0, 0xff];
         let mut arp = vec![0; 42];
         arp[12..14].copy_from_slice(&[0x08, 0x06]);
         let mut fragment = four(17, &natt);
@@ -423,6 +437,9 @@ mod tests {
             (six(50, &[1]), Class::Esp6),
             (four(17, &natt), Class::Udp4500),
             (six(17, &natt), Class::Udp4500),
+            (four(17, &ike), Class::Ike),
+            (six(17, &marked), Class::Ike),
+            (four(17, &keepalive), Class::Udp4500),
             (arp, Class::Arp),
             (six(58, &[135]), Class::Neighbour),
             (six(58, &[136]), Class::Neighbour),

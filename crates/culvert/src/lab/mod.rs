@@ -5,6 +5,7 @@
 //! - [`link`]: veth pairs, and a [`Wire`] between two gateways on which everything can be seen.
 //! - [`offload`]: offloads of an interface turned off, as `ethtool -K` would.
 //! - [`capture`]: [`Capture`], which counts and keeps the frames of an interface, and injects some.
+//! - [`ike`]: IKE daemons as distributions ship them, and networks for them.
 //! - [`sites`]: two sites with a gateway each.
 //! - [`traffic`]: [`Ping`], [`UdpStream`], [`TcpTransfer`], which end in bounded time.
 //!
@@ -12,6 +13,7 @@
 //! the stack, which removes what was made.
 
 pub mod capture;
+pub mod ike;
 pub mod link;
 pub mod namespaces;
 pub mod offload;

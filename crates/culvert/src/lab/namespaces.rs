@@ -474,7 +474,7 @@ fn maker(name: &str) -> Option<i32> {
 }
 
 /// Whether no process has this id.
-fn is_dead(id: i32) -> bool {
+pub(super) fn is_dead(id: i32) -> bool {
     kill(Pid::from_raw(id), None) == Err(Errno::ESRCH)
 }
 

@@ -253,6 +253,20 @@ impl UdpStream {
     /// When a socket cannot be opened, or the kernel has no route, or "interrupted". A lost
     /// datagram is no error.
     pub fn run(&self, from: &Ns, to: &Ns) -> Result<UdpReport> {
+        self.run_while(from, to, || true)
+    }
+
+    /// Sends them, but for those that are not sent yet when `go_on` says false, and counts what
+    /// arrives.
+    ///
+    /// # Errors
+    /// As [`UdpStream::run`].
+    pub fn run_while(
+        &self,
+        from: &Ns,
+        to: &Ns,
+        go_on: impl Fn() -> bool + Sync,
+    ) -> Result<UdpReport> {
         if self.size < STAMP_LEN || self.count > COUNT_MAX || self.rate_pps == 0 {
             bail!("{self:?}: expected size >= {STAMP_LEN}, count <= {COUNT_MAX}, rate_pps > 0");
         }
@@ -263,7 +277,7 @@ impl UdpStream {
         let sending = AtomicBool::new(true);
         thread::scope(|scope| {
             let inbound = scope.spawn(|| self.receive(&receiver, origin, &sending, to.cancel()));
-            let sent = from.run(|| self.send(origin, from.cancel()));
+            let sent = from.run(|| self.send(origin, from.cancel(), &go_on));
             sending.store(false, Ordering::Release);
             let received = inbound.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let (sent, duration) = sent?
@@ -280,7 +294,12 @@ impl UdpStream {
         Ok(socket)
     }
 
-    fn send(&self, origin: Instant, cancel: &Cancel) -> Result<(u64, Duration)> {
+    fn send(
+        &self,
+        origin: Instant,
+        cancel: &Cancel,
+        go_on: &(impl Fn() -> bool + Sync),
+    ) -> Result<(u64, Duration)> {
         let any: IpAddr = match self.destination {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -298,6 +317,9 @@ impl UdpStream {
             }
             if number % 64 == 0 {
                 cancel.check()?;
+            }
+            if !go_on() {
+                return Ok((number, start.elapsed()));
             }
             datagram[..8].copy_from_slice(&number.to_be_bytes());
             datagram[8..STAMP_LEN].copy_from_slice(&nanoseconds(origin.elapsed()).to_be_bytes());

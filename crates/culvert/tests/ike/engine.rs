@@ -1,0 +1,355 @@
+//! culvert at both ends, under strongSwan: what strongSwan's own user space cannot do, and what
+//! happens when an engine dies.
+
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+
+use culvert::lab::Class;
+use culvert::lab::ike::Action;
+use culvert::lab::ike::Backend;
+use culvert::lab::ike::Charon;
+use culvert::lab::ike::Child;
+use culvert::lab::ike::Connection;
+use culvert::lab::ike::Engine;
+use culvert::lab::ike::IkeSa;
+use culvert::lab::ike::Ipsec;
+use culvert::lab::ike::Mode;
+use culvert::lab::ike::Protocol;
+use culvert::lab::ike::networks::IDS;
+use culvert::lab::sites::HOST_A;
+use culvert::lab::sites::HOST_B;
+use nix::sys::signal::Signal;
+
+use crate::bench::Bench;
+use crate::bench::NEGOTIATION;
+use crate::bench::assert_no_nonce_twice;
+use crate::bench::down;
+use crate::bench::ends;
+use crate::bench::the_child;
+use crate::bench::under_load;
+use crate::bench::up;
+use crate::support::CULVERT;
+
+/// Frames that are kept for the audit.
+const KEEP: usize = 1 << 20;
+
+/// How long tunnels may take to come back by themselves.
+const RECOVERY: Duration = Duration::from_secs(30);
+
+/// The other frames of a capture are all AH (protocol 51) of either family.
+fn assert_only_ah(frames: &[Vec<u8>]) {
+    let mut seen = 0;
+    for frame in frames.iter().filter(|frame| Class::of(frame) == Class::Other) {
+        let protocol = if frame[12..14] == [0x08, 0x00] { frame[14 + 9] } else { frame[14 + 6] };
+        assert_eq!(protocol, 51, "{frame:02x?}");
+        seen += 1;
+    }
+    assert!(seen > 0, "no AH");
+}
+
+/// Tunnels with extended sequence numbers, a window of 4096, AES-GMAC, AH and an interface
+/// identifier carry both families both ways, over IPv4 and IPv6.
+#[test]
+fn forms() {
+    let Some(mut bench) = Bench::new(ends([Backend::Culvert; 2])) else { return };
+    let esp = |proposal: &str, window| Child {
+        proposal: proposal.to_owned(),
+        replay_window: window,
+        ..Child::default()
+    };
+    let ah = |proposal| Child { protocol: Protocol::Ah, ..esp(proposal, None) };
+    let forms = [
+        (esp("aes128gcm16-esn", Some(4096)), false, None, "AES_GCM_16 128"),
+        (esp("aes256gcm16-esn", Some(1024)), true, None, "AES_GCM_16 256"),
+        (esp("aes128gmac", None), false, None, "NULL_AES_GMAC 128"),
+        (esp("aes256-sha512-esn", None), true, None, "AES_CBC 256 HMAC_SHA2_512_256"),
+        (ah("sha256"), false, None, "HMAC_SHA2_256_128"),
+        (ah("sha512-esn"), true, None, "HMAC_SHA2_512_256"),
+        (esp("aes128gcm16", None), false, Some(42), "AES_GCM_16 128"),
+    ];
+    let mut stations = None;
+    for (number, (form, outer_v6, if_id, named)) in forms.into_iter().enumerate() {
+        let mut connection = bench.networks.tunnel(outer_v6).with_children(|child| {
+            let (local_ts, remote_ts) = (child.local_ts.clone(), child.remote_ts.clone());
+            *child = Child { local_ts, remote_ts, ..form.clone() };
+        });
+        connection.if_id = if_id;
+        let peer = bench.networks.peer_of(&connection, None);
+        let connections = [connection, peer];
+        match &stations {
+            None => stations = Some(bench.start(connections)),
+            Some(stations) => bench.load(stations, connections),
+        }
+        let stations = stations.as_ref().expect("started");
+        let capture = bench.capture(KEEP);
+        up(stations, number % 2);
+        let child = the_child(&stations[0]);
+        assert_eq!((child.algorithms.as_str(), child.encap), (named, false));
+        assert_eq!(child.esn, form.proposal.ends_with("-esn"), "{child:?}");
+        bench.ping_all(3);
+        bench.transfer(1000, [0, 1]);
+        down(stations, 1 - number % 2);
+        let captured = capture.stop().expect("capture");
+        if form.protocol == Protocol::Ah {
+            assert_only_ah(&captured.frames);
+        } else {
+            assert_eq!(captured.counts[Class::Other], 0, "{:?}", captured.counts);
+            assert_no_nonce_twice(&captured.frames);
+        }
+    }
+}
+
+/// Hosts that speak IKE for themselves have the gateways before them do IPsec in transport mode,
+/// with ESP and with AH: the addresses on the wire are those of the hosts.
+#[test]
+fn transport_mode() {
+    let Some(mut bench) = Bench::new([Backend::Culvert; 2]) else { return };
+    bench.networks.hosts_speak_ike().expect("routes");
+    let hosts = [HOST_A[0], HOST_B[0]];
+    let child = |name: &str, protocol, proposal: &str| Child {
+        name: name.to_owned(),
+        protocol,
+        proposal: proposal.to_owned(),
+        mode: Mode::Transport,
+        ..Child::default()
+    };
+    // IKE itself passes the gateways in clear.
+    let bypass = Child {
+        name: "ike".to_owned(),
+        mode: Mode::Pass,
+        local_ts: vec![format!("{}[udp/500]", hosts[0])],
+        remote_ts: vec![format!("{}[udp/500]", hosts[1])],
+        start_action: Action::Trap,
+        ..Child::default()
+    };
+    let connection = Connection {
+        local_address: hosts[0].to_owned(),
+        remote_address: hosts[1].to_owned(),
+        local_id: IDS[0].to_owned(),
+        remote_id: IDS[1].to_owned(),
+        children: vec![
+            bypass,
+            child("esp", Protocol::Esp, "aes128gcm16-esn"),
+            child("ah", Protocol::Ah, "sha256"),
+        ],
+        ..Connection::default()
+    };
+    let connections = [connection.clone(), connection.mirrored()];
+    let engine = Engine::new(Path::new(CULVERT));
+    let mut charons = Vec::new();
+    for (site, connection) in connections.into_iter().enumerate() {
+        engine.start(&mut bench.namespaces, &bench.networks, site).expect("engine");
+        let ipsec = Ipsec::Netlink { launcher: engine.launcher(&bench.networks, site) };
+        let directory = bench.networks.directory_of(site).join("strongswan");
+        let host = bench.networks.hosts[site].clone();
+        let namespaces = &mut bench.namespaces;
+        let charon = Charon::start(namespaces, &host, &directory, &ipsec, &[connection]);
+        charons.push(charon.expect("strongSwan"));
+    }
+    for name in ["esp", "ah"] {
+        let capture = bench.capture(KEEP);
+        charons[0].initiate(name, NEGOTIATION).expect("initiate");
+        let children = charons[1].installed(name).expect("SAs");
+        assert!(children.len() == 1 && children[0].mode == "TRANSPORT", "{children:?}");
+        for (from, to) in [(0, 1), (1, 0)] {
+            crate::support::ping(&bench.networks.hosts[from], [hosts[to]; 2], 3);
+        }
+        charons[1].terminate_child(name).expect("terminate");
+        let captured = capture.stop().expect("capture");
+        if name == "ah" {
+            assert_only_ah(&captured.frames);
+        } else {
+            assert_eq!(captured.counts[Class::Other], 0, "{:?}", captured.counts);
+            assert!(captured.counts[Class::Esp4] >= 12, "{:?}", captured.counts);
+        }
+    }
+}
+
+/// An engine that is killed under load and started again: nothing leaves in clear, no IV is used
+/// twice with a key, and the tunnels come back by themselves.
+#[test]
+fn killed_under_load() {
+    let ends = ends([Backend::Culvert; 2]);
+    if ends[0] != Backend::Culvert {
+        eprintln!("SKIPPED: there is no engine to kill");
+        return;
+    }
+    let Some(mut bench) = Bench::new(ends) else { return };
+    let mut connection = bench.networks.tunnel(false).with_children(|child| {
+        child.start_action = Action::Trap;
+        child.dpd_action = Action::Trap;
+        child.close_action = Action::Trap;
+    });
+    connection.dpd_delay = Duration::from_secs(2);
+    let peer = bench.networks.peer_of(&connection, None);
+    let stations = bench.start([connection, peer]);
+    up(&stations, 0);
+    bench.ping_all(3);
+    let capture = bench.capture(KEEP);
+    let engine = Engine::new(Path::new(CULVERT));
+    let killed = stations[0].engine.as_ref().expect("culvert at a");
+    let (outage, reports) = under_load(&bench.networks, || {
+        killed.process().signal(Signal::SIGKILL);
+        killed.process().wait(NEGOTIATION).expect("wait").expect("it is dead");
+        // Long enough for packets to come when nobody is there.
+        std::thread::sleep(Duration::from_secs(1));
+        let start = Instant::now();
+        let again = engine.start(&mut bench.namespaces, &bench.networks, 0).expect("again");
+        let answers = || {
+            let ping = culvert::lab::Ping { count: 1, ..crate::bench::echo("10.2.0.2") };
+            ping.run(&bench.networks.hosts[0]).is_ok_and(|report| report.received == 1)
+        };
+        let back = bench.networks.hosts[0].cancel().wait(RECOVERY, answers).expect("wait");
+        assert!(back, "no answer in {RECOVERY:?}: {}", stations[0].charon.log());
+        let outage = start.elapsed();
+        drop(again);
+        outage
+    });
+    println!("tunnels were back {outage:?} after the start; {reports:?}");
+    bench.ping_all(3);
+    let captured = capture.stop().expect("capture");
+    assert_eq!(captured.counts[Class::Other], 0, "{:?}", captured.counts);
+    assert_no_nonce_twice(&captured.frames);
+    for station in &stations {
+        let one = |sas: &[IkeSa]| sas.len() == 1 && sas[0].installed("net").count() == 1;
+        station.charon.wait_sas("one tunnel", RECOVERY, one).expect("no orphans");
+    }
+}
+
+/// Nothing leaves in clear: not before there is a daemon, nor before the first SA, nor between two,
+/// nor when the daemon dies and comes again, nor after everything was flushed, nor when the engine
+/// stops.
+#[test]
+fn nothing_leaves_in_clear() {
+    let Some(mut bench) = Bench::new([Backend::Culvert, Backend::Libipsec]) else { return };
+    let engine = Engine::new(Path::new(CULVERT));
+    let connection = bench.networks.tunnel(false);
+    let peer = bench.networks.peer_of(&connection, None);
+    let connection = connection.with_children(|child| child.start_action = Action::Trap);
+    let capture = bench.capture(0);
+    let clear = |step: &str| {
+        assert_eq!(capture.counts()[Class::Other], 0, "{step}: {:?}", capture.counts());
+    };
+    let gateway = engine.start(&mut bench.namespaces, &bench.networks, 0).expect("engine");
+    bench.ping_nobody();
+    clear("without a daemon");
+    let launcher = engine.launcher(&bench.networks, 0);
+    let ipsec = Ipsec::Netlink { launcher: launcher.clone() };
+    let directory = bench.networks.directory_of(0).join("strongswan");
+    let ns = bench.networks.gateways[0].clone();
+    let connections = [connection];
+    let mut charon = || {
+        let namespaces = &mut bench.namespaces;
+        Charon::start(namespaces, &ns, &directory, &ipsec, &connections).expect("strongSwan")
+    };
+    let a = charon();
+    bench.ping_nobody();
+    clear("without a peer");
+    let b = bench.start_one(1, &engine, peer);
+    a.initiate("net", NEGOTIATION).expect("initiate");
+    bench.ping_all(3);
+    a.terminate_ike("net").expect("terminate");
+    b.charon.wait_sas("end of all SAs", NEGOTIATION, <[_]>::is_empty).expect("gone");
+    clear("after the end of the SAs");
+    a.initiate("net", NEGOTIATION).expect("initiate");
+    a.kill().expect("kill");
+    culvert::lab::Ping { count: 3, ..crate::bench::echo(HOST_B[0]) }
+        .run(&bench.networks.hosts[0])
+        .expect("ping");
+    clear("after the death of the daemon");
+    let namespaces = &mut bench.namespaces;
+    let a = Charon::start(namespaces, &ns, &directory, &ipsec, &connections).expect("strongSwan");
+    a.initiate("net", NEGOTIATION).expect("initiate");
+    bench.ping_all(3);
+    for what in ["state", "policy"] {
+        let arguments = format!("{} ip xfrm {what} flush", launcher[1..].join(" "));
+        crate::support::run(&ns, CULVERT, &arguments);
+        bench.ping_nobody();
+        clear("after a flush");
+    }
+    gateway.stop().expect("report");
+    bench.ping_nobody();
+    clear("after the end of the engine");
+}
+
+/// 1000 tunnels between two strongSwans: how long they take to come up, how long to rekey, and how
+/// much memory they take. `cargo test -p culvert --test ike -- --ignored --nocapture` shows it.
+#[test]
+#[ignore = "takes minutes"]
+fn a_thousand_tunnels() {
+    const TUNNELS: usize = 1000;
+    const PATIENCE: Duration = Duration::from_secs(300);
+    // strongSwan's own user space wants an address of its own in each selector.
+    let Some(mut bench) = Bench::new([Backend::Culvert; 2]) else { return };
+    let connection = |number: usize| {
+        let mut connection = bench.networks.tunnel(false);
+        connection.name = format!("t{number}");
+        connection.local_id = format!("t{number}.{}", IDS[0]);
+        connection.remote_id = format!("t{number}.{}", IDS[1]);
+        connection.with_children(|child| {
+            child.name = format!("t{number}");
+            // The first one carries what the hosts say.
+            let (net, host) = (number / 200, number % 200 + 2);
+            child.local_ts = vec![format!("10.1.{net}.{host}/32")];
+            child.remote_ts = vec![format!("10.2.{net}.{host}/32")];
+        })
+    };
+    let connections: Vec<_> = (0..TUNNELS).map(connection).collect();
+    let peers: Vec<_> = connections.iter().map(|c| bench.networks.peer_of(c, None)).collect();
+    let stations = bench.start([connections[0].clone(), peers[0].clone()]);
+    let [a, b] = [&stations[0].charon, &stations[1].charon];
+    a.load(&connections).expect("connections");
+    b.load(&peers).expect("connections");
+    let memory = |when: &str| {
+        for (station, name) in stations.iter().zip(["a", "b"]) {
+            let engine = station.engine.as_ref().map(|engine| resident(engine.process().id()));
+            println!("{when}: gateway {name}: engine {engine:?} KiB");
+        }
+    };
+    memory("before");
+    // To list a thousand SAs is work for the daemon too.
+    let pause = || std::thread::sleep(Duration::from_millis(500));
+    let installed = |sas: &[IkeSa]| {
+        pause();
+        sas.iter().flat_map(|sa| &sa.children).filter(|c| c.state == "INSTALLED").count()
+    };
+    let start = Instant::now();
+    for connection in &connections {
+        a.begin(&connection.name).expect("begin");
+    }
+    a.wait_sas("1000 tunnels", PATIENCE, |sas| installed(sas) == TUNNELS).expect("tunnels");
+    println!("{TUNNELS} tunnels in {:?}", start.elapsed());
+    memory("with all");
+    crate::support::ping(&bench.networks.hosts[0], [HOST_B[0]; 2], 3);
+    let oldest = a
+        .list_sas()
+        .expect("SAs")
+        .iter()
+        .flat_map(|sa| &sa.children)
+        .map(|c| c.unique_id)
+        .max()
+        .expect("an SA");
+    let start = Instant::now();
+    for connection in &connections {
+        a.rekey_child(&connection.name).expect("rekey");
+    }
+    let rekeyed = |sas: &[IkeSa]| {
+        pause();
+        let new = |child: &&culvert::lab::ike::ChildSa| {
+            child.unique_id > oldest && child.state == "INSTALLED"
+        };
+        sas.iter().flat_map(|sa| &sa.children).filter(new).count() == TUNNELS
+    };
+    a.wait_sas("1000 new SAs", PATIENCE, rekeyed).expect("rekeyed");
+    println!("{TUNNELS} rekeys in {:?}", start.elapsed());
+    memory("after a rekey");
+    crate::support::ping(&bench.networks.hosts[0], [HOST_B[0]; 2], 3);
+}
+
+/// Resident memory of a process, in KiB.
+fn resident(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
