@@ -93,7 +93,7 @@ const CONTROL_INTERVAL_MS: u16 = 10;
 /// Packets a handoff ring holds.
 const HANDOFF_CAPACITY: usize = 1024;
 /// Packets that wait for the first SA of their policy, when IKE can be asked for it.
-const ACQUIRE_HOLD: u8 = 4;
+const ACQUIRE_HOLD: u8 = 16;
 /// Commands a mailbox holds.
 const MAILBOX_CAPACITY: usize = 1024;
 

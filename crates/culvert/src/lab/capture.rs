@@ -66,13 +66,15 @@ pub enum Class {
     Neighbour,
     /// Multicast listener discovery (RFC 3810), which every IPv6 host speaks.
     Mld,
+    /// ICMP errors that quote ESP or IKE: a kernel sends them about what nobody takes.
+    Error,
     /// Anything else. Between gateways this would be a leak.
     Other,
 }
 
 impl Class {
     /// All, in the order of their discriminants.
-    pub const ALL: [Class; 8] = [
+    pub const ALL: [Class; 9] = [
         Class::Esp4,
         Class::Esp6,
         Class::Udp4500,
@@ -80,6 +82,7 @@ impl Class {
         Class::Arp,
         Class::Neighbour,
         Class::Mld,
+        Class::Error,
         Class::Other,
     ];
 
@@ -100,6 +103,7 @@ impl Class {
             Class::Arp => "ARP",
             Class::Neighbour => "neighbour discovery",
             Class::Mld => "multicast listener discovery",
+            Class::Error => "ICMP errors about IPsec",
             Class::Other => "other",
         }
     }
@@ -351,34 +355,46 @@ fn classify(frame: &[u8]) -> Option<Class> {
     }
     match kind {
         [0x08, 0x06] => Some(Class::Arp),
-        [0x08, 0x00] => {
-            let header_len = usize::from(packet.first()? & 0x0f) * 4;
-            // A fragment but the first has no header behind that of IP.
-            let offset = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff;
-            let payload = packet.get(header_len..)?;
-            match packet.get(9)? {
-                50 => Some(Class::Esp4),
-                17 if offset == 0 => udp(payload),
-                _ => None,
-            }
-        }
-        [0x86, 0xdd] => {
-            let (mut next, mut payload) = (*packet.get(6)?, packet.get(40..)?);
-            // Multicast listener discovery comes behind a hop-by-hop header (RFC 3810 section 5).
-            if next == 0 {
-                let length = 8 + usize::from(*payload.get(1)?) * 8;
-                (next, payload) = (*payload.first()?, payload.get(length..)?);
-            }
-            match (next, payload.first()?) {
-                (50, _) => Some(Class::Esp6),
-                (17, _) => udp(payload),
-                (58, 133..=137) => Some(Class::Neighbour),
-                (58, 130..=132 | 143) => Some(Class::Mld),
-                _ => None,
-            }
-        }
+        [0x08, 0x00] => four(packet),
+        [0x86, 0xdd] => six(packet),
         _ => None,
     }
+}
+
+fn four(packet: &[u8]) -> Option<Class> {
+    let header_len = usize::from(packet.first()? & 0x0f) * 4;
+    // A fragment but the first has no header behind that of IP.
+    let offset = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff;
+    let payload = packet.get(header_len..)?;
+    match (packet.get(9)?, payload.first()?) {
+        (50, _) => Some(Class::Esp4),
+        (17, _) if offset == 0 => udp(payload),
+        (1, 3 | 11 | 12) => error(payload.get(8..)?, four),
+        _ => None,
+    }
+}
+
+fn six(packet: &[u8]) -> Option<Class> {
+    let (mut next, mut payload) = (*packet.get(6)?, packet.get(40..)?);
+    // Multicast listener discovery comes behind a hop-by-hop header (RFC 3810 section 5).
+    if next == 0 {
+        let length = 8 + usize::from(*payload.get(1)?) * 8;
+        (next, payload) = (*payload.first()?, payload.get(length..)?);
+    }
+    match (next, payload.first()?) {
+        (50, _) => Some(Class::Esp6),
+        (17, _) => udp(payload),
+        (58, 133..=137) => Some(Class::Neighbour),
+        (58, 130..=132 | 143) => Some(Class::Mld),
+        (58, 1..=4) => error(payload.get(8..)?, six),
+        _ => None,
+    }
+}
+
+/// An error about a packet of this family.
+fn error(quoted: &[u8], of: impl Fn(&[u8]) -> Option<Class>) -> Option<Class> {
+    let about = [Class::Esp4, Class::Esp6, Class::Udp4500, Class::Ike];
+    of(quoted).filter(|class| about.contains(class)).map(|_| Class::Error)
 }
 
 /// Only the ports of IKE and of UDP-encapsulated ESP are known here.
@@ -431,6 +447,8 @@ mod tests {
         arp[12..14].copy_from_slice(&[0x08, 0x06]);
         let mut fragment = four(17, &natt);
         fragment[14 + 7] = 1;
+        let about = |quoted: Vec<u8>| [&[3, 2, 0, 0, 0, 0, 0, 0], &quoted[14..]].concat();
+        let too_big = |quoted: Vec<u8>| [&[2, 0, 0, 0, 0, 0, 0, 0], &quoted[14..]].concat();
         let hop_by_hop = [58, 0, 5, 2, 0, 0, 1, 0, 143, 0];
         let cases = [
             (four(50, &[1]), Class::Esp4),
@@ -444,6 +462,10 @@ mod tests {
             (six(58, &[135]), Class::Neighbour),
             (six(58, &[136]), Class::Neighbour),
             (six(0, &hop_by_hop), Class::Mld),
+            (four(1, &about(four(50, &[1]))), Class::Error),
+            (four(1, &about(four(17, &ike))), Class::Error),
+            (six(58, &too_big(six(50, &[1]))), Class::Error),
+            (four(1, &about(four(17, &dns))), Class::Other),
             (four(17, &dns), Class::Other),
             (fragment, Class::Other),
             (six(58, &[128]), Class::Other),

@@ -242,6 +242,8 @@ pub(crate) fn down(stations: &[Station; 2], terminator: usize) {
     for Station { charon, .. } in stations {
         charon.wait_sas("end of all SAs", NEGOTIATION, <[_]>::is_empty).expect("down");
     }
+    // A daemon forgets its SAs a moment before it takes them from its engine.
+    std::thread::sleep(Duration::from_millis(300));
 }
 
 /// Rekeys the Child SA `net` from one end, and waits until both use the new one.
