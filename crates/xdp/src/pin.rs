@@ -9,7 +9,7 @@
 //! (`n`ative or `g`eneric), and in hexadecimal which offloads were turned off. A pin whose
 //! interface is gone holds a link without one, and is removed.
 //!
-//! The directory belongs to one gateway at a time: [`Pins`] locks it.
+//! The directory belongs to one gateway at a time, which locks it.
 //!
 //! [`Steer::take_over`]: crate::program::Steer::take_over
 

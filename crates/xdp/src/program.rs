@@ -497,7 +497,7 @@ impl Steer {
     }
 
     /// Whether every IP packet is the engine's, whatever the prefixes say
-    /// ([`EVERYTHING`](culvert_steer::prefixes::EVERYTHING)). Exceptions stay exceptions. An own
+    /// ([`EVERYTHING`]). Exceptions stay exceptions. An own
     /// address that no prefix holds stays with the kernel, and so do `broadcasts`, the broadcast
     /// addresses of the gateway's own networks.
     ///

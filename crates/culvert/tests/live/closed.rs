@@ -41,6 +41,9 @@ const DESTINATIONS: [[&str; 5]; 2] = [
 /// The first of these that no policy covers.
 const UNCOVERED: usize = 2;
 
+/// Packets by the site that sent them, and by destination.
+type Leaks = [[usize; 5]; 2];
+
 /// Frames kept by the witness on the wire.
 const KEEP: usize = 1_000_000;
 
@@ -105,7 +108,7 @@ impl Open {
     }
 
     /// Packets seen in clear on the wire, from a then b, to each destination.
-    fn leaks(&self) -> [[usize; 5]; 2] {
+    fn leaks(&self) -> Leaks {
         let frames = self.capture.frames(Class::Other);
         let seen = |mark: [u8; 8]| {
             frames.iter().filter(|frame| frame.windows(8).any(|octets| octets == mark)).count()
@@ -133,14 +136,28 @@ impl Open {
         self.lab.start_one(&ns, &config)
     }
 
+    /// Packets seen in clear once those on their way are through, and no more come of those that
+    /// `part` looks at.
+    fn leaks_until_now<T: PartialEq>(&self, part: impl Fn(&Leaks) -> T) -> Leaks {
+        let mut leaks = self.leaks();
+        until("end of packets in clear", || {
+            let before = std::mem::replace(&mut leaks, {
+                settle();
+                self.leaks()
+            });
+            part(&before) == part(&leaks)
+        });
+        leaks
+    }
+
     /// Asserts that for a while nothing more is seen in clear than was before.
-    fn assert_closed(&self, before: &[[usize; 5]; 2], when: &str) {
+    fn assert_closed(&self, before: &Leaks, when: &str) {
         settle();
         assert_eq!(self.leaks(), *before, "{when}");
     }
 
     /// Waits until everything is seen in clear that site `site` sends.
-    fn until_open(&self, site: usize, before: &[[usize; 5]; 2]) {
+    fn until_open(&self, site: usize, before: &Leaks) {
         let mut leaks = *before;
         let all = || {
             leaks = self.leaks();
@@ -201,8 +218,7 @@ fn never_in_clear(mode: &'static str) {
         open.until_open(1, &nothing);
         let (a, b) = (open.start(0), open.start(1));
         assert!(!a.says("is on:"), "no warning of forwarding: {}", a.log());
-        settle();
-        let before = open.leaks();
+        let before = open.leaks_until_now(|leaks| *leaks);
         open.lab.ping_all(3);
         open.assert_closed(&before, "both run");
 
@@ -269,8 +285,7 @@ fn without_a_pin_the_kernel_forwards_after_the_end() {
         let (a, b) = (open.start(0), open.start(1));
         let warning = "net.ipv4.ip_forward is on: before culvert starts and after it ends";
         assert!(a.says(warning), "{}", a.log());
-        settle();
-        let before = open.leaks();
+        let before = open.leaks_until_now(|leaks| *leaks);
         open.lab.ping_all(3);
         open.assert_closed(&before, "both run");
         kill(&a);
@@ -291,15 +306,14 @@ fn what_no_policy_covers_is_the_kernels() {
         let (a, b) = (open.start(0), open.start(1));
         let warning = "is on: the kernel forwards in clear what no policy's destination covers";
         assert!(a.says(warning), "{}", a.log());
-        settle();
-        let before = open.leaks();
-        let covered = |leaks: [[usize; 5]; 2]| leaks.map(|site| [site[0], site[1]]);
+        let covered = |leaks: Leaks| leaks.map(|site| [site[0], site[1]]);
+        let before = open.leaks_until_now(|leaks| covered(*leaks));
         for killed in [false, true] {
             if killed {
                 kill(&a);
             }
             let now = open.leaks();
-            let uncovered = |leaks: &[[usize; 5]; 2]| leaks[0][UNCOVERED..].to_vec();
+            let uncovered = |leaks: &Leaks| leaks[0][UNCOVERED..].to_vec();
             until("packets that no policy covers", || {
                 uncovered(&open.leaks()).iter().zip(uncovered(&now)).all(|(new, old)| *new > old)
             });
