@@ -179,10 +179,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         protected: assembly::protected_prefixes(&spd),
         unprotected: assembly::unprotected_prefixes(&spd),
     };
+    let takes_all = config.interfaces.take == Take::All;
     let opened = culvert_xdp::prepare(&culvert_xdp::Config {
         prefixes: prefixes.clone(),
         own_addresses: follower.own_addresses(),
-        everything: (config.interfaces.take == Take::All).then(|| follower.broadcasts()),
+        everything: takes_all.then(|| follower.broadcasts()),
         ..xdp_config(&config, &names, workers)
     })?;
     let control = opened.control;
@@ -192,7 +193,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let slots = config.control.as_ref().map_or(sas.len().max(1), |control| control.max_sas);
     let (handles, engine_workers) = make_workers(&control, aead, opened.workers, slots, options);
     let controller = Controller::new(aead, handles, slots, store);
-    let mut gateway = Gateway::new(controller, control, epochs, (prefixes, clock.1));
+    let mut gateway = Gateway::new(controller, control, epochs, (takes_all, prefixes), clock.1);
     let ids = install(&mut gateway.controller, &config, &sas)?;
     gateway.controller.set_policies(&spd);
     // Opening the interfaces may have changed what there is to know about them.

@@ -159,16 +159,16 @@ impl Plan {
         })
     }
 
-    /// What policies mean while these SAs are there.
+    /// What policies mean while these SAs are there, if it depends on them.
     pub(crate) fn outcome<'a>(
         &mut self,
         out: impl Iterator<Item = Source<'a>>,
         forward: impl Iterator<Item = Source<'a>>,
         inbound: impl Iterator<Item = Source<'a>>,
         defaults: &Defaults,
-        sas: impl Iterator<Item = &'a Sa>,
+        (depends, sas): (bool, impl Iterator<Item = &'a Sa>),
     ) -> Outcome {
-        let present = Present::of(sas);
+        let present = if depends { Present::of(sas) } else { Present::default() };
         let mut outcome = Outcome::default();
         for source in out {
             let list = self.policies(source, Direction::Outbound, &present, &mut outcome);

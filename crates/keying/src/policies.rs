@@ -75,6 +75,8 @@ pub struct Policies {
     policies: HashMap<u32, Policy>,
     /// Index by name.
     names: HashMap<Key, u32>,
+    /// Policies of which it depends on SAs what they mean.
+    dependent: usize,
     /// Index by priority and place, of each direction.
     order: [BTreeMap<(u32, u64), u32>; DIRECTIONS],
     /// Index by age; the youngest is listed first.
@@ -97,6 +99,7 @@ impl Default for Policies {
         Policies {
             policies: HashMap::new(),
             names: HashMap::new(),
+            dependent: 0,
             order: Default::default(),
             ages: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -219,6 +222,7 @@ impl Policies {
             return None;
         }
         self.policies.clear();
+        self.dependent = 0;
         self.names.clear();
         self.order.iter_mut().for_each(BTreeMap::clear);
         self.ages.clear();
@@ -264,11 +268,10 @@ impl Policies {
         }
     }
 
-    /// True when a policy has a template that packets may do without.
-    pub(crate) fn has_optional_templates(&self) -> bool {
-        self.policies
-            .values()
-            .any(|policy| policy.templates().iter().any(|template| template.optional != 0))
+    /// True when what some policy means depends on the SAs that there are: it has a template of
+    /// transport mode, whose addresses are the packet's, or one that packets may do without.
+    pub(crate) fn depend_on_sas(&self) -> bool {
+        self.dependent > 0
     }
 
     /// Index of the policy that is meant.
@@ -304,6 +307,7 @@ impl Policies {
         let place = place.map_or(self.made, |old| old.place());
         policy.placed(index, place, self.made);
         self.names.insert(*policy.key(), index);
+        self.dependent += usize::from(policy.depends_on_sas());
         self.order[policy.list()].insert((info.priority, place), index);
         self.ages.insert(self.made, index);
         if policy.has_limits() {
@@ -334,6 +338,7 @@ impl Policies {
     fn remove(&mut self, index: u32) -> Policy {
         let policy = self.policies.remove(&index).expect("a policy that was found");
         self.names.remove(policy.key());
+        self.dependent -= usize::from(policy.depends_on_sas());
         self.order[policy.list()].remove(&(policy.info().priority, policy.place()));
         self.ages.remove(&policy.age());
         if let Some(at) = policy.wakes_at() {

@@ -157,14 +157,8 @@ impl Service {
         for group in groups {
             self.members.entry(group).or_default().push(number);
         }
-        self.is_stale |= self.is_looked_at(number);
+        self.is_stale |= self.policies.depend_on_sas();
         Ok(number)
-    }
-
-    /// True for an SA on which it depends what policies become.
-    fn is_looked_at(&self, number: SaNumber) -> bool {
-        let is_optional = || self.policies.has_optional_templates();
-        self.sas.get(number).is_some_and(|sa| sa.info.mode == Mode::TRANSPORT) || is_optional()
     }
 
     /// The directions of an SA: what it says, or else what its addresses say; without either, both,
@@ -220,7 +214,7 @@ impl Service {
 
     /// Takes an SA off the data plane and out of the database.
     pub(crate) fn take_out(&mut self, plane: &mut impl DataPlane, number: SaNumber) -> Option<Sa> {
-        self.is_stale |= self.is_looked_at(number);
+        self.is_stale |= self.policies.depend_on_sas();
         let sa = self.sas.remove(number)?;
         sa.installed.handles().for_each(|handle| plane.remove(handle));
         for group in self.groups_of(&sa) {

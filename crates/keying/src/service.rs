@@ -240,7 +240,7 @@ impl Service {
             source(PolicyDirection::FORWARD),
             source(PolicyDirection::IN),
             &policies.defaults(),
-            sas.iter().map(|(_, sa)| sa),
+            (policies.depend_on_sas(), sas.iter().map(|(_, sa)| sa)),
         );
         if let Err(error) = plane.set_policies(&outcome.spd, &outcome.bundles) {
             tracing::warn!(%error, "policies with several templates have no SA");

@@ -42,6 +42,8 @@ pub(super) struct Gateway {
     epochs: Option<Epochs>,
     own: HashSet<IpAddr>,
     bundles: BTreeMap<Group, Vec<Group>>,
+    /// The XDP program takes everything, whatever policies say.
+    takes_all: bool,
     /// What is steered, and what is to be once workers know the policies.
     prefixes: SidePrefixes,
     next_prefixes: Option<SidePrefixes>,
@@ -58,7 +60,8 @@ impl Gateway {
         controller: Controller<Provider>,
         control: culvert_xdp::Control,
         epochs: Option<Epochs>,
-        (prefixes, start): (SidePrefixes, SystemTime),
+        (takes_all, prefixes): (bool, SidePrefixes),
+        start: SystemTime,
     ) -> Gateway {
         Gateway {
             controller,
@@ -66,6 +69,7 @@ impl Gateway {
             epochs,
             own: HashSet::new(),
             bundles: BTreeMap::new(),
+            takes_all,
             prefixes,
             next_prefixes: None,
             start,
@@ -188,6 +192,9 @@ impl DataPlane for Gateway {
             }
         }
         self.controller.set_policies(spd);
+        if self.takes_all {
+            return result;
+        }
         // Until workers know the new policies, what old and new ones protect is steered to them.
         let next = SidePrefixes {
             protected: assembly::protected_prefixes(spd),

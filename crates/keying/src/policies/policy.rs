@@ -14,6 +14,7 @@ use culvert_xfrm::policy::PolicyType;
 use culvert_xfrm::policy::Share;
 use culvert_xfrm::policy::Template;
 use culvert_xfrm::sa::Mark;
+use culvert_xfrm::sa::Mode;
 use culvert_xfrm::selector::Selector;
 
 use crate::policies::DIRECTIONS;
@@ -178,6 +179,13 @@ impl Policy {
         self.info.index = index;
         self.place = place;
         self.age = age;
+    }
+
+    /// Whether SAs decide what it means: it has a template of transport mode, whose addresses are the
+    /// packet's, or one that packets may do without.
+    pub(super) fn depends_on_sas(&self) -> bool {
+        let depends = |one: &Template| one.mode == Mode::TRANSPORT || one.optional != 0;
+        self.templates.iter().any(depends)
     }
 
     pub(super) fn asks_for(&mut self, templates: Vec<Template>) {
