@@ -56,15 +56,8 @@ pub enum Command<K> {
         /// The peer's new address and port.
         peer: Peer,
     },
-    /// The SA in this slot has other limits from now on. Answer: [`Event::Limited`].
-    Limit {
-        /// True for an inbound SA.
-        inbound: bool,
-        /// Slot of the SA.
-        slot: u32,
-        /// Its limits.
-        lifetime: Lifetime,
-    },
+    /// The SA in a slot has other limits from now on. Answer: [`Event::Limited`].
+    Limit(Box<Limit>),
     /// Fill in what each SA did, as far as the capacity goes. Answer: [`Event::Sample`].
     Sample(Vec<SaSample>),
     /// Fill in what the SA in a slot did and has seen. Answer: [`Event::Inspected`].
@@ -86,7 +79,7 @@ pub enum Event<K> {
     /// The new peer is in force.
     Retargeted(u32),
     /// The new limits are in force.
-    Limited(u32),
+    Limited(Box<Limit>),
     /// What each SA did.
     Sample(Vec<SaSample>),
     /// What one SA did and has seen.
@@ -102,6 +95,17 @@ pub enum Event<K> {
         /// Last number used.
         last: u64,
     },
+}
+
+/// Other limits for an SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// True for an inbound SA.
+    pub inbound: bool,
+    /// Slot of the SA.
+    pub slot: u32,
+    /// Its limits.
+    pub lifetime: Lifetime,
 }
 
 /// Where a peer's encapsulated packets come from.

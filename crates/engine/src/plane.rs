@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use culvert_aead::Aead;
-use culvert_esp::Lifetime;
 use culvert_frame::BATCH;
 use culvert_frame::MAX_PORTS;
 use culvert_frame::Packet;
@@ -32,6 +31,7 @@ use crate::ids::WorkerId;
 use crate::inbound;
 use crate::inspection::Inspection;
 use crate::mailbox::Event;
+use crate::mailbox::Limit;
 use crate::mailbox::Notice;
 use crate::mailbox::WorkerEnd;
 use crate::next_hop::NextHop;
@@ -215,9 +215,9 @@ impl<A: Aead> Plane<A> {
 
     /// Gives the SA in a slot other limits, and tells control what they make due.
     #[cold]
-    pub(crate) fn limit(&mut self, is_inbound: bool, slot: u32, lifetime: Lifetime) {
+    pub(crate) fn limit(&mut self, Limit { inbound, slot, lifetime }: Limit) {
         let now = self.now;
-        if is_inbound {
+        if inbound {
             let Some(entry) = self.inbound.at_mut(slot) else { return };
             entry.lifetime = lifetime;
             entry.sa.usage_mut().set_lifetime(lifetime, now);

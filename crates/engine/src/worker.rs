@@ -261,8 +261,8 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         }
     }
 
-    /// Frames of this worker outside its I/O: on hold, among fragments, and in rings between workers. With those in
-    /// the I/O they are as many as at the start, between any two turns.
+    /// Frames of this worker outside its I/O: on hold, among fragments, and in rings between
+    /// workers. With those in the I/O they are as many as at the start, between any two turns.
     #[must_use]
     pub fn frames_outside_io(&self) -> usize {
         let away = self.inbound_handoff.frames_away() + self.outbound_handoff.frames_away();
@@ -322,9 +322,9 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                     }
                     Event::Retargeted(slot)
                 }
-                Command::Limit { inbound, slot, lifetime } => {
-                    plane.limit(inbound, slot, lifetime);
-                    Event::Limited(slot)
+                Command::Limit(limit) => {
+                    plane.limit(*limit);
+                    Event::Limited(limit)
                 }
                 Command::Sample(mut samples) => {
                     let room = samples.capacity() - samples.len();
@@ -599,8 +599,8 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         released
     }
 
-    /// Sends packets through outbound again that have an SA by now, or have waited too long for one:
-    /// those are dropped as they would have been at first.
+    /// Sends packets through outbound again that have an SA by now, or have waited too long for
+    /// one: those are dropped as they would have been at first.
     fn release_awaiting(&mut self, now: u64) -> usize {
         if self.plane.awaiting.is_empty() {
             return 0;

@@ -337,10 +337,10 @@ impl Usage {
         };
     }
 
-    /// Gives the SA other limits at `now_ns`. Counts and times go on. An event that was told is told
-    /// again when its new limit is reached, unless that is so now; what the new limits make
-    /// [`due`](Self::due) is so at once. An SA that had expired works again if its new hard limits
-    /// are not reached.
+    /// Gives the SA other limits at `now_ns`. Counts and times go on. An event that was told is
+    /// told again when its new limit is reached, unless that is so now; what the new limits make
+    /// [`due`](Self::due) is so at once. An SA that had expired works again if its new hard
+    /// limits are not reached.
     pub fn set_lifetime(&mut self, lifetime: Lifetime, now_ns: u64) {
         self.all.lifetime = lifetime;
         self.all.set();

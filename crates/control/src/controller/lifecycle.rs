@@ -7,6 +7,7 @@ use culvert_engine::Command;
 use culvert_engine::Event;
 use culvert_engine::Location;
 use culvert_engine::WorkerId;
+use culvert_engine::mailbox::Limit;
 use culvert_engine::mailbox::Notice;
 use culvert_engine::mailbox::Peer;
 use culvert_esp::Lifetime;
@@ -186,7 +187,8 @@ impl<A: Aead> Controller<A> {
             return Ok(());
         }
         let Location { worker, slot } = location;
-        self.command(worker, Command::Limit { inbound, slot, lifetime });
+        let limit = Limit { inbound, slot, lifetime };
+        self.command(worker, Command::Limit(Box::new(limit)));
         Ok(())
     }
 
@@ -512,7 +514,8 @@ impl<A: Aead> Controller<A> {
             self.command(worker, Command::Retarget { inbound, slot, peer });
         }
         if let Some(lifetime) = lifetime {
-            self.command(worker, Command::Limit { inbound, slot, lifetime });
+            let limit = Limit { inbound, slot, lifetime };
+            self.command(worker, Command::Limit(Box::new(limit)));
         }
         if !inbound && let Some(ceiling) = self.leases.ceiling(id) {
             self.command(worker, Command::Lease { slot, ceiling });
