@@ -48,6 +48,10 @@ happenings! {
     SmallRings: "runs with small rings",
     /// A gateway stopped without warning, and began again with what its store knew.
     Restart: "gateways restarted",
+    /// A run began with an SA whose IVs have an epoch.
+    Epoch: "SAs with epochs at the start",
+    /// Such an SA began again after a restart.
+    NewEpoch: "SAs that came again with another epoch",
     /// A gateway heard from the path that a packet was too big, and could believe it.
     TooBigTold: "plausible errors about the path's MTU",
     /// An SA believed that.

@@ -266,6 +266,11 @@ impl<'a> Model<'a> {
         self.sealed_before + of_now
     }
 
+    /// The last number that an outbound SA of gateway `end` has used; 0 for none.
+    pub(crate) fn last_number(&self, end: usize, spi: Spi) -> u64 {
+        self.ends[end].senders.get(&spi.value()).map_or(0, |sender| sender.last)
+    }
+
     /// Receivers that went across the boundary at 2^32.
     pub(crate) fn crossings(&self) -> usize {
         let receivers = self.ends.iter().flat_map(|end| end.receivers.values());

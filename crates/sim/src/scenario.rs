@@ -29,6 +29,7 @@ use ipnet::IpNet;
 use crate::gateway::GatewayConfig;
 use crate::gateway::Room;
 use crate::random::Random;
+use crate::random::mix;
 
 pub use crate::faults::Faults;
 pub use crate::tunnel::Tunnel;
@@ -123,6 +124,15 @@ impl Scenario {
         let mut tunnels = draw_tunnels(random, &workers);
         if faults.are_none() {
             tunnels.iter_mut().for_each(|tunnel| tunnel.widen(LOSSLESS_WINDOW));
+        }
+        // Drawn apart, so that a seed without them would be the same otherwise.
+        let negotiates = &mut Random::new(mix(seed));
+        for end in (0..gateways).filter(|_| negotiates.chance(500)) {
+            for tunnel in &mut tunnels {
+                if let Some(side) = tunnel.side_of(end) {
+                    tunnel.set_epoch(side, 1);
+                }
+            }
         }
         let few = FRAMES_RESERVED + random.pick(&[160, 256, 512]);
         let has_stores = faults.restarts > 0 || random.chance(200);

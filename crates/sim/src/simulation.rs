@@ -223,6 +223,8 @@ struct End {
     begun: Piles,
     /// Counters of before its last restart.
     counted: Counters,
+    /// Times that it began.
+    starts: u64,
 }
 
 /// Who acts.
@@ -248,6 +250,7 @@ impl<'a> Simulation<'a> {
             marks: scenario.has_stores.then(Marks::default),
             begun: Piles::default(),
             counted: Counters::default(),
+            starts: 1,
         };
         let ends: Vec<End> = std::iter::repeat_with(end).take(scenario.gateways()).collect();
         let mut gateway = |(end, state): (usize, &End)| {
@@ -261,6 +264,8 @@ impl<'a> Simulation<'a> {
         if scenario.faults.small_rings {
             coverage.note(Happening::SmallRings);
         }
+        let epochs = scenario.tunnels.iter().flat_map(|tunnel| tunnel.epoch);
+        epochs.flatten().for_each(|_| coverage.note(Happening::Epoch));
         Ok(Simulation {
             scenario,
             pool,
@@ -331,7 +336,7 @@ impl<'a> Simulation<'a> {
     /// A gateway stops without warning, and begins again with the same keys: what is in its queues
     /// is lost, and of its numbers it knows what its store says.
     fn restart(&mut self, end: usize) -> Checked<()> {
-        let Some(tunnels) = self.keeper.settled(end) else {
+        let Some(mut tunnels) = self.keeper.settled(end) else {
             return Ok(());
         };
         if !self.gateways[end].lose_queues(&[LAN, WAN]) {
@@ -344,6 +349,17 @@ impl<'a> Simulation<'a> {
         (state.stalled, state.control_stalled) = ([0; WORKERS_MAX], 0);
         (state.resolved_at, state.begun) = (None, Piles::default());
         old.dissolve(self.pool);
+        state.starts += 1;
+        // Numbers of keys with epochs are on no disk: whoever negotiated them tells.
+        for tunnel in &mut tunnels {
+            if let Some(side) = tunnel.side_of(end)
+                && tunnel.epoch[side].is_some()
+            {
+                tunnel.epoch[side] = Some(state.starts);
+                tunnel.start[side] = self.model.last_number(end, tunnel.spi[side]);
+                self.report.coverage.note(Happening::NewEpoch);
+            }
+        }
         let config = GatewayConfig {
             marks: state.marks.clone(),
             started_at: self.now,

@@ -20,6 +20,7 @@ use culvert_esp::Lifetime;
 use culvert_esp::Limits;
 use culvert_esp::Mode;
 use culvert_esp::Spi;
+use culvert_esp::outbound::EPOCH_SEQUENCE_MAX;
 use culvert_esp::replay;
 use culvert_esp::tfc::TfcPadding;
 use culvert_spd::Group;
@@ -54,6 +55,8 @@ pub struct Tunnel {
     pub keymat: [Keymat; 2],
     /// Last number used before the run.
     pub start: [u64; 2],
+    /// The epoch of each side's IVs, if its keys were negotiated; its numbers are not leased then.
+    pub epoch: [Option<u64>; 2],
     /// Packets after which the SAs end.
     pub packets_max: Option<u64>,
     /// The worker that has the SA for its own packets (RFC 9611).
@@ -96,6 +99,7 @@ impl Tunnel {
             spi: [0, 1].map(|side| Spi::new(spi + side).expect("above 255")),
             keymat: [0x11, 0x22].map(|octet| key(algorithm, octet ^ index)),
             start: [0; 2],
+            epoch: [None; 2],
             packets_max: None,
             bytes_max: None,
             seconds_max: None,
@@ -230,6 +234,23 @@ impl Tunnel {
         Tunnel { serial, spi, keymat, ..self }
     }
 
+    /// Gives a side an epoch, if its IVs have room for one and its numbers leave it.
+    pub(crate) fn set_epoch(&mut self, side: usize, epoch: u64) {
+        if !self.algorithm.has_implicit_iv() && self.start[side] < EPOCH_SEQUENCE_MAX / 2 {
+            self.epoch[side] = Some(epoch);
+        }
+    }
+
+    /// The last sequence number of a side.
+    #[must_use]
+    pub fn last_number(&self, side: usize) -> u64 {
+        match (self.esn, self.epoch[side]) {
+            (false, _) => u32::MAX.into(),
+            (true, Some(_)) => EPOCH_SEQUENCE_MAX,
+            (true, None) => u64::MAX,
+        }
+    }
+
     /// The side that a gateway is, if it is one.
     #[must_use]
     pub fn side_of(&self, gateway: usize) -> Option<usize> {
@@ -315,6 +336,7 @@ impl Tunnel {
             mode: self.mode,
             esn: self.esn,
             sequence: self.start[sender],
+            epoch: self.epoch[side],
             replay_window: self.window[sender],
             encapsulation: self.seen_at.map(|_| Encapsulation {
                 source_port: ports[sender],

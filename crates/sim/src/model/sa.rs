@@ -204,8 +204,7 @@ impl Sender {
         if self.life.is_over {
             return Some(DropReason::Expired);
         }
-        let end = if self.tunnel.esn { u64::MAX } else { u64::from(u32::MAX) };
-        if self.last == end {
+        if self.last == self.tunnel.last_number(self.side) {
             return Some(DropReason::SequenceExhausted);
         }
         self.last += 1;
