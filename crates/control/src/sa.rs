@@ -57,10 +57,11 @@ pub struct SaSpec {
     pub esn: bool,
     /// Last number used (outbound) or highest number seen (inbound).
     pub sequence: u64,
-    /// Of a key that IKE negotiated: an [epoch](crate::Epochs) that no process before this one had.
-    /// It is part of an outbound SA's IVs, and numbers end at 2^40 - 1. Such a key may come again
-    /// when its SA is gone: the SA goes on where it ended. Without an epoch, the key is one in a
-    /// file, whose numbers are leased from disk.
+    /// Of a key that IKE negotiated: an [epoch](crate::Epochs) that no controller before this one
+    /// had, of this or any process: what is remembered of SAs goes with the controller. It is part
+    /// of an outbound SA's IVs, and numbers end at 2^40 - 1. Such a key may come again when its SA
+    /// is gone: the SA goes on where it ended. Without an epoch, the key is one in a file, whose
+    /// numbers are leased from disk.
     pub epoch: Option<u64>,
     /// Of an inbound SA: what its window has seen already. Without it, everything up to `sequence`.
     pub window: Option<WindowState>,
