@@ -40,6 +40,9 @@ const LINKS_MAX: usize = 1024;
 /// Trapped calls answered before sockets are turned again.
 const TRAPS_MAX: u32 = 64;
 
+/// Most octets of any address (`struct sockaddr_storage`).
+const ADDRESS_LEN_MAX: usize = 128;
+
 /// Ports that are given away after a process has its own number already, downwards, as the kernel
 /// does.
 const PORT_TOP: u32 = 0xffff_f000;
@@ -225,7 +228,7 @@ impl Supervisor {
 
     /// `socket`: the program gets one end of a pair.
     fn make_socket(&mut self, trap: &Trap) -> Result<(), Errno> {
-        let kind = i32::try_from(trap.arguments[1] & 0x7fff_ffff).unwrap_or(0);
+        let kind = int(trap.arguments[1]);
         let known = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         if ![libc::SOCK_RAW, libc::SOCK_DGRAM].contains(&(kind & !known)) {
             return Err(Errno::ESOCKTNOSUPPORT);
@@ -262,11 +265,10 @@ impl Supervisor {
                 self.rebind(at, |link| link.bound.connect(address, || port))
             }
             libc::SYS_setsockopt => {
-                let name = i32::try_from(third & 0x7fff_ffff).map_err(|_| Errno::ENOPROTOOPT)?;
-                let has_value = fifth & u64::from(u32::MAX) >= 4;
+                let has_value = usize::try_from(int(fifth)).map_err(|_| Errno::EINVAL)? >= 4;
                 let value = if has_value { memory::read(thread, fourth)? } else { [0; 4] };
                 let value = u32::from_ne_bytes(value);
-                self.rebind(at, |link| link.bound.set_option(name, value))
+                self.rebind(at, |link| link.bound.set_option(int(third), value))
             }
             _ => Err(Errno::ENOSYS),
         }
@@ -324,10 +326,16 @@ impl Supervisor {
     }
 }
 
+/// An argument that is an `int`, which has 32 bits: the kernel ignores the others.
+fn int(argument: u64) -> i32 {
+    let low = argument & u64::from(u32::MAX);
+    u32::try_from(low).unwrap_or(0).cast_signed()
+}
+
 /// The address that a call points at.
 fn read_address(thread: i32, at: u64, len: u64) -> Result<Address, Errno> {
-    let len = i32::try_from(len & 0x7fff_ffff).map_err(|_| Errno::EINVAL)?;
-    if usize::try_from(len).map_err(|_| Errno::EINVAL)? < ADDRESS_LEN {
+    let len = usize::try_from(int(len)).map_err(|_| Errno::EINVAL)?;
+    if !(ADDRESS_LEN..=ADDRESS_LEN_MAX).contains(&len) {
         return Err(Errno::EINVAL);
     }
     let octets: [u8; ADDRESS_LEN] = memory::read(thread, at)?;

@@ -24,7 +24,11 @@ impl Place {
     /// A place, unless one of these programs is missing, which is said loudly.
     pub(crate) fn for_programs(programs: &[&str]) -> Option<Place> {
         for program in programs {
-            let probe = Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            let probe = Command::new(program)
+                .arg("--help")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
             if probe.is_err() {
                 eprintln!("SKIPPED: this test needs {program}");
                 return None;

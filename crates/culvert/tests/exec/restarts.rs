@@ -25,8 +25,20 @@ use crate::program::succeed;
 #[test]
 fn without_an_engine_requests_fail_at_once() {
     let Some(place) = Place::for_programs(&["ip"]) else { return };
-    let allocate = ["ip", "xfrm", "state", "allocspi", "src", "192.0.2.1", "dst", "192.0.2.2",
-        "proto", "esp", "mode", "tunnel"];
+    let allocate = [
+        "ip",
+        "xfrm",
+        "state",
+        "allocspi",
+        "src",
+        "192.0.2.1",
+        "dst",
+        "192.0.2.2",
+        "proto",
+        "esp",
+        "mode",
+        "tunnel",
+    ];
     for command in [&["ip", "xfrm", "state"][..], &["ip", "xfrm", "state", "flush"], &allocate] {
         let start = Instant::now();
         let (status, _, stderr) = finish(place.command(command));

@@ -182,7 +182,7 @@ for pointer in (0, 1, 0x7fff_ffff_f000, 2**64 - 4, 2**63):
     fails(errno.EFAULT, libc.getsockname, fd, ctypes.byref(length), P(pointer))
     fails(errno.EFAULT, libc.setsockopt, fd, 270, 1, P(pointer), 4)
 name = struct.pack("=HHII", 16, 0, 0, 1)
-for size in (0, 11, -1, -2**31):
+for size in (0, 11, 129, -1, -2**31):
     fails(errno.EINVAL, libc.bind, fd, name, size)
 fails(errno.EINVAL, libc.bind, fd, struct.pack("=HHII", 1, 0, 0, 0), 12)
 fails(errno.EINVAL, libc.setsockopt, fd, 270, 1, struct.pack("=I", 99), 4)
