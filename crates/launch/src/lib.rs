@@ -1,6 +1,6 @@
 //! Runs a program so that its sockets of `NETLINK_XFRM` lead to culvert and not to the kernel.
 //!
-//! - [`launch`]: [`launch()`], which puts the filter in place and becomes the program.
+//! - [`mod@launch`]: [`launch()`], which puts the filter in place and becomes the program.
 //! - [`error`]: why it did not.
 //! - `filter`: which system calls are trapped, which refused, and which pretend to succeed.
 //! - `listener`: seccomp's notifications.

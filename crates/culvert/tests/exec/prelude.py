@@ -1,5 +1,6 @@
 import ctypes, errno, os, select, signal, socket, struct, sys, threading, time
 
+signal.alarm(60)  # a test that fails leaves nothing behind
 libc = ctypes.CDLL(None, use_errno=True)
 NEWSA, DELSA, GETSA, FLUSHSA, NEWAE, GETSADINFO = 0x10, 0x11, 0x12, 0x1C, 0x1E, 0x23
 REQUEST, ACK, DUMP = 1, 4, 0x300
