@@ -3,13 +3,17 @@
 //! | call | becomes of it |
 //! |---|---|
 //! | `socket` of `NETLINK_XFRM` | trapped |
-//! | `bind`, `connect`, `getsockname`, any `setsockopt` of `SOL_NETLINK` | trapped; those of other sockets go on |
-//! | `setsockopt` of `UDP_ENCAP` | 0, not done: ESP in UDP is culvert's, and IKE's datagrams stay so |
-//! | `setsockopt` of `IP_XFRM_POLICY`, `IPV6_XFRM_POLICY` | 0, not done: culvert never takes IKE's packets |
-//! | `io_uring_setup` | ENOSYS: a ring opens sockets without a system call that could be trapped |
+//! | `bind`, `connect`, `getsockname`, `setsockopt` of `SOL_NETLINK` | trapped, go on if not ours |
+//! | `setsockopt` of `UDP_ENCAP` | pretends to succeed |
+//! | `setsockopt` of `IP_XFRM_POLICY`, `IPV6_XFRM_POLICY` | pretends to succeed |
+//! | `io_uring_setup` | ENOSYS |
 //! | 32-bit `socket` of `NETLINK_XFRM`, and `socket` by `socketcall` | EAFNOSUPPORT |
 //! | calls of the x32 ABI, and of unknown machines | ENOSYS |
 //! | all else | goes on |
+//!
+//! ESP in UDP is culvert's, and is not to be looked for in IKE's datagrams, which culvert never
+//! takes: so the kernel needs neither option. A ring of `io_uring` could open sockets without a
+//! system call that can be trapped.
 //!
 //! It is a list of rules, first match first. One that looks at no argument costs an unconcerned
 //! call two instructions, and the kernel remembers for each call number whether any rule can match.

@@ -92,7 +92,7 @@ fn monitor_goes_on_when_the_engine_restarts() {
     let mut command = place.command(&words("ip xfrm monitor"));
     let mut monitor = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
-    let expire = || Body::Expire(Expire { state: sa.clone(), hard: 0 }, Attributes::default());
+    let expire = || Body::Expire(Expire { state: sa, hard: 0 }, Attributes::default());
     let mut next = || loop {
         let line = lines.next().unwrap().unwrap();
         if line.contains("Expired") {
