@@ -39,7 +39,8 @@ fn the_exit_status_is_the_commands() {
 }
 
 /// The command is the process that was started: it gets the signals, it has the terminal and the
-/// parent, it has no child but its own, and no descriptor of the launcher. So it may tell systemd that it is ready.
+/// parent, it has no child but its own, and no descriptor of the launcher. So it may tell systemd
+/// that it is ready.
 #[test]
 fn the_command_is_the_process_that_was_started() {
     let Some(place) = Place::for_programs(&["python3"]) else { return };
