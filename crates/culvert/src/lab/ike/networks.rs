@@ -198,7 +198,7 @@ impl Networks {
                 gateway,
                 "table inet lab { chain through {\n\
                  type filter hook forward priority filter; policy drop;\n\
-                 udp dport { 500, 4500 } accept; udp sport { 500, 4500 } accept; } }\n",
+                 udp dport { 500, 4500 } accept; udp sport { 500, 4500 } accept; }\n}\n",
             )?;
             self.forward(site)?;
         }
