@@ -12,7 +12,7 @@
 
 mod gateway;
 mod journal;
-mod keying;
+pub mod keying;
 mod news;
 pub mod socket;
 

@@ -9,6 +9,8 @@ use culvert_aead::Protocol;
 use culvert_xfrm::Attribute;
 use culvert_xfrm::Attributes;
 use culvert_xfrm::Errno;
+use culvert_xfrm::algorithm::Aead;
+use culvert_xfrm::algorithm::Algorithm as Cipher;
 use culvert_xfrm::algorithm::Auth;
 use culvert_xfrm::algorithm::Key;
 use culvert_xfrm::algorithm::Name;
@@ -39,10 +41,7 @@ const INTEGRITY: [(&str, &str); 6] = [
 /// # Errors
 /// ENOSYS for an algorithm or a combination that there is none of, EINVAL for a key of another
 /// length, EPROTONOSUPPORT for a protocol other than ESP and AH.
-pub(crate) fn algorithm(
-    proto: u8,
-    attributes: &Attributes,
-) -> Result<(Algorithm, Keymat), Refusal> {
+pub fn algorithm(proto: u8, attributes: &Attributes) -> Result<(Algorithm, Keymat), Refusal> {
     match proto {
         sa::ESP => esp(attributes),
         sa::AH => ah(attributes),
@@ -51,6 +50,41 @@ pub(crate) fn algorithm(
             "SAs of ESP and AH; IPComp and Mobile IPv6 are not supported",
         )),
     }
+}
+
+/// The attributes that say an algorithm and its key, as IKE daemons write them; nothing for an
+/// algorithm that the kernel has no name for, or a key of another length.
+#[must_use]
+pub fn attributes(algorithm: Algorithm, keymat: &Keymat) -> Option<Vec<Attribute>> {
+    if keymat.len() != algorithm.keymat_len() {
+        return None;
+    }
+    let keyword = algorithm.keyword();
+    let key = |octets: &[u8]| Key::new(octets.into());
+    let icv_bits = 8 * u32::try_from(algorithm.icv_len()).ok()?;
+    let combined = match keyword {
+        "chacha20poly1305" => Some("rfc7539esp(chacha20,poly1305)"),
+        _ if keyword.ends_with("iiv") => return None,
+        _ if keyword.ends_with("gmac") => Some("rfc4543(gcm(aes))"),
+        _ if keyword.contains("gcm") => Some("rfc4106(gcm(aes))"),
+        _ => None,
+    };
+    if let Some(name) = combined {
+        // The kernel has no such algorithm for AH.
+        let is_esp = algorithm.protocol() == Protocol::Esp;
+        let aead = Aead { name: Name::new(name)?, icv_bits, key: key(keymat.as_bytes()) };
+        return is_esp.then(|| vec![Attribute::AlgAead(aead)]);
+    }
+    let (cipher, integrity) = keymat.as_bytes().split_at(algorithm.key_len());
+    let hash = keyword.rsplit('-').next()?;
+    let name = Name::new(&format!("hmac({hash})"))?;
+    let auth = Auth { name, trunc_bits: icv_bits, key: key(integrity) };
+    let mut list = vec![Attribute::AlgAuthTrunc(auth)];
+    if algorithm.protocol() == Protocol::Esp {
+        let name = if cipher.is_empty() { "ecb(cipher_null)" } else { "cbc(aes)" };
+        list.push(Attribute::AlgCrypt(Cipher { name: Name::new(name)?, key: key(cipher) }));
+    }
+    Some(list)
 }
 
 fn esp(attributes: &Attributes) -> Result<(Algorithm, Keymat), Refusal> {
@@ -162,15 +196,13 @@ pub(crate) fn listed_integrity(attributes: &Attributes) -> Vec<Attribute> {
     };
     let name = canonical(auth.name).and_then(Name::new).unwrap_or(auth.name);
     let key: Key = auth.key.clone();
-    let older = culvert_xfrm::algorithm::Algorithm { name, key };
+    let older = Cipher { name, key };
     vec![Attribute::AlgAuth(older), Attribute::AlgAuthTrunc(Auth { name, ..auth })]
 }
 
 #[cfg(test)]
 mod tests {
     use culvert_xfrm::Secret;
-    use culvert_xfrm::algorithm::Aead;
-    use culvert_xfrm::algorithm::Algorithm as Cipher;
 
     use super::*;
 
@@ -225,6 +257,27 @@ mod tests {
                 assert_eq!(found(51, &alone), Ok(format!("sha{hash}")));
             }
         }
+    }
+
+    /// Every algorithm that has a name in the kernel is written as one that is found again, with
+    /// its key; others, and keys of another length, are not written.
+    #[test]
+    fn what_is_written_is_found_again() {
+        let mut written = 0;
+        for of in Algorithm::ALL.into_iter().chain(Algorithm::ALL_AH) {
+            let keymat = Keymat::new((0..of.keymat_len()).map(|n| n.to_le_bytes()[0]).collect());
+            let proto = if of.protocol() == Protocol::Ah { 51 } else { 50 };
+            assert_eq!(super::attributes(of, &Keymat::new(vec![0; 3])), None);
+            let is_there = !of.keyword().ends_with("iiv")
+                && (proto == 50 || !of.keyword().ends_with("gmac"));
+            let list = super::attributes(of, &keymat);
+            assert_eq!(list.is_some(), is_there, "{of}");
+            if let Some(list) = list {
+                assert_eq!(algorithm(proto, &Attributes(list)), Ok((of, keymat)));
+                written += 1;
+            }
+        }
+        assert_eq!(written, 28);
     }
 
     /// The key of a pair is that of the cipher, then that of the hash.

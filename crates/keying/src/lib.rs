@@ -8,14 +8,15 @@
 //! - [`refusal`]: [`Refusal`], why a request is refused.
 //! - [`dump`]: [`Dump`], a listing on its way.
 //! - [`journal`]: what survives the process.
+//! - [`algorithms`]: algorithms by the kernel's names, and by ours.
 //! - `sas`: the SA database; `sa_requests`: what requests do to it; `listing`: SAs as answers show
 //!   them; `notices`: what happens without a request.
-//! - `plan`: from policies to the lists that workers search; `spec`, `algorithms`, `replay`: from an
-//!   SA of XFRM to one that workers take.
+//! - `plan`: from policies to the lists that workers search; `spec`, `replay`: from an SA of XFRM to
+//!   one that workers take.
 
 #![forbid(unsafe_code)]
 
-mod algorithms;
+pub mod algorithms;
 pub mod dump;
 pub mod journal;
 mod listing;

@@ -5,6 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use culvert_control::Epochs;
 use culvert_control::News;
+use culvert_keying::DataPlane;
 use culvert_keying::Policies;
 use culvert_keying::Scope;
 use culvert_keying::Service;
@@ -14,14 +15,14 @@ use culvert_xfrm::policy::Defaults;
 use nix::poll::PollFd;
 use tracing::info;
 
-use super::gateway::Gateway;
 use super::journal::JournalFile;
 use super::socket::ControlSocket;
 use crate::config::Config;
 use crate::config::Control;
 
 /// What IKE and operators drive the gateway with.
-pub(super) struct Keying {
+#[derive(Debug)]
+pub struct Keying {
     service: Service,
     socket: ControlSocket,
     journal: JournalFile,
@@ -33,9 +34,17 @@ impl Keying {
     /// Empty databases and the socket, and the epochs of the SAs to come.
     pub(super) fn open(control: &Control, config: &Config) -> anyhow::Result<(Keying, Epochs)> {
         let epochs = Epochs::open(&config.state_directory)?;
+        Ok((Keying::new(control, config.default)?, epochs))
+    }
+
+    /// Databases with what the journal beside the socket says, and the socket.
+    ///
+    /// # Errors
+    /// When socket or journal cannot be made, with a message for the operator.
+    pub fn new(control: &Control, default: DefaultAction) -> anyhow::Result<Keying> {
         let socket = ControlSocket::open(&control.socket)?;
         let mut policies = Policies::new();
-        let action = match config.default {
+        let action = match default {
             DefaultAction::Discard => XfrmDefault::BLOCK,
             DefaultAction::Bypass => XfrmDefault::ACCEPT,
         };
@@ -50,16 +59,16 @@ impl Keying {
             lost_sas = service.lost(),
             "SAs and policies come from IKE"
         );
-        Ok((Keying { service, socket, journal, ticked: 0 }, epochs))
+        Ok(Keying { service, socket, journal, ticked: 0 })
     }
 
     /// What to wait for.
-    pub(super) fn poll_fds(&self) -> Vec<PollFd<'_>> {
+    pub fn poll_fds(&self) -> Vec<PollFd<'_>> {
         self.socket.poll_fds()
     }
 
     /// Takes note of what happened, and serves the clients. True when there is more to do at once.
-    pub(super) fn serve(&mut self, gateway: &mut Gateway, news: &[News]) -> bool {
+    pub fn serve(&mut self, gateway: &mut impl DataPlane, news: &[News]) -> bool {
         let now = unix_now();
         for news in news {
             self.service.notice(gateway, news, now);
@@ -72,7 +81,7 @@ impl Keying {
     }
 
     /// Puts the policies of before the start into force.
-    pub(super) fn restore(&mut self, gateway: &mut Gateway) {
+    pub fn restore(&mut self, gateway: &mut impl DataPlane) {
         self.service.settle(gateway);
     }
 }

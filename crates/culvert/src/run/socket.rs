@@ -6,7 +6,9 @@
 //! | type | body | meaning |
 //! |---|---|---|
 //! | 0xf000 HELLO | u32 version | answered with the version spoken here |
-//! | 0xf001 BIND | u32 port, u32 groups | what `bind` would have said; not answered |
+//! | 0xf001 BIND | u32 port, u32 groups, u32 options | what `bind` would have said; not answered |
+//!
+//! Options may be missing: bit 0 is `NETLINK_CAP_ACK`, bit 1 `NETLINK_EXT_ACK`.
 //!
 //! What a client asks for is done in its order, and all that clients asked for in one go is settled
 //! once; only then do answers leave. A client that does not read its answers is not read from. One
@@ -30,6 +32,7 @@ use culvert_keying::DataPlane;
 use culvert_keying::Dump;
 use culvert_keying::Service;
 use culvert_xfrm::Message;
+use culvert_xfrm::answer::Wanted;
 use culvert_xfrm::event::Groups;
 use culvert_xfrm::message;
 use culvert_xfrm::message::Frame;
@@ -301,6 +304,9 @@ impl Client {
             BIND => {
                 if let (Some(port), Some(groups)) = (number(16), number(20)) {
                     (self.asker.port, self.groups) = (port, groups);
+                    let options = number(24).unwrap_or(0);
+                    let (capped, details) = (options & 1 != 0, options & 2 != 0);
+                    self.asker.wanted = Wanted { capped, details };
                 }
                 true
             }
