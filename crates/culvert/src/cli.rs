@@ -12,6 +12,7 @@ use culvert_aead::Algorithm;
 use crate::bench;
 use crate::demo;
 use crate::exec;
+use crate::operator;
 use crate::release;
 use crate::replay;
 use crate::run;
@@ -43,6 +44,15 @@ enum Command {
     /// Open the interfaces that a gateway which no longer runs has left closed.
     #[command(after_help = "Example:\n  sudo culvert release --config gw.toml")]
     Release(ReleaseArgs),
+    /// Look at the SAs of a running gateway; add and delete some in a laboratory.
+    #[command(subcommand)]
+    Sa(operator::SaCommand),
+    /// Look at the policies of a running gateway; add and delete some in a laboratory.
+    #[command(subcommand)]
+    Policy(operator::PolicyCommand),
+    /// Say whether a gateway runs, and how many SAs and policies it has.
+    #[command(after_help = "Example:\n  sudo culvert status --json")]
+    Status(operator::StatusArgs),
     /// Carry real traffic through two gateways in network namespaces, and show what happened.
     #[command(after_help = "Example:\n  sudo culvert demo --workers 2")]
     Demo(DemoArgs),
@@ -287,6 +297,9 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(&args),
             Command::Release(args) => release::release(&args),
+            Command::Sa(command) => operator::sa(&command),
+            Command::Policy(command) => operator::policy(&command),
+            Command::Status(args) => operator::status(&args),
             Command::Demo(args) => demo::demo(&args),
             Command::Replay(args) => replay::replay(&args),
             Command::Sim(args) => sim::run(&args),

@@ -11,6 +11,7 @@
 //! - [`mod@sim`]: `culvert sim`, the simulator.
 //! - [`exec`]: `culvert exec`, a program whose XFRM sockets lead here.
 //! - [`mod@bench`]: `culvert bench`, cycles and rates.
+//! - [`operator`]: `culvert sa`, `culvert policy` and `culvert status`.
 //! - [`lab`]: networks of namespaces for the demonstration, benches and live tests.
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod config;
 pub mod demo;
 pub mod exec;
 pub mod lab;
+pub mod operator;
 pub mod release;
 pub mod replay;
 pub mod report;

@@ -268,8 +268,8 @@ mod tests {
             let keymat = Keymat::new((0..of.keymat_len()).map(|n| n.to_le_bytes()[0]).collect());
             let proto = if of.protocol() == Protocol::Ah { 51 } else { 50 };
             assert_eq!(super::attributes(of, &Keymat::new(vec![0; 3])), None);
-            let is_there = !of.keyword().ends_with("iiv")
-                && (proto == 50 || !of.keyword().ends_with("gmac"));
+            let is_there =
+                !of.keyword().ends_with("iiv") && (proto == 50 || !of.keyword().ends_with("gmac"));
             let list = super::attributes(of, &keymat);
             assert_eq!(list.is_some(), is_there, "{of}");
             if let Some(list) = list {

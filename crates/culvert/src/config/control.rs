@@ -10,7 +10,7 @@ use super::reader::Section;
 pub(super) const KEYS: [&str; 4] = ["socket", "max_sas", "mark", "if_id"];
 
 /// The socket, if the file does not say.
-const SOCKET: &str = "/run/culvert/xfrm.sock";
+pub const SOCKET: &str = "/run/culvert/xfrm.sock";
 
 /// Longest path of a socket, in octets (`sun_path` without the final zero).
 const SOCKET_PATH_MAX: usize = 107;

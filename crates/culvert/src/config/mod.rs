@@ -36,6 +36,7 @@ use culvert_spd::DefaultAction;
 use zeroize::Zeroizing;
 
 pub use self::control::Control;
+pub use self::control::SOCKET as CONTROL_SOCKET;
 pub use self::error::ConfigError;
 pub use self::policy::Action;
 pub use self::policy::Policy;
