@@ -251,7 +251,8 @@ fn failed(path: &Path, error: Errno) -> ClientError {
 
 fn ended(errno: Option<culvert_xfrm::Errno>, details: Vec<Detail>) -> Result<(), ClientError> {
     let text = details.into_iter().find_map(|detail| match detail {
-        Detail::Text(text) => Some(text),
+        // Nothing that a terminal would do something at.
+        Detail::Text(text) => Some(text.replace(char::is_control, " ")),
         _ => None,
     });
     errno.map_or(Ok(()), |errno| Err(ClientError::Refused { errno: errno.0, text }))
