@@ -13,6 +13,7 @@ use culvert_xfrm::sa::AddressFilter;
 use crate::listing;
 use crate::plane::DataPlane;
 use crate::policies::Cursor;
+use crate::sas;
 use crate::sas::Sa;
 use crate::sas::SaNumber;
 use crate::service::Service;
@@ -30,7 +31,7 @@ pub struct Dump {
 
 #[derive(Debug)]
 enum What {
-    Sas { behind: SaNumber, proto: u8, filter: Option<AddressFilter> },
+    Sas { before: SaNumber, proto: u8, filter: Option<AddressFilter> },
     Policies { behind: Option<Cursor> },
     Ended,
 }
@@ -39,7 +40,7 @@ impl Dump {
     pub(crate) fn sas(request: Header, port: u32, which: &Attributes) -> Dump {
         let proto = which.proto().copied().unwrap_or(0);
         let filter = which.address_filter().copied();
-        Dump { request, port, what: What::Sas { behind: SaNumber(0), proto, filter } }
+        Dump { request, port, what: What::Sas { before: SaNumber(u64::MAX), proto, filter } }
     }
 
     pub(crate) fn policies(request: Header, port: u32) -> Dump {
@@ -58,16 +59,15 @@ impl Service {
         let mut next = None;
         match &mut dump.what {
             What::Ended => return Vec::new(),
-            What::Sas { behind, proto, filter } => {
+            What::Sas { before, proto, filter } => {
                 let is_wanted = |sa: &Sa| {
-                    (*proto == 0 || sa.info.id.proto == *proto)
-                        && filter.is_none_or(|filter| passes(&filter, sa))
+                    sas::is_of_proto(sa, *proto) && filter.is_none_or(|filter| passes(&filter, sa))
                 };
-                let wanted = self.sas.behind(*behind).filter(|(_, sa)| is_wanted(sa));
+                let wanted = self.sas.before(*before).filter(|(_, sa)| is_wanted(sa));
                 let chunk: Vec<SaNumber> = wanted.map(|(number, _)| number).take(CHUNK).collect();
                 let truths = self.truths(plane, &chunk);
                 for (number, truth) in chunk.iter().zip(&truths) {
-                    *behind = *number;
+                    *before = *number;
                     bodies.extend(self.sas.get(*number).map(|sa| listing::listed(sa, truth)));
                 }
             }

@@ -79,10 +79,7 @@ impl Service {
             Body::Expire(Expire { state, .. }, _) => {
                 name(&state).map(|name| lost.remove(&name));
             }
-            Body::FlushSa(which, _) => {
-                let all = [0, sa::ANY_PROTO].contains(&which.proto);
-                lost.retain(|name, _| !all && name.proto != which.proto);
-            }
+            Body::FlushSa(which, _) => self.forget_lost_of(which.proto),
             Body::GetDefault(defaults, _) => {
                 self.policies.set_defaults(&defaults);
             }
@@ -121,6 +118,17 @@ impl Service {
             let body = Body::Expire(expire, Attributes::default());
             self.events.push(Event { groups: Listeners::EXPIRE, body });
         }
+    }
+
+    /// Whoever listens needs not be told of an SA of before the start: it was made anew, or deleted.
+    pub(crate) fn forget_lost(&mut self, name: Option<Name>) {
+        name.map(|name| self.lost.0.remove(&name));
+    }
+
+    /// The same of all SAs of a protocol.
+    pub(crate) fn forget_lost_of(&mut self, proto: u8) {
+        let all = [0, sa::ANY_PROTO].contains(&proto);
+        self.lost.0.retain(|name, _| !all && name.proto != proto);
     }
 
     /// How many SAs there were before the start that nobody was told of yet.

@@ -16,6 +16,7 @@ use culvert_xfrm::event::AeId;
 use culvert_xfrm::event::Expire;
 use culvert_xfrm::lifetime::Usage;
 use culvert_xfrm::sa::Drops;
+use culvert_xfrm::sa::Mark;
 use culvert_xfrm::sa::SaId;
 use culvert_xfrm::sa::SaInfo;
 use culvert_xfrm::selector::Selector;
@@ -110,7 +111,7 @@ fn place(attribute: &Attribute) -> Option<u8> {
         Attribute::AlgComp(_) => 6,
         Attribute::Encap(_) => 7,
         Attribute::TfcPadding(octets) if *octets != 0 => 8,
-        Attribute::Mark(_) => 9,
+        Attribute::Mark(mark) if *mark != Mark::default() => 9,
         Attribute::SetMark(_) => 10,
         Attribute::SetMarkMask(_) => 11,
         Attribute::Offload(_) => 13,
@@ -145,11 +146,16 @@ pub(crate) fn id(sa: &Sa) -> SaId {
 
 /// What those who listen are told when an SA expires.
 pub(crate) fn expired(sa: &Sa, truth: &Truth, hard: bool) -> Body {
-    let pick = |attribute: &&Attribute| {
-        matches!(attribute, Attribute::Mark(_) | Attribute::IfId(_) | Attribute::Direction(_))
-    };
-    let list = sa.attributes.0.iter().filter(pick).cloned().collect();
-    Body::Expire(Expire { state: info(sa, truth), hard: hard.into() }, Attributes(list))
+    let list = Attributes(belonging(sa).collect());
+    Body::Expire(Expire { state: info(sa, truth), hard: hard.into() }, list)
+}
+
+/// What tells SAs with one name apart.
+fn belonging(sa: &Sa) -> impl Iterator<Item = Attribute> {
+    let mark = Some(sa.mark()).filter(|mark| *mark != Mark::default());
+    let if_id = Some(sa.if_id()).filter(|if_id| *if_id != 0);
+    let direction = sa.attributes.direction().copied().map(Attribute::Direction);
+    mark.map(Attribute::Mark).into_iter().chain(if_id.map(Attribute::IfId)).chain(direction)
 }
 
 /// The answer to GETAE.
@@ -164,9 +170,7 @@ pub(crate) fn numbers(sa: &Sa, truth: &Truth, flags: u32) -> Body {
         let threshold = sa.attributes.timer_threshold().copied().unwrap_or(0);
         list.push(Attribute::TimerThreshold(threshold));
     }
-    list.extend(sa.attributes.mark().copied().map(Attribute::Mark));
-    list.extend(sa.attributes.if_id().copied().map(Attribute::IfId));
-    list.extend(sa.attributes.direction().copied().map(Attribute::Direction));
+    list.extend(belonging(sa));
     let id = AeId { sa_id: id(sa), saddr: sa.info.saddr, flags, reqid: sa.info.reqid };
     Body::NewAe(id, Attributes(list))
 }
@@ -193,15 +197,13 @@ pub(crate) fn selector_of(flow: &Flow) -> Selector {
         proto: flow.protocol,
         ..Selector::default()
     };
-    let ports = match flow.upper {
-        Upper::Ports { source, destination } => Some((source, destination)),
-        Upper::Icmp(number) => Some((number >> 8, number & 0xff)),
-        Upper::Mobility(kind) => Some((u16::from(kind), 0)),
-        Upper::None | Upper::Opaque => None,
+    let (source, destination) = match flow.upper {
+        Upper::Ports { source, destination } => (source, destination),
+        Upper::Icmp(number) => (number >> 8, number & 0xff),
+        Upper::Mobility(kind) => (u16::from(kind), 0),
+        Upper::None | Upper::Opaque => (0, 0),
     };
-    if let Some((source, destination)) = ports {
-        (selector.sport, selector.sport_mask) = (Port(source), full);
-        (selector.dport, selector.dport_mask) = (Port(destination), full);
-    }
+    (selector.sport, selector.sport_mask) = (Port(source), full);
+    (selector.dport, selector.dport_mask) = (Port(destination), full);
     selector
 }

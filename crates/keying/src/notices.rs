@@ -20,6 +20,7 @@ use culvert_xfrm::policy::PolicyType;
 use culvert_xfrm::sa::Mark;
 use culvert_xfrm::sa::Mode;
 use culvert_xfrm::sa::SaInfo;
+use culvert_xfrm::sa::XfrmId;
 use culvert_xfrm::selector::Selector;
 
 use crate::listing;
@@ -42,8 +43,10 @@ impl Service {
             }
             (Notice::Expire { expiry, .. }, Some(number)) => {
                 let hard = expiry.kind == ExpiryKind::Hard;
-                let is_told = self.sas.get(number).is_some_and(|sa| sa.is_dying) && !hard;
-                if !is_told {
+                let is_told = self.sas.get_mut(number).is_some_and(|sa| {
+                    std::mem::replace(&mut sa.is_dying, true)
+                });
+                if hard || !is_told {
                     self.expire(plane, number, hard);
                 }
             }
@@ -102,15 +105,18 @@ impl Service {
     fn acquire_message(&self, want: Want, packet: Selector) -> Option<(Acquire, Attributes)> {
         let policy = self.policies.by_index(want.policy)?;
         let template = policy.templates().get(want.template)?;
-        let mut id = template.id;
-        let mut saddr = template.saddr;
-        let is_unsaid = |address: Address| address == Address::default();
-        if template.mode == Mode::TRANSPORT || is_unsaid(id.daddr) {
-            id.daddr = packet.daddr;
+        let said = |address: Address, or: Address| {
+            if address == Address::default() { or } else { address }
+        };
+        // Outside of a tunnel, the addresses are the tunnel's.
+        let (mut saddr, mut daddr) = (packet.saddr, packet.daddr);
+        for inner in &policy.templates()[..want.template] {
+            if [Mode::TUNNEL, Mode::BEET, Mode::IPTFS].contains(&inner.mode) {
+                (saddr, daddr) = (said(inner.saddr, saddr), said(inner.id.daddr, daddr));
+            }
         }
-        if template.mode == Mode::TRANSPORT || is_unsaid(saddr) {
-            saddr = packet.saddr;
-        }
+        let id = XfrmId { daddr: said(template.id.daddr, daddr), ..template.id };
+        let saddr = said(template.saddr, saddr);
         let acquire = Acquire {
             id,
             saddr,
@@ -122,7 +128,7 @@ impl Service {
             seq: 0,
         };
         let mut list = vec![
-            Attribute::Templates(vec![*template]),
+            Attribute::Templates(policy.templates().to_vec()),
             Attribute::PolicyType(PolicyType::default()),
         ];
         if policy.mark() != Mark::default() {

@@ -23,6 +23,7 @@ use culvert_xfrm::sa::SaFlush;
 use culvert_xfrm::sa::SaId;
 use culvert_xfrm::sa::SaInfo;
 use culvert_xfrm::sa::SpiRequest;
+use culvert_xfrm::selector::Selector;
 
 use crate::algorithms;
 use crate::listing;
@@ -45,6 +46,13 @@ use crate::spec::Groups;
 
 type Done<T = ()> = Result<T, Refusal>;
 
+/// Most octets of unknown attributes that are kept of an SA, their headers included, so that an
+/// answer has less than 4096 octets ([`culvert_xfrm::message::ANSWER_LEN_MAX`]).
+const UNKNOWN_OCTETS_MAX: usize = 1024;
+
+/// `XFRM_OFFLOAD_PACKET`.
+const OFFLOAD_PACKET: u8 = 4;
+
 impl Service {
     /// NEWSA: an SA with keys. A larval one that was wanted like this is not wanted any more.
     pub(crate) fn new_sa(
@@ -54,9 +62,10 @@ impl Service {
         attributes: &Attributes,
         now: u64,
     ) -> Done {
-        let sa = made(info, attributes, now);
+        let sa = made(info, attributes, now)?;
         algorithms::algorithm(info.id.proto, attributes)?;
-        if self.find(sa.name(), looked_for(attributes)).is_ok() {
+        let name = sa.name();
+        if self.find(name, looked_for(attributes)).is_ok() {
             return Err(Refusal { text: "the SA exists".to_owned(), ..Errno::EEXIST.into() });
         }
         let of_acquire = self.sas.of_acquire(info.seq).filter(|&number| {
@@ -69,6 +78,7 @@ impl Service {
         if let Some(wanted) = wanted {
             self.sas.remove(wanted);
         }
+        self.forget_lost(name);
         self.tell_sa(number, Body::NewSa);
         Ok(())
     }
@@ -81,15 +91,21 @@ impl Service {
         attributes: &Attributes,
         now: u64,
     ) -> Done {
-        let sa = made(info, attributes, now);
+        let sa = made(info, attributes, now)?;
         algorithms::algorithm(info.id.proto, attributes)?;
         let number = self.find(sa.name(), looked_for(attributes))?;
-        let number = if self.sas.is_larval(number) {
+        let is_larval = self.sas.is_larval(number);
+        let before = self.sas.get(number).and_then(|sa| sa.attributes.direction());
+        let after = sa.attributes.direction();
+        if before != after && !(is_larval && after.is_none()) {
+            return Err(Refusal::new(Errno::ESRCH, "the direction that the SA has"));
+        }
+        let number = if is_larval {
             let installed = self.install(plane, sa, Some(Direction::Inbound), now)?;
             self.sas.remove(number);
             installed
         } else {
-            self.change(plane, number, &sa, now)?;
+            self.change(plane, number, &sa)?;
             number
         };
         self.tell_sa(number, Body::UpdateSa);
@@ -97,25 +113,28 @@ impl Service {
     }
 
     /// Limits and ports of an SA that works; keys and numbers stay as they are.
-    fn change(&mut self, plane: &mut impl DataPlane, number: SaNumber, to: &Sa, now: u64) -> Done {
+    fn change(&mut self, plane: &mut impl DataPlane, number: SaNumber, to: &Sa) -> Done {
         let missing = || Refusal::missing(Errno::ESRCH, "SA");
         let sa = self.sas.get_mut(number).ok_or_else(missing)?;
+        let encap = |sa: &Sa| sa.attributes.encap().copied();
+        match (encap(sa), encap(to)) {
+            (Some(old), Some(new)) if old.kind == new.kind => {
+                let peer = sa.info.id.daddr.ip(sa.info.family);
+                if let (Some(handle), Some(address)) = (sa.installed.outbound, peer)
+                    && old.dport != new.dport
+                {
+                    plane.set_peer(handle, Peer { address, port: new.dport.0 })?;
+                }
+                replace(&mut sa.attributes, Attribute::Encap(new));
+            }
+            (None, None) => {}
+            _ => return Err(Refusal::new(Errno::EINVAL, "XFRMA_ENCAP as the SA has it")),
+        }
         sa.info.limits = to.info.limits;
         sa.is_dying = false;
-        let encap = sa.attributes.encap().copied().zip(to.attributes.encap().copied());
-        if let Some((old, new)) = encap.filter(|(old, new)| old.kind == new.kind) {
-            let is_encap = |attribute: &Attribute| matches!(attribute, Attribute::Encap(_));
-            sa.attributes.0.retain(|attribute| !is_encap(attribute));
-            sa.attributes.0.push(Attribute::Encap(new));
-            let peer = sa.info.id.daddr.ip(sa.info.family);
-            if let (Some(handle), Some(address)) = (sa.installed.outbound, peer)
-                && old.dport != new.dport
-            {
-                plane.set_peer(handle, Peer { address, port: new.dport.0 })?;
-            }
-        }
-        let sa = self.sas.get(number).ok_or_else(missing)?;
-        let lifetime = spec::lifetime(&sa.info.limits, &spec::base(sa), now);
+        // What workers count, they count from when the SA came to be here.
+        let since = sa.info.usage.add_time;
+        let lifetime = spec::lifetime(&sa.info.limits, &spec::base(sa), since);
         sa.installed.handles().try_for_each(|handle| plane.set_lifetime(handle, lifetime))?;
         Ok(())
     }
@@ -160,8 +179,9 @@ impl Service {
         Ok(number)
     }
 
-    /// The directions of an SA: what it says, or else what its addresses say; without either, both,
-    /// as in the kernel. None for one that packets of this gateway never meet.
+    /// The directions of an SA: what it says, or else what its addresses say, or else what is known
+    /// of it; without any of these, both, as in the kernel. None for one that packets of this
+    /// gateway never meet.
     fn directions(
         &self,
         plane: &impl DataPlane,
@@ -177,7 +197,7 @@ impl Service {
         let said = match sa.attributes.direction() {
             Some(&SaDirection::IN) => Some(Direction::Inbound),
             Some(&SaDirection::OUT) => Some(Direction::Outbound),
-            _ => known,
+            _ => None,
         };
         let is_own = |address: Option<std::net::IpAddr>| address.is_some_and(|a| plane.is_own(a));
         let by_address = match (is_own(sa.source()), is_own(sa.info.id.daddr.ip(sa.info.family))) {
@@ -185,7 +205,7 @@ impl Service {
             (false, true) => Some(Direction::Inbound),
             _ => None,
         };
-        match said.or(by_address) {
+        match said.or(by_address).or(known) {
             Some(direction) => vec![direction],
             None => vec![Direction::Inbound, Direction::Outbound],
         }
@@ -198,7 +218,9 @@ impl Service {
         id: &SaId,
         attributes: &Attributes,
     ) -> Done {
-        let number = self.find_id(id, attributes)?;
+        let number = self.find_id(id, attributes).inspect_err(|_| {
+            self.forget_lost(sas::name(id.daddr, id.spi, id.proto, id.family));
+        })?;
         let truth = self.truth(plane, number);
         if let Some(sa) = self.take_out(plane, number) {
             self.tell(Listeners::SA, || listing::deleted(&sa, &truth));
@@ -255,6 +277,7 @@ impl Service {
 
     /// FLUSHSA.
     pub(crate) fn flush_sas(&mut self, plane: &mut impl DataPlane, which: SaFlush) {
+        self.forget_lost_of(which.proto);
         let numbers = self.sas.of_proto(which.proto);
         if numbers.is_empty() {
             return;
@@ -281,6 +304,8 @@ impl Service {
             self.sas.get(number).is_some_and(|larval| larval.info.id.daddr == info.id.daddr)
         });
         let like = wanted(info, attributes);
+        let sel = of_hosts(info);
+        let like = Wanted { info: SaInfo { seq: 0, sel, ..like.info }, ..like };
         let found = of_acquire.or_else(|| self.sas.find_wanted(&like));
         let number = match found {
             Some(number) => number,
@@ -323,31 +348,42 @@ impl Service {
         }
         let truth = self.truth(plane, number);
         let mut sa = self.sas.get(number).cloned().ok_or(Errno::ESRCH)?;
+        let has_ring = sa.attributes.replay_esn().is_some();
+        if let (Some(own), Some(new)) = (sa.attributes.replay_esn(), attributes.replay_esn()) {
+            let words = new.bitmap.len();
+            let fits = u64::from(new.replay_window) <= 32 * u64::try_from(words).unwrap_or(0);
+            if words != own.bitmap.len() || !fits {
+                let what = "XFRMA_REPLAY_ESN_VAL with a bitmap as large as the SA's";
+                return Err(Refusal::new(Errno::EINVAL, what));
+            }
+        }
         let usage = attributes.usage().copied().unwrap_or(listing::usage(&sa, &truth));
         keep_numbers(&mut sa, &truth);
         for attribute in &attributes.0 {
-            if let Attribute::Replay(_)
-            | Attribute::ReplayEsn(_)
-            | Attribute::ReplayThreshold(_)
-            | Attribute::TimerThreshold(_) = attribute
-            {
+            let is_set = match attribute {
+                Attribute::Replay(_) => !has_ring,
+                Attribute::ReplayEsn(_) => has_ring,
+                Attribute::ReplayThreshold(_) | Attribute::TimerThreshold(_) => true,
+                _ => false,
+            };
+            if is_set {
                 replace(&mut sa.attributes, attribute.clone());
             }
         }
         replace(&mut sa.attributes, Attribute::Usage(usage));
         self.make_anew(plane, number, sa, now)?;
-        let flags = id.flags | AeFlags::BY_UPDATE;
         if self.listening & Listeners::AEVENTS != 0
             && let Some(number) = self.find_id(&id.sa_id, attributes).ok()
             && let Some(sa) = self.sas.get(number)
         {
-            let body = listing::numbers(sa, &Truth::default(), flags);
+            let body = listing::numbers(sa, &Truth::default(), AeFlags::BY_UPDATE);
             self.tell(Listeners::AEVENTS, || body);
         }
         Ok(())
     }
 
-    /// Takes an SA away and puts another in its place, whose keys may be the same.
+    /// Takes an SA away and puts another in its place, whose keys may be the same. If that is
+    /// impossible, it stays as it was; if that is impossible too, it has expired.
     fn make_anew(
         &mut self,
         plane: &mut impl DataPlane,
@@ -360,8 +396,18 @@ impl Service {
             Installed { inbound: None, outbound: Some(_) } => Some(Direction::Outbound),
             _ => None,
         };
-        self.take_out(plane, number);
-        self.install(plane, Sa { installed: Installed::default(), ..sa }, direction, now)
+        let mut old = self.take_out(plane, number).ok_or(Errno::ESRCH)?;
+        let refusal =
+            match self.install(plane, Sa { installed: Installed::default(), ..sa }, direction, now)
+            {
+                Ok(number) => return Ok(number),
+                Err(refusal) => refusal,
+            };
+        old.installed = Installed::default();
+        if self.install(plane, old.clone(), direction, now).is_err() {
+            self.tell(Listeners::EXPIRE, || listing::expired(&old, &Truth::default(), true));
+        }
+        Err(refusal)
     }
 
     /// EXPIRE from a client: an SA is treated as if it had expired.
@@ -373,7 +419,8 @@ impl Service {
     ) -> Done {
         let SaInfo { id, family, .. } = expire.state;
         let id = SaId { daddr: id.daddr, spi: id.spi, family, proto: id.proto };
-        let number = self.find_id(&id, attributes)?;
+        let missing = |_| Refusal::missing(Errno::ENOENT, "SA");
+        let number = self.find_id(&id, attributes).map_err(missing)?;
         if self.sas.is_larval(number) {
             return Err(Refusal::new(Errno::EINVAL, "an SA with keys"));
         }
@@ -384,11 +431,9 @@ impl Service {
     /// An SA has reached a limit: those who listen are told, and it goes if it was the hard one.
     pub(crate) fn expire(&mut self, plane: &mut impl DataPlane, number: SaNumber, hard: bool) {
         let truth = self.truth(plane, number);
-        let Some(sa) = self.sas.get_mut(number) else {
+        let Some(sa) = self.sas.get(number).cloned() else {
             return;
         };
-        sa.is_dying = true;
-        let sa = sa.clone();
         self.tell(Listeners::EXPIRE, || listing::expired(&sa, &truth, hard));
         if hard {
             self.take_out(plane, number);
@@ -407,11 +452,13 @@ impl Service {
         for change in attributes.migrate().into_iter().flatten() {
             self.migrate_sas(plane, change, attributes, now)?;
         }
+        let index = migration.index();
         let event = self.policies.migrate(migration);
         self.events.push(event);
         // Nobody listens to this but the journal.
-        if let Ok(Body::NewPolicy(info, list)) = self.policies.get(id, attributes) {
-            self.events.push(Event { groups: 0, body: Body::UpdatePolicy(info, list) });
+        if let Some(policy) = self.policies.by_index(index) {
+            let body = Body::UpdatePolicy(*policy.info(), policy.attributes());
+            self.events.push(Event { groups: 0, body });
         }
         Ok(())
     }
@@ -423,12 +470,14 @@ impl Service {
         attributes: &Attributes,
         now: u64,
     ) -> Done {
+        let if_id = attributes.if_id().copied().filter(|&if_id| if_id != 0);
         let is_meant = |sa: &Sa| {
             let info = &sa.info;
             (info.id.proto, info.mode, info.family)
                 == (change.proto, change.mode, change.old_family)
                 && (change.reqid == 0 || change.reqid == info.reqid)
                 && (info.id.daddr, info.saddr) == (change.old_daddr, change.old_saddr)
+                && if_id.is_none_or(|if_id| if_id == sa.if_id())
                 && sa.stage == Stage::Valid
         };
         let meant: Vec<SaNumber> =
@@ -447,7 +496,13 @@ impl Service {
             sa.info.id.daddr = change.new_daddr;
             sa.info.saddr = change.new_saddr;
             sa.info.family = change.new_family;
-            self.make_anew(plane, number, sa, now)?;
+            let old = self.sas.get(number).map(listing::id);
+            let new = self.make_anew(plane, number, sa, now)?;
+            // Nobody listens to this but the journal.
+            let gone = old.map(|id| Body::DeleteSa(id, Attributes::default()));
+            let here = self.sas.get(new).map(|sa| Body::NewSa(sa.info, Attributes::default()));
+            let bodies = gone.into_iter().chain(here);
+            self.events.extend(bodies.map(|body| Event { groups: 0, body }));
         }
         Ok(())
     }
@@ -516,7 +571,22 @@ fn add(
 }
 
 /// An SA with keys, as a request describes it.
-fn made(info: &SaInfo, attributes: &Attributes, now: u64) -> Sa {
+///
+/// # Errors
+/// EOPNOTSUPP for a label, since an SA that ignored it would be for more packets than it says;
+/// EINVAL for an interface that is to do all the work, as from a kernel whose interfaces cannot. One
+/// that is to do the cryptography alone is ignored, as by such a kernel.
+fn made(info: &SaInfo, attributes: &Attributes, now: u64) -> Done<Sa> {
+    let has = |is_meant: fn(&Attribute) -> bool| attributes.0.iter().any(is_meant);
+    if has(|attribute| matches!(attribute, Attribute::SecurityContext(_))) {
+        return Err(Refusal::new(Errno::EOPNOTSUPP, "no XFRMA_SEC_CTX"));
+    }
+    let is_packet = |attribute: &Attribute| {
+        matches!(attribute, Attribute::Offload(offload) if offload.flags & OFFLOAD_PACKET != 0)
+    };
+    if has(is_packet) {
+        return Err(Refusal::new(Errno::EINVAL, "no XFRMA_OFFLOAD_DEV"));
+    }
     let mut info = *info;
     if info.flags & SaFlags::AF_UNSPEC == 0 && info.sel.family == Family::UNSPEC {
         info.sel.family = info.family;
@@ -524,13 +594,34 @@ fn made(info: &SaInfo, attributes: &Attributes, now: u64) -> Sa {
     info.usage = culvert_xfrm::lifetime::Usage { add_time: now, ..Default::default() };
     info.drops = culvert_xfrm::sa::Drops::default();
     info.replay_window = info.replay_window.min(32);
-    Sa {
+    Ok(Sa {
         info,
-        attributes: attributes.clone(),
+        attributes: kept(attributes),
         stage: Stage::Valid,
         installed: Installed::default(),
         is_dying: false,
-    }
+    })
+}
+
+/// The selector that the kernel gives an SA before it has keys.
+fn of_hosts(info: &SaInfo) -> Selector {
+    let bits = info.family.prefix_bits_max().unwrap_or(0);
+    let (daddr, saddr) = (info.id.daddr, info.saddr);
+    Selector { daddr, saddr, prefixlen_d: bits, prefixlen_s: bits, ..Selector::default() }
+}
+
+/// What is kept of attributes: no interface, and of unknown ones as much as an answer has room for.
+fn kept(attributes: &Attributes) -> Attributes {
+    let mut room = UNKNOWN_OCTETS_MAX;
+    let has_room = |attribute: &&Attribute| {
+        let Attribute::Unknown(unknown) = attribute else {
+            return !matches!(attribute, Attribute::Offload(_));
+        };
+        let left = room.checked_sub(4 + unknown.octets.octets().len().next_multiple_of(4));
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    Attributes(attributes.0.iter().filter(has_room).cloned().collect())
 }
 
 fn wanted(info: &SaInfo, attributes: &Attributes) -> Wanted {

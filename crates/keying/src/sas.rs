@@ -147,19 +147,19 @@ impl Sas {
         self.sas.iter().map(|(&number, sa)| (number, sa))
     }
 
-    /// The SAs behind another, oldest first.
-    pub(crate) fn behind(&self, number: SaNumber) -> impl Iterator<Item = (SaNumber, &Sa)> {
-        self.sas.range(SaNumber(number.0 + 1)..).map(|(&number, sa)| (number, sa))
+    /// The SAs older than another, the youngest first, as the kernel lists them.
+    pub(crate) fn before(&self, number: SaNumber) -> impl Iterator<Item = (SaNumber, &Sa)> {
+        self.sas.range(..number).rev().map(|(&number, sa)| (number, sa))
     }
 
-    /// The SA with this name that packets with this mark find.
+    /// The SA with this name that packets with this mark find: of several the latest.
     pub(crate) fn find(&self, name: Name, mark: u32) -> Option<SaNumber> {
         let numbers = self.by_name.get(&name)?;
         let matches = |number: &&SaNumber| {
             let of_sa = self.sas[number].mark();
             mark & of_sa.mask == of_sa.value
         };
-        numbers.iter().find(matches).copied()
+        numbers.iter().rev().find(matches).copied()
     }
 
     /// The SA that is this on the data plane.
@@ -221,7 +221,8 @@ impl Sas {
                 && (ours.reqid, ours.mode, ours.id.proto, ours.family)
                     == (theirs.reqid, theirs.mode, theirs.id.proto, theirs.family)
                 && (ours.id.daddr, ours.saddr) == (theirs.id.daddr, theirs.saddr)
-                && (sa.mark(), sa.if_id()) == (wanted.mark, wanted.if_id)
+                && wanted.mark.value & wanted.mark.mask & sa.mark().mask == sa.mark().value
+                && sa.if_id() == wanted.if_id
         };
         self.larval.keys().find(is_like).copied()
     }
@@ -294,7 +295,7 @@ impl Sas {
             return Ok(());
         }
         let (destination, proto) = (sa.info.id.daddr, sa.info.id.proto);
-        let (family, mark) = (sa.info.family, sa.mark().value);
+        let (family, mark) = (sa.info.family, sa.mark().value & sa.mark().mask);
         let is_free = |spi: u32| {
             let name = name(destination, Spi(spi), proto, family);
             spi != 0 && name.is_none_or(|name| self.find(name, mark).is_none())
@@ -333,8 +334,12 @@ impl Sas {
 
     /// SAs of a protocol, where 0 and 255 mean all of IPsec.
     pub(crate) fn of_proto(&self, proto: u8) -> Vec<SaNumber> {
-        let all = [0, sa::ANY_PROTO].contains(&proto);
-        let of_proto = self.sas.iter().filter(|(_, sa)| all || sa.info.id.proto == proto);
+        let of_proto = self.sas.iter().filter(|(_, sa)| is_of_proto(sa, proto));
         of_proto.map(|(&number, _)| number).collect()
     }
+}
+
+/// True for an SA of a protocol, where 0 and 255 mean all of IPsec.
+pub(crate) fn is_of_proto(sa: &Sa, proto: u8) -> bool {
+    [0, sa::ANY_PROTO, sa.info.id.proto].contains(&proto)
 }

@@ -190,8 +190,9 @@ fn sending(sa: &Sa, mode: Mode, protocol: Protocol) -> Sending {
 /// Selectors of its own, unless it admits everything; policies decide on the family then.
 fn selectors(sa: &Sa) -> Result<Vec<culvert_spd::Selector>, Refusal> {
     let sel = &sa.info.sel;
-    let is_any = (sel.prefixlen_s, sel.prefixlen_d, sel.proto) == (0, 0, 0);
-    if is_any {
+    let has_ports = (sel.sport_mask, sel.dport_mask) != Default::default();
+    let is_any = (sel.prefixlen_s, sel.prefixlen_d, sel.proto, sel.ifindex) == (0, 0, 0, 0);
+    if is_any && !has_ports {
         return Ok(Vec::new());
     }
     Ok(selector::convert(sel)?)

@@ -21,6 +21,14 @@ use crate::sa::SaSpec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SaId(pub(crate) u64);
 
+impl SaId {
+    /// An identity that no controller gave, for what stands in for one.
+    #[must_use]
+    pub fn stand_in(number: u64) -> SaId {
+        SaId(number)
+    }
+}
+
 impl fmt::Display for SaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

@@ -25,6 +25,13 @@ pub struct Migration {
     event: Event,
 }
 
+impl Migration {
+    /// The policy's index.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+}
+
 impl Policies {
     /// MIGRATE, as far as policies are concerned: what it comes to, for [`Policies::migrate`] after
     /// the SAs got their new addresses. Nothing is changed yet.
