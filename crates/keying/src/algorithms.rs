@@ -21,7 +21,7 @@ use crate::refusal::Refusal;
 /// Octets of the salt of a combined algorithm.
 const SALT_LEN: usize = 4;
 
-/// Bits of the ICV that the kernel cuts SHA-2 to where a request does not say (`XFRMA_ALG_AUTH`);
+/// Bits of the ICV that the kernel cuts SHA-2 to where a request does not say (`XFRMA_ALG_AUTH`, or 0);
 /// for SHA-256 those of an old draft.
 const DEFAULT_TRUNCATIONS: [(&str, u32); 3] =
     [("hmac(sha256)", 96), ("hmac(sha384)", 192), ("hmac(sha512)", 256)];
@@ -146,12 +146,19 @@ fn combined(name: &str, icv_bits: u32, key_len: usize) -> Result<Algorithm, Refu
 /// What integrity is asked for: the last attribute of the newer kind, or else of the older.
 pub(crate) fn integrity(attributes: &Attributes) -> Option<Auth> {
     if let Some(auth) = attributes.alg_auth_trunc() {
-        return Some(auth.clone());
+        let default = || default_truncation(auth.name).unwrap_or(0);
+        let trunc_bits = if auth.trunc_bits == 0 { default() } else { auth.trunc_bits };
+        return Some(Auth { trunc_bits, ..auth.clone() });
     }
     let auth = attributes.alg_auth()?;
-    let canonical = canonical(auth.name)?;
-    let (_, trunc_bits) = DEFAULT_TRUNCATIONS.into_iter().find(|(name, _)| *name == canonical)?;
+    let trunc_bits = default_truncation(auth.name)?;
     Some(Auth { name: auth.name, trunc_bits, key: auth.key.clone() })
+}
+
+fn default_truncation(name: Name) -> Option<u32> {
+    let canonical = canonical(name)?;
+    let found = DEFAULT_TRUNCATIONS.into_iter().find(|(name, _)| *name == canonical);
+    found.map(|(_, bits)| bits)
 }
 
 fn canonical(name: Name) -> Option<&'static str> {
@@ -166,6 +173,9 @@ fn sha2(auth: &Auth) -> Result<(&'static str, &[u8]), Refusal> {
         Some("hmac(sha512)") => ("sha512", 64, 256),
         _ => return Err(unsupported("this integrity algorithm")),
     };
+    if usize::try_from(auth.trunc_bits).is_ok_and(|bits| bits > 8 * key_len) {
+        return Err(Refusal::new(Errno::EINVAL, "an ICV of at most the bits of the hash"));
+    }
     if auth.trunc_bits != bits {
         return Err(unsupported("an ICV of this length"));
     }

@@ -2,10 +2,12 @@
 
 use culvert_xfrm::Attributes;
 use culvert_xfrm::Body;
+use culvert_xfrm::Errno;
 use culvert_xfrm::Message;
 use culvert_xfrm::address::Address;
 use culvert_xfrm::address::Family;
 use culvert_xfrm::answer;
+use culvert_xfrm::answer::Done;
 use culvert_xfrm::header::Flags;
 use culvert_xfrm::header::Header;
 use culvert_xfrm::sa::AddressFilter;
@@ -33,6 +35,8 @@ pub struct Dump {
 enum What {
     Sas { before: SaNumber, proto: u8, filter: Option<AddressFilter> },
     Policies { behind: Option<Cursor> },
+    /// Addresses have no more bits than 128.
+    Refused,
     Ended,
 }
 
@@ -40,6 +44,9 @@ impl Dump {
     pub(crate) fn sas(request: Header, port: u32, which: &Attributes) -> Dump {
         let proto = which.proto().copied().unwrap_or(0);
         let filter = which.address_filter().copied();
+        if filter.is_some_and(|filter| filter.prefixlen_s.max(filter.prefixlen_d) > 128) {
+            return Dump { request, port, what: What::Refused };
+        }
         Dump { request, port, what: What::Sas { before: SaNumber(u64::MAX), proto, filter } }
     }
 
@@ -59,6 +66,11 @@ impl Service {
         let mut next = None;
         match &mut dump.what {
             What::Ended => return Vec::new(),
+            What::Refused => {
+                dump.what = What::Ended;
+                let done = Done { errno: Some(Errno::EINVAL), details: Vec::new() };
+                return vec![dump.message(Body::Done(done))];
+            }
             What::Sas { before, proto, filter } => {
                 let is_wanted = |sa: &Sa| {
                     sas::is_of_proto(sa, *proto) && filter.is_none_or(|filter| passes(&filter, sa))
@@ -97,7 +109,7 @@ impl Service {
 /// True when both addresses of an SA lie in the networks of a filter.
 fn passes(filter: &AddressFilter, sa: &Sa) -> bool {
     let lies_in = |address: Address, network: Address, bits: u8| {
-        let bits = usize::from(bits.min(128));
+        let bits = usize::from(bits);
         let (whole, rest) = (bits / 8, bits % 8);
         let mask = !(0xff_u16 >> rest).to_le_bytes()[0];
         address.0[..whole] == network.0[..whole]

@@ -16,6 +16,7 @@ use culvert_xfrm::event::Expire;
 use culvert_xfrm::event::Groups as Listeners;
 use culvert_xfrm::migrate::Migrate;
 use culvert_xfrm::policy::PolicyId;
+use culvert_xfrm::sa;
 use culvert_xfrm::sa::Mark;
 use culvert_xfrm::sa::SaDirection;
 use culvert_xfrm::sa::SaFlags;
@@ -218,7 +219,7 @@ impl Service {
         id: &SaId,
         attributes: &Attributes,
     ) -> Done {
-        let number = self.find_id(id, attributes).inspect_err(|_| {
+        let number = self.find_named(id, attributes).inspect_err(|_| {
             self.forget_lost(sas::name(id.daddr, id.spi, id.proto, id.family));
         })?;
         let truth = self.truth(plane, number);
@@ -231,6 +232,15 @@ impl Service {
     fn find_id(&self, id: &SaId, attributes: &Attributes) -> Done<SaNumber> {
         let name = sas::name(id.daddr, id.spi, id.proto, id.family);
         self.find(name, looked_for(attributes))
+    }
+
+    /// The same where SAs of Mobile IPv6 may be named, by both addresses. There are none.
+    fn find_named(&self, id: &SaId, attributes: &Attributes) -> Done<SaNumber> {
+        let has_spi = [sa::ESP, sa::AH, sa::IPCOMP, sa::ANY_PROTO].contains(&id.proto);
+        if !has_spi && attributes.source_address().is_none() {
+            return Err(Refusal::new(Errno::EINVAL, "XFRMA_SRCADDR"));
+        }
+        self.find_id(id, attributes)
     }
 
     /// Takes an SA off the data plane and out of the database.
@@ -269,7 +279,7 @@ impl Service {
         id: &SaId,
         attributes: &Attributes,
     ) -> Done<Body> {
-        let number = self.find_id(id, attributes)?;
+        let number = self.find_named(id, attributes)?;
         let truth = self.truth(plane, number);
         let sa = self.sas.get(number).ok_or_else(|| Refusal::missing(Errno::ESRCH, "SA"))?;
         Ok(listing::listed(sa, &truth))
@@ -574,8 +584,8 @@ fn add(
 ///
 /// # Errors
 /// EOPNOTSUPP for a label, since an SA that ignored it would be for more packets than it says;
-/// EINVAL for an interface that is to do all the work, as from a kernel whose interfaces cannot. One
-/// that is to do the cryptography alone is ignored, as by such a kernel.
+/// EINVAL for IP-TFS, and for an interface that is to do all the work, as from a kernel without
+/// either. An interface that is to do the cryptography alone is ignored, as by such a kernel.
 fn made(info: &SaInfo, attributes: &Attributes, now: u64) -> Done<Sa> {
     let has = |is_meant: fn(&Attribute) -> bool| attributes.0.iter().any(is_meant);
     if has(|attribute| matches!(attribute, Attribute::SecurityContext(_))) {
@@ -584,6 +594,9 @@ fn made(info: &SaInfo, attributes: &Attributes, now: u64) -> Done<Sa> {
     let is_packet = |attribute: &Attribute| {
         matches!(attribute, Attribute::Offload(offload) if offload.flags & OFFLOAD_PACKET != 0)
     };
+    if info.mode == Mode::IPTFS {
+        return Err(Refusal::new(Errno::EINVAL, "no IP-TFS"));
+    }
     if has(is_packet) {
         return Err(Refusal::new(Errno::EINVAL, "no XFRMA_OFFLOAD_DEV"));
     }

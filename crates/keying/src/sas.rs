@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use culvert_control::Direction;
@@ -122,6 +123,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Sas {
     sas: BTreeMap<SaNumber, Sa>,
     by_name: HashMap<Name, Vec<SaNumber>>,
+    /// How many SAs have an SPI, by protocol.
+    spis: HashMap<(u32, u8), usize>,
     by_handle: HashMap<Handle, SaNumber>,
     /// Larval SAs by what they are for: few, and looked at with each new SA.
     larval: BTreeMap<SaNumber, u64>,
@@ -181,7 +184,7 @@ impl Sas {
             self.larval.insert(number, until);
         }
         self.by_handle.extend(sa.installed.handles().map(|handle| (handle, number)));
-        self.index(number, &sa);
+        self.index(number, sa.name());
         self.sas.insert(number, sa);
         Ok(number)
     }
@@ -193,26 +196,38 @@ impl Sas {
         sa.installed.handles().for_each(|handle| {
             self.by_handle.remove(&handle);
         });
-        if let Some(name) = sa.name()
-            && let Some(numbers) = self.by_name.get_mut(&name)
+        if sa.info.id.spi.0 != 0
+            && let Some(name) = sa.name()
         {
-            numbers.retain(|&other| other != number);
-            if numbers.is_empty() {
-                self.by_name.remove(&name);
-            }
+            self.forget(name, number);
         }
         Some(sa)
     }
 
-    fn index(&mut self, number: SaNumber, sa: &Sa) {
-        if sa.info.id.spi.0 != 0
-            && let Some(name) = sa.name()
-        {
+    fn index(&mut self, number: SaNumber, name: Option<Name>) {
+        if let Some(name) = name.filter(|name| name.spi != 0) {
             self.by_name.entry(name).or_default().push(number);
+            *self.spis.entry((name.spi, name.proto)).or_default() += 1;
         }
     }
 
-    /// A larval SA without an SPI that is like this (`__find_acq_core`).
+    fn forget(&mut self, name: Name, number: SaNumber) {
+        if let Entry::Occupied(mut numbers) = self.by_name.entry(name) {
+            numbers.get_mut().retain(|&other| other != number);
+            if numbers.get().is_empty() {
+                numbers.remove();
+            }
+        }
+        if let Entry::Occupied(mut count) = self.spis.entry((name.spi, name.proto)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    /// The latest larval SA without an SPI that is like this, on whichever interface
+    /// (`__find_acq_core`).
     pub(crate) fn find_wanted(&self, wanted: &Wanted) -> Option<SaNumber> {
         let is_like = |number: &&SaNumber| {
             let sa = &self.sas[number];
@@ -222,14 +237,13 @@ impl Sas {
                     == (theirs.reqid, theirs.mode, theirs.id.proto, theirs.family)
                 && (ours.id.daddr, ours.saddr) == (theirs.id.daddr, theirs.saddr)
                 && wanted.mark.value & wanted.mark.mask & sa.mark().mask == sa.mark().value
-                && sa.if_id() == wanted.if_id
         };
-        self.larval.keys().find(is_like).copied()
+        self.larval.keys().rev().find(is_like).copied()
     }
 
     /// The larval SA that was asked for under this number.
     pub(crate) fn of_acquire(&self, seq: u32) -> Option<SaNumber> {
-        let mut larval = self.larval.keys();
+        let mut larval = self.larval.keys().rev();
         larval.find(|number| seq != 0 && self.sas[number].info.seq == seq).copied()
     }
 
@@ -280,7 +294,8 @@ impl Sas {
         })
     }
 
-    /// Gives a larval SA an SPI from a range that no other SA of its destination and protocol has.
+    /// Gives a larval SA an SPI from a range that no other SA of its protocol has, wherever that
+    /// leads to: so Linux since 6.17.
     ///
     /// # Errors
     /// ENOENT when none is free.
@@ -294,12 +309,8 @@ impl Sas {
         if sa.info.id.spi.0 != 0 {
             return Ok(());
         }
-        let (destination, proto) = (sa.info.id.daddr, sa.info.id.proto);
-        let (family, mark) = (sa.info.family, sa.mark().value & sa.mark().mask);
-        let is_free = |spi: u32| {
-            let name = name(destination, Spi(spi), proto, family);
-            spi != 0 && name.is_none_or(|name| self.find(name, mark).is_none())
-        };
+        let proto = sa.info.id.proto;
+        let is_free = |spi: u32| spi != 0 && !self.spis.contains_key(&(spi, proto));
         let span = u64::from(max - min) + 1;
         let drawn = (0..span.min(u64::from(SPI_TRIES))).map(|_| {
             let offset = u64::from(random()) % span;
@@ -311,7 +322,7 @@ impl Sas {
         let sa = self.sas.get_mut(&number).expect("it was just there");
         sa.info.id.spi = Spi(spi);
         let name = sa.name();
-        self.by_name.entry(name.ok_or(Errno::EAFNOSUPPORT)?).or_default().push(number);
+        self.index(number, name);
         Ok(())
     }
 

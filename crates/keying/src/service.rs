@@ -286,7 +286,7 @@ impl Service {
     fn sad_info(&self, flags: u32) -> Body {
         let count = u32::try_from(self.sas.len()).unwrap_or(u32::MAX);
         let buckets = count.next_power_of_two().max(8);
-        let hash = HashSize { count: buckets - 1, max: 1 << 20 };
+        let hash = HashSize { count: buckets, max: 1 << 20 };
         Body::NewSadInfo(flags, vec![SadAttribute::Count(count), SadAttribute::Hash(hash)])
     }
 }

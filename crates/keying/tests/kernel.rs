@@ -6,8 +6,15 @@ mod lab;
 mod make;
 #[path = "kernel/packets.rs"]
 mod packets;
+#[path = "service/plane.rs"]
+#[expect(dead_code, reason = "tests of the service need more of it")]
+mod plane;
 #[path = "kernel/random.rs"]
 mod random;
+#[path = "kernel/sa_lab.rs"]
+mod sa_lab;
+#[path = "kernel/sas.rs"]
+mod sas;
 
 use culvert_xfrm::Attribute;
 use culvert_xfrm::Attributes;
@@ -42,6 +49,7 @@ use self::make::selector;
 use self::make::template;
 use self::make::tunnel;
 use self::packets::Packet;
+use self::sa_lab::SaLab;
 
 const IN: Direction = Direction::IN;
 const OUT: Direction = Direction::OUT;
@@ -553,4 +561,68 @@ fn policies_expire_as_in_the_kernel() {
         assert_eq!(ours, kernel);
         dump(lab, 1);
     });
+}
+
+fn run_sas(test: &str, body: impl FnOnce(&mut SaLab) + Send + 'static) {
+    if lab::skipped(test) {
+        return;
+    }
+    lab::in_namespace(|| body(&mut SaLab::new()));
+}
+
+/// SAs without keys, from ALLOCSPI on: found, listed, deleted, refused.
+#[test]
+fn larval_sas_as_in_the_kernel() {
+    run_sas("larval_sas_as_in_the_kernel", |lab| {
+        let inbound = sas::info("192.0.2.2 192.0.2.1", 0, 7);
+        let six = sas::info("2001:db8::2 2001:db8::1", 0, 7);
+        let bodies = [
+            sas::dump(Vec::new()),
+            Body::GetSadInfo(0),
+            sas::allocate(inbound, 0x100, 0x100, Vec::new()),
+            sas::allocate(inbound, 0x100, 0x100, Vec::new()),
+            sas::allocate(inbound, 0x101, 0x101, vec![sas::mark(1, 1)]),
+            sas::allocate(inbound, 0x102, 0x102, vec![Attribute::IfId(9)]),
+            sas::allocate(inbound, 0x103, 0x103, vec![Attribute::Direction(sa::SaDirection::IN)]),
+            sas::allocate(six, 0x104, 0x104, Vec::new()),
+            sas::allocate(inbound, 0x0100_0000, 0xffff_ffff, Vec::new()),
+            sas::allocate(inbound, 9, 8, Vec::new()),
+            sas::dump(Vec::new()),
+            Body::GetSadInfo(0),
+        ];
+        for body in bodies {
+            lab.name = format!("{body:?}");
+            lab.ask(&body);
+        }
+        for spi in 0xff..0x106 {
+            for info in [inbound, six] {
+                let id = sa::SaId { spi: culvert_xfrm::address::Spi(spi), ..sas::id(&info) };
+                for list in [none(), Attributes(vec![sas::mark(1, 1)])] {
+                    lab.name = format!("{id:?} {list:?}");
+                    lab.ask(&Body::GetSa(id, list.clone()));
+                    lab.ask(&Body::DeleteSa(id, list));
+                }
+            }
+        }
+        lab.ask(&sas::dump(Vec::new()));
+        lab.ask(&Body::FlushSa(sa::SaFlush::default(), none()));
+        lab.ask(&Body::FlushSa(sa::SaFlush::default(), none()));
+        lab.ask(&sas::dump(Vec::new()));
+    });
+}
+
+/// Any requests about SAs in any order lead to the same, as far as the kernel comes without ESP.
+#[test]
+fn any_requests_about_sas_as_in_the_kernel() {
+    for seed in 1..=20 {
+        run_sas("any_requests_about_sas_as_in_the_kernel", move |lab| {
+            sas::requests(lab, seed, 300);
+        });
+    }
+}
+
+/// What an SA says of its direction, and what it has, agree as in the kernel.
+#[test]
+fn sas_of_a_direction_as_in_the_kernel() {
+    run_sas("sas_of_a_direction_as_in_the_kernel", sas::directions);
 }

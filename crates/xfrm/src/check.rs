@@ -14,7 +14,9 @@ use crate::policy::Direction;
 use crate::policy::PolicyInfo;
 use crate::policy::Share;
 use crate::policy::Template;
+use crate::replay::ReplayEsn;
 use crate::sa;
+use crate::sa::ExtraFlags;
 use crate::sa::Mode;
 use crate::sa::SaDirection;
 use crate::sa::SaFlags;
@@ -35,14 +37,13 @@ impl Message {
     /// # Errors
     /// [`Malformed`] says which field is wrong and what the kernel would answer.
     pub fn check(&self) -> Result<(), Malformed> {
+        self.body.attributes().iter().try_for_each(check_direction)?;
+        check_used(&self.body)?;
         match &self.body {
             Body::NewSa(info, attributes) | Body::UpdateSa(info, attributes) => {
                 check_sa(info, attributes)
             }
-            Body::AllocateSpi(request, attributes) => {
-                check_spi_request(request)?;
-                check_direction(attributes)
-            }
+            Body::AllocateSpi(request, _) => check_spi_request(request),
             Body::NewPolicy(info, attributes) | Body::UpdatePolicy(info, attributes) => {
                 check_policy(info, attributes)
             }
@@ -83,7 +84,44 @@ fn check_sa(info: &SaInfo, attributes: &Attributes) -> Checked {
     expect(modes.contains(&info.mode), "xfrm_usersa_info.mode", "a mode of SAs")?;
     let is_encap = attributes.mapping_threshold().is_none() || attributes.encap().is_some();
     expect(is_encap, "XFRMA_MTIMER_THRESH", "an SA with XFRMA_ENCAP")?;
-    check_direction(attributes)
+    let is_esn = info.flags & SaFlags::ESN != 0;
+    let has_high = |replay: &ReplayEsn| replay.seq >> 32 != 0 || replay.oseq >> 32 != 0;
+    let fits = is_esn || !attributes.replay_esn().is_some_and(has_high);
+    let fits = fits || attributes.direction().is_none();
+    expect(fits, "XFRMA_REPLAY_ESN_VAL", "numbers of 32 bits without ESN")?;
+    match attributes.direction() {
+        Some(&SaDirection::IN) => check_inbound(info, attributes),
+        Some(&SaDirection::OUT) => check_outbound(info, attributes),
+        _ => Ok(()),
+    }
+}
+
+/// What an SA that says that it receives cannot have.
+fn check_inbound(info: &SaInfo, attributes: &Attributes) -> Checked {
+    let what = "0 for an SA that receives";
+    expect(info.flags & SaFlags::NO_PMTU_DISCOVERY == 0, "xfrm_usersa_info.flags", what)?;
+    let extra = attributes.extra_flags().copied().unwrap_or(0);
+    let of_sending = ExtraFlags::DONT_ENCAP_DSCP | ExtraFlags::OSEQ_MAY_WRAP;
+    expect(extra & of_sending == 0, "XFRMA_SA_EXTRA_FLAGS", what)?;
+    let sent = attributes.replay_esn().map_or(0, |replay| replay.oseq);
+    expect(sent == 0, "XFRMA_REPLAY_ESN_VAL", what)
+}
+
+/// What an SA that says that it sends cannot have.
+fn check_outbound(info: &SaInfo, attributes: &Attributes) -> Checked {
+    let what = "0 for an SA that sends";
+    let of_receiving = SaFlags::DECAP_DSCP | SaFlags::ICMP | SaFlags::WILD_RECEIVE;
+    expect(info.flags & of_receiving == 0, "xfrm_usersa_info.flags", what)?;
+    expect(info.replay_window == 0, "xfrm_usersa_info.replay_window", what)?;
+    let received = attributes.replay_esn().is_some_and(|replay| {
+        let is_set = replay.bitmap.iter().any(|word| *word != 0);
+        replay.seq != 0 || replay.replay_window != 0 || is_set
+    });
+    expect(!received, "XFRMA_REPLAY_ESN_VAL", what)?;
+    let received = attributes.replay().is_some_and(|replay| replay.seq != 0 || replay.bitmap != 0);
+    expect(!received, "XFRMA_REPLAY_VAL", what)?;
+    let is_unset = attributes.mapping_threshold().is_none();
+    expect(is_unset, "XFRMA_MTIMER_THRESH", "an SA that does not send")
 }
 
 fn check_selector(sel: &Selector, family: Family) -> Checked {
@@ -145,13 +183,35 @@ fn check_replay(info: &SaInfo, attributes: &Attributes) -> Checked {
     expect(fits, "XFRMA_REPLAY_ESN_VAL", "a window that its bitmap has room for")
 }
 
-fn check_direction(attributes: &Attributes) -> Checked {
-    match attributes.direction() {
-        None | Some(&(SaDirection::IN | SaDirection::OUT)) => Ok(()),
-        Some(_) => Err(Malformed {
-            errno: Errno::ERANGE,
-            ..Malformed::value("XFRMA_SA_DIR", "1 for inbound or 2 for outbound")
-        }),
+/// Attributes of SAs are for requests that make them.
+fn check_used(body: &Body) -> Checked {
+    let (has_direction, has_cpu) = match body {
+        Body::NewSa(..) | Body::UpdateSa(..) | Body::AllocateSpi(..) => (true, true),
+        Body::Acquire(..) => (false, true),
+        Body::DumpSa(_) | Body::DumpPolicy(_) => (true, true),
+        _ => (false, false),
+    };
+    let is_alien = |attribute: &Attribute| match attribute {
+        Attribute::Direction(_) => !has_direction,
+        Attribute::Cpu(_) => !has_cpu,
+        _ => false,
+    };
+    let is_alien = body.attributes().iter().any(is_alien);
+    expect(!is_alien, "XFRMA_SA_DIR", "no attributes of SAs alone")
+}
+
+/// Of whatever message: the kernel's table of attributes says so.
+fn check_direction(attribute: &Attribute) -> Checked {
+    match *attribute {
+        Attribute::Direction(direction)
+            if ![SaDirection::IN, SaDirection::OUT].contains(&direction) =>
+        {
+            Err(Malformed {
+                errno: Errno::ERANGE,
+                ..Malformed::value("XFRMA_SA_DIR", "1 for inbound or 2 for outbound")
+            })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -183,10 +243,6 @@ fn check_policy_direction(dir: Direction) -> Checked {
 }
 
 fn check_policy_type(attributes: &Attributes) -> Checked {
-    let of_sas =
-        |attribute: &Attribute| matches!(attribute, Attribute::Direction(_) | Attribute::Cpu(_));
-    let is_alien = attributes.0.iter().any(of_sas);
-    expect(!is_alien, "XFRMA_SA_DIR", "no attributes of SAs alone")?;
     let is_main = attributes.policy_type().is_none_or(|policy_type| policy_type.kind == 0);
     expect(is_main, "XFRMA_POLICY_TYPE", "the main policies")
 }

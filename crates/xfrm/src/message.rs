@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::answer::Done;
 use crate::answer::ErrorMessage;
 use crate::attribute;
+use crate::attribute::Attribute;
 use crate::attribute::Attributes;
 use crate::attribute::Rest;
 use crate::error::Malformed;
@@ -98,6 +99,17 @@ macro_rules! bodies {
                     Body::Done(_) => Kind::DONE,
                     Body::Noop => Kind::NOOP,
                     Body::Overrun => Kind::OVERRUN,
+                }
+            }
+
+            /// The attributes of SAs and policies that it has; none for one that has others.
+            pub(crate) fn attributes(&self) -> &[Attribute] {
+                match self {
+                    $(Body::$variant(_, list) => &list.0,)*
+                    Body::DumpSa(list) | Body::DumpPolicy(list) | Body::FlushPolicy(list) => {
+                        &list.0
+                    }
+                    _ => &[],
                 }
             }
 

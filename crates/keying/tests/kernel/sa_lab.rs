@@ -1,0 +1,248 @@
+//! One request, two databases of SAs: the kernel's in a namespace of its own, and ours.
+
+use culvert_keying::Policies;
+use culvert_keying::Scope;
+use culvert_keying::Service;
+use culvert_keying::service::Asker;
+use culvert_xfrm::Attribute;
+use culvert_xfrm::Attributes;
+use culvert_xfrm::Body;
+use culvert_xfrm::Errno;
+use culvert_xfrm::Message;
+use culvert_xfrm::address::Spi;
+use culvert_xfrm::header::Flags;
+use culvert_xfrm::info::SadAttribute;
+use culvert_xfrm::lifetime::Usage;
+use culvert_xfrm::message::messages;
+use culvert_xfrm::sa::SaInfo;
+use netlink_sys::Socket;
+use netlink_sys::SocketAddr;
+use netlink_sys::protocols::NETLINK_XFRM;
+use nix::libc::MSG_DONTWAIT;
+
+use crate::lab::Outcome;
+use crate::lab::now;
+use crate::plane::Notes;
+
+/// Both databases.
+pub(crate) struct SaLab {
+    kernel: Socket,
+    events: Socket,
+    pub(crate) ours: Service,
+    pub(crate) plane: Notes,
+    seq: u32,
+    /// What the current request is called.
+    pub(crate) name: String,
+}
+
+impl SaLab {
+    pub(crate) fn new() -> SaLab {
+        let open = || {
+            let mut socket = Socket::new(NETLINK_XFRM).expect("a socket of XFRM");
+            socket.bind_auto().expect("an address");
+            socket.connect(&SocketAddr::new(0, 0)).expect("the kernel");
+            socket
+        };
+        let (kernel, events) = (open(), open());
+        for group in 1..=8 {
+            events.add_membership(group).expect("membership");
+        }
+        // As strongSwan does.
+        std::fs::write("/proc/sys/net/core/xfrm_acq_expires", "165").expect("a setting");
+        let mut ours = Service::new(Policies::new(), Scope::default());
+        ours.set_listening(u32::MAX);
+        let plane = Notes::with_addresses(&["192.0.2.1", "2001:db8::1"]);
+        SaLab { kernel, events, ours, plane, seq: 0, name: String::new() }
+    }
+
+    /// Asks both; they agree on what comes of it but for SPIs that were drawn.
+    pub(crate) fn ask(&mut self, body: &Body) -> Outcome {
+        let is_dump = matches!(body, Body::DumpSa(_) | Body::DumpPolicy(_));
+        self.ask_with(body, if is_dump { Flags::DUMP } else { Flags::ACK })
+    }
+
+    /// The same with these flags.
+    pub(crate) fn ask_with(&mut self, body: &Body, flags: u16) -> Outcome {
+        self.seq += 1;
+        let (seq, body) = (self.seq, body.clone());
+        let octets = Message { flags: Flags::REQUEST | flags, seq, port: 0, body }.to_octets();
+        self.ask_octets(&octets)
+    }
+
+    /// The same of octets.
+    pub(crate) fn ask_octets(&mut self, octets: &[u8]) -> Outcome {
+        let kernel = self.ask_kernel(octets);
+        let ours = self.ask_ours(octets);
+        assert_same(&self.name, &ours, &kernel, octets);
+        kernel
+    }
+
+    /// The same; us only if `is_shared` says so of what the kernel answered.
+    pub(crate) fn ask_if(&mut self, body: &Body, is_shared: impl Fn(Option<Errno>) -> bool) {
+        self.seq += 1;
+        let flags = Flags::REQUEST | Flags::ACK;
+        let octets = Message { flags, seq: self.seq, port: 0, body: body.clone() }.to_octets();
+        let kernel = self.ask_kernel(&octets);
+        if is_shared(kernel.errno) {
+            let ours = self.ask_ours(&octets);
+            assert_same(&self.name, &ours, &kernel, &octets);
+        } else {
+            let checked = Message::parse(&octets).and_then(|message| message.check());
+            let text = checked.map_or_else(|malformed| malformed.to_string(), |()| String::new());
+            // The kernel looks at that later.
+            let is_later = text.ends_with("has room for") || text.starts_with("xfrm_id");
+            assert!(text.is_empty() || is_later, "{}: {text}: {body:?}", self.name);
+        }
+    }
+
+    fn ask_kernel(&mut self, octets: &[u8]) -> Outcome {
+        self.kernel.send(octets, 0).expect("sent");
+        let mut outcome = Outcome::default();
+        'answers: loop {
+            let (datagram, _) = self.kernel.recv_from_full().expect("an answer");
+            for frame in messages(&datagram) {
+                let message = Message::parse(frame.expect("a message").octets).expect("XFRM");
+                match message.body {
+                    Body::Error(error) => {
+                        outcome.errno = error.errno;
+                        break 'answers;
+                    }
+                    Body::Done(done) => {
+                        outcome.errno = done.errno;
+                        break 'answers;
+                    }
+                    body => outcome.answers.push(normal(body)),
+                }
+            }
+        }
+        outcome.events = self.kernel_events();
+        outcome
+    }
+
+    /// What the kernel announced meanwhile.
+    pub(crate) fn kernel_events(&mut self) -> Vec<Body> {
+        let mut events = Vec::new();
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(len) = self.events.recv(&mut &mut buffer[..], MSG_DONTWAIT) {
+            for frame in messages(&buffer[..len]) {
+                let message = Message::parse(frame.expect("a message").octets).expect("XFRM");
+                events.push(normal(message.body));
+            }
+        }
+        events
+    }
+
+    fn ask_ours(&mut self, octets: &[u8]) -> Outcome {
+        let frame = messages(octets).next().expect("a message").expect("a message");
+        let answers = self.ours.request(&mut self.plane, Asker::default(), &frame, now());
+        self.ours.settle(&mut self.plane);
+        let mut list = answers.messages;
+        if let Some(mut dump) = answers.dump {
+            loop {
+                let next = self.ours.next_of_dump(&mut self.plane, &mut dump);
+                if next.is_empty() {
+                    break;
+                }
+                list.extend(next);
+            }
+        }
+        let mut outcome = Outcome::default();
+        let last = list.pop().expect("an answer").body;
+        outcome.answers = list.into_iter().map(|message| rewritten(message.body)).collect();
+        match last {
+            Body::Error(error) => outcome.errno = error.errno,
+            Body::Done(done) => outcome.errno = done.errno,
+            body => panic!("{body:?} is no end"),
+        }
+        outcome.events = self.our_events();
+        outcome
+    }
+
+    /// What we announced meanwhile, to anybody but the journal.
+    pub(crate) fn our_events(&mut self) -> Vec<Body> {
+        let told = self.ours.take_events().into_iter().filter(|event| event.groups != 0);
+        told.map(|event| rewritten(event.body)).collect()
+    }
+}
+
+/// Compares two outcomes, and shows where they differ.
+pub(crate) fn assert_same(name: &str, ours: &Outcome, kernel: &Outcome, octets: &[u8]) {
+    if ours == kernel {
+        return;
+    }
+    let request = Message::parse(octets);
+    let errnos = [ours, kernel].map(|outcome| outcome.errno);
+    let missing = |one: &Outcome, other: &Outcome| {
+        let bodies = one.answers.iter().chain(&one.events);
+        let others: Vec<_> = other.answers.iter().chain(&other.events).collect();
+        let lines = bodies.filter(|body| !others.contains(body));
+        lines.map(|body| format!("{body:?}")).collect::<Vec<_>>()
+    };
+    let (more, less) = (missing(ours, kernel), missing(kernel, ours));
+    panic!("{name}: {errnos:?}\nours alone: {more:#?}\nthe kernel's alone: {less:#?}\n{request:?}");
+}
+
+/// What a client would read of it.
+fn rewritten(body: Body) -> Body {
+    let octets = Message { flags: 0, seq: 0, port: 0, body }.to_octets();
+    normal(Message::parse(&octets).expect("what was written").body)
+}
+
+/// SPIs from here on are drawn, and differ.
+pub(crate) const DRAWN_FROM: u32 = 0x0100_0000;
+
+/// Without what differs: times, SPIs that were drawn, the size of the table.
+fn normal(body: Body) -> Body {
+    let info = |info: SaInfo| {
+        let add_time = u64::from(info.usage.add_time != 0);
+        let mut id = info.id;
+        if id.spi.0 >= DRAWN_FROM {
+            id.spi = Spi(DRAWN_FROM);
+        }
+        SaInfo { usage: Usage { add_time, ..info.usage }, id, ..info }
+    };
+    let known = |list: Attributes| {
+        let of = |attribute| match attribute {
+            Attribute::Unknown(_) => None,
+            Attribute::Usage(usage) => {
+                let add_time = u64::from(usage.add_time != 0);
+                Some(Attribute::Usage(Usage { add_time, ..usage }))
+            }
+            Attribute::Sa(sa) => Some(Attribute::Sa(info(sa))),
+            attribute => Some(attribute),
+        };
+        Attributes(list.0.into_iter().filter_map(of).collect())
+    };
+    match body {
+        Body::NewSa(sa, list) => Body::NewSa(info(sa), known(list)),
+        Body::UpdateSa(sa, list) => Body::UpdateSa(info(sa), known(list)),
+        Body::DeleteSa(mut id, list) => {
+            if id.spi.0 >= DRAWN_FROM {
+                id.spi = Spi(DRAWN_FROM);
+            }
+            Body::DeleteSa(id, known(list))
+        }
+        Body::NewSadInfo(flags, mut list) => {
+            for attribute in &mut list {
+                // It grows some time after there is reason to.
+                if let SadAttribute::Hash(hash) = attribute {
+                    hash.count = u32::from(hash.count.is_power_of_two());
+                }
+            }
+            Body::NewSadInfo(flags, list)
+        }
+        Body::NewAe(id, list) => Body::NewAe(id, known(list)),
+        Body::Expire(mut expire, list) => {
+            expire.state = info(expire.state);
+            Body::Expire(expire, known(list))
+        }
+        Body::Acquire(mut acquire, list) => {
+            acquire.policy.usage = Usage::default();
+            acquire.sel.ifindex = 0;
+            // They count for themselves.
+            acquire.seq = u32::from(acquire.seq != 0);
+            Body::Acquire(acquire, known(list))
+        }
+        body => body,
+    }
+}
