@@ -114,8 +114,7 @@ fn check_outbound(info: &SaInfo, attributes: &Attributes) -> Checked {
     expect(info.flags & of_receiving == 0, "xfrm_usersa_info.flags", what)?;
     expect(info.replay_window == 0, "xfrm_usersa_info.replay_window", what)?;
     let received = attributes.replay_esn().is_some_and(|replay| {
-        let is_set = replay.bitmap.iter().any(|word| *word != 0);
-        replay.seq != 0 || replay.replay_window != 0 || is_set
+        replay.seq != 0 || replay.replay_window != 0 || !replay.bitmap.is_empty()
     });
     expect(!received, "XFRMA_REPLAY_ESN_VAL", what)?;
     let received = attributes.replay().is_some_and(|replay| replay.seq != 0 || replay.bitmap != 0);

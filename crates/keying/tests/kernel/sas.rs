@@ -253,13 +253,17 @@ pub(crate) fn directions(lab: &mut SaLab) {
     let auth = Auth { name: name("hmac(sha256)"), trunc_bits: 128, key: key(32) };
     let cipher = Algorithm { name: name("cbc(aes)"), key: key(16) };
     let esn = |oseq, seq, replay_window, bit| {
-        let bitmap = vec![bit, 0];
+        let bitmap = if bit == 9 { Vec::new() } else { vec![bit, 0] };
         Attribute::ReplayEsn(ReplayEsn { oseq, seq, replay_window, bitmap })
     };
     let old = |oseq, seq, bitmap| Attribute::Replay(Replay { oseq, seq, bitmap });
     let lists = [
         vec![],
         vec![esn(0, 0, 0, 0)],
+        vec![esn(0, 0, 0, 9)],
+        vec![esn(7, 0, 0, 9)],
+        vec![esn(7 << 32, 0, 0, 9)],
+        vec![esn(0, 7, 0, 9)],
         vec![esn(0, 0, 1, 0)],
         vec![esn(0, 0, 64, 0)],
         vec![esn(1, 0, 0, 0)],
