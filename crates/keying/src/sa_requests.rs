@@ -18,6 +18,7 @@ use culvert_xfrm::migrate::Migrate;
 use culvert_xfrm::policy::PolicyId;
 use culvert_xfrm::sa;
 use culvert_xfrm::sa::Mark;
+use culvert_xfrm::sa::Mode;
 use culvert_xfrm::sa::SaDirection;
 use culvert_xfrm::sa::SaFlags;
 use culvert_xfrm::sa::SaFlush;
