@@ -181,7 +181,15 @@ impl Charon {
     pub fn initiate(&self, child: &str, timeout: Duration) -> Result<()> {
         let milliseconds = timeout.as_millis().to_string();
         let message = Section::of(&[("child", child), ("timeout", &milliseconds)]);
-        self.call("initiate", &message, timeout + PROMPT).map(|_| ())
+        let outcome = self.call("initiate", &message, timeout + PROMPT).map(|_| ());
+        outcome.with_context(|| self.last_words())
+    }
+
+    /// The last lines of its log.
+    fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     /// Begins to bring up a Child SA. Returns at once.
