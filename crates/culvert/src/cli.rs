@@ -149,6 +149,9 @@ pub struct DemoArgs {
     /// Megabytes of the TCP transfer.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub tcp_megabytes: u32,
+    /// The gateways run stock strongSwan, which negotiates the SAs; scripts/demo installs it.
+    #[arg(long)]
+    pub ike: bool,
 }
 
 /// Arguments of `culvert replay`.

@@ -22,6 +22,7 @@ use crate::lab::Namespaces;
 use crate::lab::Ping;
 use crate::lab::TcpTransfer;
 use crate::lab::UdpStream;
+use crate::lab::ike::Backend;
 use crate::lab::sites::HOST_A;
 use crate::lab::sites::HOST_B;
 use crate::lab::sites::Plan;
@@ -41,6 +42,10 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// When it cannot be set up, or when something is not as it should be.
 pub fn demo(args: &DemoArgs) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "the demonstration needs root: try sudo");
+    let program = std::env::current_exe().context("cannot find this program")?;
+    if args.ike {
+        return ike::demo(args, [Backend::Culvert; 2], &program);
+    }
     let start = Instant::now();
     let cancel = Cancel::on_signals()?;
     let mut namespaces = Namespaces::new(&cancel)?;
@@ -52,7 +57,6 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
     println!("  fd01::2                                  fd02::2");
     println!();
     let sites = Sites::new(&mut namespaces, &plan)?;
-    let program = std::env::current_exe().context("cannot find this program")?;
     let gateways = sites.start(&mut namespaces, &program)?;
     println!(
         "SAs       {} tunnels with random keys, extended sequence numbers, window 1024",
