@@ -33,8 +33,14 @@ pub struct Dump {
 
 #[derive(Debug)]
 enum What {
-    Sas { before: SaNumber, proto: u8, filter: Option<AddressFilter> },
-    Policies { behind: Option<Cursor> },
+    Sas {
+        before: SaNumber,
+        proto: u8,
+        filter: Option<AddressFilter>,
+    },
+    Policies {
+        behind: Option<Cursor>,
+    },
     /// Addresses have no more bits than 128.
     Refused,
     Ended,

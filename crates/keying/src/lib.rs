@@ -11,12 +11,14 @@
 //! - [`algorithms`]: algorithms by the kernel's names, and by ours.
 //! - `sas`: the SA database; `sa_requests`: what requests do to it; `listing`: SAs as answers show
 //!   them; `notices`: what happens without a request.
+//! - `consistency`: whether the databases agree with themselves, for tests.
 //! - `plan`: from policies to the lists that workers search; `spec`, `replay`: from an SA of XFRM to
 //!   one that workers take.
 
 #![forbid(unsafe_code)]
 
 pub mod algorithms;
+mod consistency;
 pub mod dump;
 pub mod journal;
 mod listing;

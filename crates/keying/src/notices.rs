@@ -43,9 +43,10 @@ impl Service {
             }
             (Notice::Expire { expiry, .. }, Some(number)) => {
                 let hard = expiry.kind == ExpiryKind::Hard;
-                let is_told = self.sas.get_mut(number).is_some_and(|sa| {
-                    std::mem::replace(&mut sa.is_dying, true)
-                });
+                let is_told = self
+                    .sas
+                    .get_mut(number)
+                    .is_some_and(|sa| std::mem::replace(&mut sa.is_dying, true));
                 if hard || !is_told {
                     self.expire(plane, number, hard);
                 }

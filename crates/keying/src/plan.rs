@@ -280,6 +280,11 @@ impl Plan {
         }
     }
 
+    /// The group of a kind, if it has one.
+    pub(crate) fn group(&self, kind: &Kind) -> Option<Group> {
+        self.groups.get(&Named::Kind(*kind)).copied()
+    }
+
     /// Forgets groups that neither SAs nor policies have any more.
     pub(crate) fn tidy(&mut self, in_use: &HashSet<Group>) {
         self.groups.retain(|_, group| in_use.contains(group));

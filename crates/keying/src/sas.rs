@@ -350,6 +350,42 @@ impl Sas {
     }
 }
 
+impl Sas {
+    /// What is wrong, if anything is: see [`Service::inconsistency`].
+    ///
+    /// [`Service::inconsistency`]: crate::Service::inconsistency
+    pub(crate) fn inconsistency(&self) -> Option<String> {
+        let mut named = 0;
+        for (number, sa) in &self.sas {
+            let name = sa.name().filter(|name| name.spi != 0);
+            named += usize::from(name.is_some());
+            let numbers = name.and_then(|name| self.by_name.get(&name));
+            if name.is_some() && !numbers.is_some_and(|numbers| numbers.contains(number)) {
+                return Some(format!("{number:?} is not found by its name"));
+            }
+            let until = match sa.stage {
+                Stage::Larval { until } => Some(until),
+                Stage::Valid => None,
+            };
+            if self.larval.get(number) != until.as_ref() {
+                return Some(format!("{number:?}: larval until {until:?}"));
+            }
+            if sa.installed.handles().any(|handle| self.of_handle(handle) != Some(*number)) {
+                return Some(format!("{number:?} is not found by its handle"));
+            }
+        }
+        let handles = self.sas.values().flat_map(|sa| sa.installed.handles()).count();
+        let counts = [
+            (self.by_name.values().map(Vec::len).sum::<usize>(), named),
+            (self.spis.values().sum(), named),
+            (self.by_handle.len(), handles),
+            (self.larval.len(), self.sas.values().filter(|sa| sa.is_larval()).count()),
+        ];
+        let differ = counts.iter().any(|(found, expected)| found != expected);
+        differ.then(|| format!("names, SPIs, handles, larval SAs: {counts:?}"))
+    }
+}
+
 /// True for an SA of a protocol, where 0 and 255 mean all of IPsec.
 pub(crate) fn is_of_proto(sa: &Sa, proto: u8) -> bool {
     [0, sa::ANY_PROTO, sa.info.id.proto].contains(&proto)
