@@ -19,6 +19,7 @@ use culvert_xfrm::policy::PolicyId;
 use culvert_xfrm::policy::PolicyType;
 use culvert_xfrm::sa::Mark;
 use culvert_xfrm::sa::Mode;
+use culvert_xfrm::sa::SaDirection;
 use culvert_xfrm::sa::SaInfo;
 use culvert_xfrm::sa::XfrmId;
 use culvert_xfrm::selector::Selector;
@@ -91,7 +92,10 @@ impl Service {
         }
         let seq = self.sas.next_acquire();
         let wanted = Wanted { info: SaInfo { seq, ..info }, ..wanted };
-        if self.sas.want(&wanted, now, now + ACQUIRE_SECS).is_ok() {
+        if let Ok(number) = self.sas.want(&wanted, now, now + ACQUIRE_SECS) {
+            if let Some(sa) = self.sas.get_mut(number) {
+                sa.attributes.0.push(Attribute::Direction(SaDirection::OUT));
+            }
             self.tell(Listeners::ACQUIRE, || Body::Acquire(Acquire { seq, ..acquire }, list));
         }
     }
@@ -167,10 +171,7 @@ impl Service {
             let Some(sa) = self.take_out(plane, number) else {
                 continue;
             };
-            if sa.info.id.spi.0 != 0 {
-                let truth = Truth::default();
-                self.tell(Listeners::EXPIRE, || listing::expired(&sa, &truth, true));
-            }
+            self.tell(Listeners::EXPIRE, || listing::expired(&sa, &Truth::default(), true));
         }
         let events = self.policies.tick(now);
         self.events.extend(events);

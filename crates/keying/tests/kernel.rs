@@ -626,3 +626,52 @@ fn any_requests_about_sas_as_in_the_kernel() {
 fn sas_of_a_direction_as_in_the_kernel() {
     run_sas("sas_of_a_direction_as_in_the_kernel", sas::directions);
 }
+
+/// Packets without an SA: who listens is told of the policy, the packet and what is wanted, once;
+/// what was wanted times out, as do SPIs, and is told of then.
+#[test]
+fn acquires_as_in_the_kernel() {
+    run_sas("acquires_as_in_the_kernel", |lab| {
+        packets::set_up();
+        std::fs::write("/proc/sys/net/core/xfrm_acq_expires", "2").expect("a setting");
+        let tunnel = template("192.0.2.1 192.0.2.2", 5);
+        let bare = sa::XfrmId { proto: sa::ESP, ..sa::XfrmId::default() };
+        let transport =
+            Template { mode: Mode::TRANSPORT, id: bare, saddr: Address::default(), ..tunnel };
+        let ah = Template { id: sa::XfrmId { proto: sa::AH, ..bare }, reqid: 6, ..transport };
+        let lists = [vec![tunnel], vec![transport], vec![tunnel, ah], vec![ah]];
+        let mut seen = 0;
+        for (at, list) in lists.iter().enumerate() {
+            let mut info = policy("10.0.0.0/8 10.0.0.0/8", OUT, 9);
+            info.sel.proto = 17;
+            let list = Attributes(vec![Attribute::Templates(list.clone())]);
+            lab.name = format!("{list:?}");
+            lab.ask(&Body::UpdatePolicy(info, list));
+            let port = 5000 + u16::try_from(at).expect("few");
+            let packet = Packet::udp("10.1.1.1", "10.2.1.1", (port, 53));
+            seen += lab.acquire(&packet).len();
+            assert_eq!(lab.acquire(&packet), [], "once");
+        }
+        assert_eq!(seen, lists.len() - 1, "the tunnel of the third is wanted already");
+        lab.name = "time".to_owned();
+        let told = lab.time_out(std::time::Duration::from_millis(3500));
+        assert_eq!(told.len(), seen);
+    });
+}
+
+/// SPIs that nobody used time out.
+#[test]
+fn spis_time_out_as_in_the_kernel() {
+    run_sas("spis_time_out_as_in_the_kernel", |lab| {
+        // Before the kernel is told otherwise, so that what is listed agrees.
+        let inbound = sas::info("192.0.2.2 192.0.2.1", 0, 7);
+        std::fs::write("/proc/sys/net/core/xfrm_acq_expires", "1").expect("a setting");
+        for (spi, list) in
+            [(0x100, vec![]), (0x101, vec![sas::mark(1, 1)]), (0x102, vec![Attribute::IfId(9)])]
+        {
+            lab.ask_unlike(&sas::allocate(inbound, spi, spi, list));
+        }
+        assert_eq!(lab.time_out(std::time::Duration::from_millis(2500)).len(), 3);
+        lab.ask(&sas::dump(Vec::new()));
+    });
+}

@@ -92,7 +92,7 @@ impl Packet {
         Packet { source, destination, upper, mark: 0 }
     }
 
-    fn flow(&self) -> Flow {
+    pub(crate) fn flow(&self) -> Flow {
         let number = |ip: IpAddr| match ip {
             IpAddr::V4(ip) => u128::from(ip.to_bits()),
             IpAddr::V6(ip) => ip.to_bits(),
@@ -104,7 +104,7 @@ impl Packet {
     }
 
     /// Sends it; whether a policy lets it pass.
-    fn send(&self) -> bool {
+    pub(crate) fn send(&self) -> bool {
         match (self.upper, self.source, self.destination) {
             (Upper::Ports { source, destination }, ..) => {
                 let socket = UdpSocket::bind((self.source, source)).expect("a free port");

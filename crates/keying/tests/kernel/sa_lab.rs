@@ -1,9 +1,15 @@
 //! One request, two databases of SAs: the kernel's in a namespace of its own, and ours.
 
+use std::time::Duration;
+
+use culvert_control::News;
+use culvert_engine::Notice;
+use culvert_engine::ids::WorkerId;
 use culvert_keying::Policies;
 use culvert_keying::Scope;
 use culvert_keying::Service;
 use culvert_keying::service::Asker;
+use culvert_spd::Action;
 use culvert_xfrm::Attribute;
 use culvert_xfrm::Attributes;
 use culvert_xfrm::Body;
@@ -22,6 +28,7 @@ use nix::libc::MSG_DONTWAIT;
 
 use crate::lab::Outcome;
 use crate::lab::now;
+use crate::packets::Packet;
 use crate::plane::Notes;
 
 /// Both databases.
@@ -77,6 +84,14 @@ impl SaLab {
         kernel
     }
 
+    /// Asks both, whatever they answer.
+    pub(crate) fn ask_unlike(&mut self, body: &Body) {
+        let flags = Flags::REQUEST | Flags::ACK;
+        let octets = Message { flags, seq: 1, port: 0, body: body.clone() }.to_octets();
+        self.ask_kernel(&octets);
+        self.ask_ours(&octets);
+    }
+
     /// The same; us only if `is_shared` says so of what the kernel answered.
     pub(crate) fn ask_if(&mut self, body: &Body, is_shared: impl Fn(Option<Errno>) -> bool) {
         self.seq += 1;
@@ -129,6 +144,48 @@ impl SaLab {
                 events.push(normal(message.body));
             }
         }
+        events
+    }
+
+    /// A packet leaves that has no SA: both tell the same.
+    pub(crate) fn acquire(&mut self, packet: &Packet) -> Vec<Body> {
+        packet.send();
+        let kernel = self.kernel_events();
+        let flow = packet.flow();
+        let list = &self.plane.spd.outbound;
+        let policy = list.iter().find(|policy| policy.selector.matches(&flow)).expect("a policy");
+        let groups = match policy.action {
+            Action::Protect(group) => {
+                let bundle = self.plane.bundles.iter().find(|(bundle, _)| *bundle == group);
+                bundle.map_or(vec![group], |(_, groups)| groups.clone())
+            }
+            other => panic!("{other:?}"),
+        };
+        let notice = Notice::Acquire { policy: 0, group: groups[0], flow, resource: None };
+        let news = News { worker: WorkerId(0), sa: None, notice };
+        self.ours.notice(&mut self.plane, &news, now());
+        assert_eq!(self.our_events(), kernel, "{}", self.name);
+        kernel
+    }
+
+    /// Larval SAs time out, here after as long as the kernel was told.
+    pub(crate) fn time_out(&mut self, kernel: Duration) -> Vec<Body> {
+        std::thread::sleep(kernel);
+        let kernel = self.kernel_events();
+        self.ours.tick(&mut self.plane, now() + 165);
+        let of_kernel = |body: Body| match body {
+            Body::Expire(mut expire, list) => {
+                expire.state.limits.hard_age_secs = 165;
+                Body::Expire(expire, list)
+            }
+            body => body,
+        };
+        let mut events: Vec<Body> = kernel.into_iter().map(of_kernel).collect();
+        let mut ours = self.our_events();
+        let by_name = |event: &Body| format!("{event:?}");
+        events.sort_by_key(by_name);
+        ours.sort_by_key(by_name);
+        assert_eq!(ours, events, "{}", self.name);
         events
     }
 
@@ -199,7 +256,9 @@ fn normal(body: Body) -> Body {
         if id.spi.0 >= DRAWN_FROM {
             id.spi = Spi(DRAWN_FROM);
         }
-        SaInfo { usage: Usage { add_time, ..info.usage }, id, ..info }
+        // Those of ACQUIRE count for themselves.
+        let seq = u32::from(info.seq != 0);
+        SaInfo { usage: Usage { add_time, ..info.usage }, id, seq, ..info }
     };
     let known = |list: Attributes| {
         let of = |attribute| match attribute {
@@ -239,7 +298,6 @@ fn normal(body: Body) -> Body {
         Body::Acquire(mut acquire, list) => {
             acquire.policy.usage = Usage::default();
             acquire.sel.ifindex = 0;
-            // They count for themselves.
             acquire.seq = u32::from(acquire.seq != 0);
             Body::Acquire(acquire, known(list))
         }

@@ -56,7 +56,7 @@ fn ike_is_asked_once() {
     assert_eq!(asked(&mut lab), []);
     lab.tick(1);
     assert_eq!(lab.count(), 0);
-    lab.told();
+    assert_eq!(lab.told().len(), 1, "EXPIRE");
     lab.wants(group, packet());
     let again = asked(&mut lab);
     let [(second, _)] = again.as_slice() else { panic!("{again:?}") };
