@@ -21,6 +21,7 @@ use culvert_xfrm::info::SadAttribute;
 use culvert_xfrm::lifetime::Usage;
 use culvert_xfrm::message::messages;
 use culvert_xfrm::sa::SaInfo;
+use culvert_xfrm::selector::Selector;
 use netlink_sys::Socket;
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_XFRM;
@@ -258,7 +259,9 @@ fn normal(body: Body) -> Body {
         }
         // Those of ACQUIRE count for themselves.
         let seq = u32::from(info.seq != 0);
-        SaInfo { usage: Usage { add_time, ..info.usage }, id, seq, ..info }
+        // The kernel's packets leave by an interface.
+        let sel = Selector { ifindex: 0, ..info.sel };
+        SaInfo { usage: Usage { add_time, ..info.usage }, id, seq, sel, ..info }
     };
     let known = |list: Attributes| {
         let of = |attribute| match attribute {
