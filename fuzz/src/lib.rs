@@ -8,6 +8,7 @@
 //! - `tests/engine.rs`: inbound with valid keys, outbound, and frames of anybody.
 //! - `tests/files.rs`: configurations and captures.
 //! - `tests/xfrm.rs`: messages of IKE daemons.
+//! - `tests/keying.rs`: what they lead to, in any order.
 //!
 //! Each target first runs the inputs in `tests/__fuzz__/<target>/corpus`, then random ones for
 //! [`SECONDS`]. `BOLERO_RANDOM_TEST_TIME_MS=600000` makes that ten minutes for each target, and

@@ -8,6 +8,7 @@
 //! - `clients`: hostile clients of the server: mutated frames, such that do not read, many.
 
 mod clients;
+mod ip_xfrm;
 mod policies;
 mod raw;
 mod sas;

@@ -154,7 +154,7 @@ fn key_attributes(chance: &mut Chance) -> Vec<Attribute> {
     match chance.below(20) {
         0 => list.push(Attribute::AlgComp(Algorithm { name: name("deflate"), key: key(0) })),
         1 => list.push(Attribute::TfcPadding(100)),
-        2..6 => {
+        2..7 => {
             let bitmap = vec![chance.of(&[0, 0, 1]); chance.below(3)];
             let replay_window = chance.of(&[0, 32, 33, 64, 65]);
             let (seq, oseq) = (chance.of(&[0, 0, 1, 1 << 32]), chance.of(&[0, 0, 1, 1 << 32]));
