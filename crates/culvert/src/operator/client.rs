@@ -56,7 +56,7 @@ pub(crate) enum ClientError {
     Missing(PathBuf),
     #[error("nobody listens at {}: the gateway that made it has ended", .0.display())]
     Ended(PathBuf),
-    #[error("{}: {}, which is for root and for the user that runs the gateway", .0.display(), errno(*.1))]
+    #[error("{}: {}: root may, and the user that runs the gateway", .0.display(), errno(*.1))]
     Denied(PathBuf, i32),
     #[error("{}: {}", .0.display(), errno(*.1))]
     Socket(PathBuf, i32),

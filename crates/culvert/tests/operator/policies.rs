@@ -33,7 +33,7 @@ fn policies_come_and_go() {
     let mut list = culvert(&socket, "policy list --json").json();
     for policy in list.as_array_mut().expect("an array") {
         assert!(policy["added"].as_u64().is_some_and(|at| at > 1_700_000_000), "{policy}");
-        assert!(policy["index"].as_u64().is_some_and(|index| index > 7), "{policy}");
+        assert!(policy["index"].as_u64().is_some_and(|index| index > 0), "{policy}");
         policy["added"] = json!(0);
         policy["index"] = json!(0);
     }

@@ -30,7 +30,8 @@ const OUT: &str = "sa add --direction out --source 192.0.2.1 --destination 192.0
 
 const IN: &str = "sa add --direction in --source 192.0.2.2 --destination 192.0.2.1 --spi 8194 \
                   --algorithm aes256-sha256 --reqid 7 --esn --replay-window 128 \
-                  --encap 4500:1024 --soft-bytes 1000 --hard-bytes 2000 --hard-seconds 3600 --key -";
+                  --encap 4500:1024 --soft-bytes 1000 --hard-bytes 2000 --hard-seconds 3600 \
+                  --key -";
 
 /// Runs the words with a key on standard input.
 fn add(server: &Server, words: &str, key: &str) -> Said {
@@ -86,6 +87,54 @@ fn sas_come_and_go() {
     let left = inbound["left"]["hard"]["seconds"].as_u64().expect("a number");
     assert!((3500..=3600).contains(&left), "{left}");
 
+    culvert(&socket, "sa delete 4097").text();
+    assert_eq!(culvert(&socket, "sa delete 4097").complaint(), "culvert: there is no such SA\n");
+    assert_eq!(culvert(&socket, "sa delete 0x2002 --json").json()["spi"], "0x00002002");
+    assert_eq!(culvert(&socket, "sa list --json").json(), json!([]));
+}
+
+/// Every name of the JSON stands in the documentation.
+#[test]
+fn names_are_documented() {
+    fn names(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(of) => of.iter().for_each(|(name, value)| {
+                found.push(name.clone());
+                names(value, found);
+            }),
+            Value::Array(of) => of.iter().for_each(|value| names(value, found)),
+            _ => {}
+        }
+    }
+    let server = Server::start();
+    let socket = server.socket();
+    add(&server, &IN.replace("--key", "--mark 1 --if-id 2 --key"), &"2b".repeat(64)).text();
+    let policy = "policy add --direction out --source 10.1.0.0/16 --destination 10.2.0.0/16 \
+                  --protocol tcp --destination-port 22 --mark 7 --json";
+    let mut policy: Vec<&str> = policy.split_whitespace().collect();
+    policy.extend(["--template", "src 192.0.2.1 dst 192.0.2.2 mode tunnel spi 9"]);
+    let policy = culvert_with(&socket, &policy, "").json();
+    let sa = culvert(&socket, "sa show 0x2002 --show-keys --json").json();
+    let mut found = Vec::new();
+    for value in [&sa, &policy, &culvert(&socket, "status --json").json()] {
+        names(value, &mut found);
+    }
+    assert!(found.len() > 60, "{found:?}");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operating.md");
+    let documentation = fs::read_to_string(path).expect("docs/operating.md");
+    let (_, section) = documentation.split_once("### Their JSON").expect("the section");
+    for name in found {
+        assert!(section.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+/// The table, and all there is to know of one SA, for people.
+#[test]
+fn sas_are_shown_in_words() {
+    let server = Server::start();
+    let socket = server.socket();
+    add(&server, OUT, KEY).text();
+    add(&server, IN, &"2b".repeat(64)).text();
     let table = culvert(&socket, "sa list");
     let lines: Vec<&str> = table.text().lines().collect();
     assert_eq!(lines.len(), 3, "{}", table.out);
@@ -119,9 +168,6 @@ fn sas_come_and_go() {
 
     let gone = culvert(&socket, "sa delete 4097");
     assert_eq!(gone.text(), "deleted 0x00001001 esp 192.0.2.1 > 192.0.2.2\n");
-    assert_eq!(culvert(&socket, "sa delete 4097").complaint(), "culvert: there is no such SA\n");
-    assert_eq!(culvert(&socket, "sa delete 0x2002 --json").json()["spi"], "0x00002002");
-    assert_eq!(culvert(&socket, "sa list --json").json(), json!([]));
 }
 
 /// AH, transport mode, IPv6, XFRM interfaces and marks, small windows and none.
@@ -131,8 +177,8 @@ fn sas_of_every_form() {
     let socket = server.socket();
     let cases = [
         (
-            "--direction in --source 2001:db8::2 --destination 2001:db8::1 --spi 0x101 --protocol ah \
-          --mode transport --algorithm sha256 --replay-window 32 --key -",
+            "--direction in --source 2001:db8::2 --destination 2001:db8::1 --spi 0x101 \
+             --protocol ah --mode transport --algorithm sha256 --replay-window 32 --key -",
             "11".repeat(32),
         ),
         (

@@ -149,7 +149,7 @@ fn answers_that_are_none() {
 #[test]
 fn greetings_that_are_none() {
     let other = against("status", |fd| {
-        let mut hello = receive(fd);
+        let (mut hello, _bind) = (receive(fd), receive(fd));
         hello[16..20].copy_from_slice(&2_u32.to_ne_bytes());
         send(fd, &hello);
     });
