@@ -35,6 +35,7 @@ use culvert_aead::Aead;
 use culvert_aead::Provider;
 use culvert_control::Controller;
 use culvert_control::Direction;
+use culvert_control::Epochs;
 use culvert_control::SaId;
 use culvert_control::SaSpec;
 use culvert_control::SequenceStore;
@@ -168,46 +169,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let clock = (Instant::now(), SystemTime::now());
     let keying = config.control.as_ref().map(|control| Keying::open(control, &config));
     let (mut keying, epochs) = keying.transpose()?.unzip();
-    let names = assembly::ports(&config);
-    let workers = worker_count(&config, &names)?;
-    let ports: Vec<(String, Port)> =
-        names.iter().map(|name| name.interface.clone()).zip((0..).map(Port)).collect();
-    let mut follower = Follower::open(&ports)?;
-    let options = options(&config, &names, workers, &follower)?;
-    let spd = assembly::spd(&config);
-    let prefixes = SidePrefixes {
-        protected: assembly::protected_prefixes(&spd),
-        unprotected: assembly::unprotected_prefixes(&spd),
-    };
-    let takes_all = config.interfaces.take == Take::All;
-    let opened = culvert_xdp::prepare(&culvert_xdp::Config {
-        prefixes: prefixes.clone(),
-        own_addresses: follower.own_addresses(),
-        everything: takes_all.then(|| follower.broadcasts()),
-        ..xdp_config(&config, &names, workers)
-    })?;
-    let control = opened.control;
-    let selection = Provider::best();
-    let aead = selection.provider;
-    info!(provider = aead.name(), reason = selection.reason, "AEAD");
-    let slots = config.control.as_ref().map_or(sas.len().max(1), |control| control.max_sas);
-    let (handles, engine_workers) = make_workers(&control, aead, opened.workers, slots, options);
-    let controller = Controller::new(aead, handles, slots, store);
-    let mut gateway = Gateway::new(controller, control, epochs, (takes_all, prefixes), clock.1);
-    let ids = install(&mut gateway.controller, &config, &sas)?;
-    gateway.controller.set_policies(&spd);
-    // Opening the interfaces may have changed what there is to know about them.
-    follower.poll()?;
-    gateway.controller.set_next_hops(follower.snapshot());
-
-    let threads = start(&config, engine_workers, &stop, clock.0)?;
+    let Assembled { mut gateway, workers, mut follower, ids } =
+        assemble(&config, &sas, store, epochs, clock.1)?;
+    let count = workers.len();
+    let threads = start(&config, workers, &stop, clock.0)?;
     if let Some(keying) = &mut keying {
         keying.restore(&mut gateway);
     }
     let result = settle(&mut gateway, &threads, &stop).and_then(|()| {
         gateway.set_own(&follower.own_addresses(), &follower.broadcasts())?;
         gateway.control.connect()?;
-        info!(workers, sas = sas.len(), "gateway ready");
+        info!(workers = count, sas = sas.len(), "gateway ready");
         let news = NewsLog::new(ids, clock.1);
         Serving { gateway: &mut gateway, follower: &mut follower, keying: keying.as_mut() }
             .until(&stop, &threads, &news)
@@ -234,6 +206,57 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         "stopped"
     );
     args.report.as_deref().map_or(Ok(()), |path| report::write(path, &report))
+}
+
+/// A gateway whose workers are still to be started.
+struct Assembled {
+    gateway: Gateway,
+    workers: Vec<CulvertWorker>,
+    follower: Follower,
+    /// What the configuration says of the SAs.
+    ids: HashMap<SaId, SaWords>,
+}
+
+/// Opens the interfaces and makes all that works on them; `start` is when the workers' clock began.
+fn assemble(
+    config: &Config,
+    sas: &[SaSpec],
+    store: Option<SequenceStore>,
+    epochs: Option<Epochs>,
+    start: SystemTime,
+) -> anyhow::Result<Assembled> {
+    let names = assembly::ports(config);
+    let count = worker_count(config, &names)?;
+    let ports: Vec<(String, Port)> =
+        names.iter().map(|name| name.interface.clone()).zip((0..).map(Port)).collect();
+    let mut follower = Follower::open(&ports)?;
+    let options = options(config, &names, count, &follower)?;
+    let spd = assembly::spd(config);
+    let prefixes = SidePrefixes {
+        protected: assembly::protected_prefixes(&spd),
+        unprotected: assembly::unprotected_prefixes(&spd),
+    };
+    let takes_all = config.interfaces.take == Take::All;
+    let culvert_xdp::Gateway { control, workers: ios } =
+        culvert_xdp::prepare(&culvert_xdp::Config {
+            prefixes: prefixes.clone(),
+            own_addresses: follower.own_addresses(),
+            everything: takes_all.then(|| follower.broadcasts()),
+            ..xdp_config(config, &names, count)
+        })?;
+    let selection = Provider::best();
+    let aead = selection.provider;
+    info!(provider = aead.name(), reason = selection.reason, "AEAD");
+    let slots = config.control.as_ref().map_or(sas.len().max(1), |control| control.max_sas);
+    let (handles, workers) = make_workers(&control, aead, ios, slots, options);
+    let controller = Controller::new(aead, handles, slots, store);
+    let mut gateway = Gateway::new(controller, control, epochs, (takes_all, prefixes), start);
+    let ids = install(&mut gateway.controller, config, sas)?;
+    gateway.controller.set_policies(&spd);
+    // Opening the interfaces may have changed what there is to know about them.
+    follower.poll()?;
+    gateway.controller.set_next_hops(follower.snapshot());
+    Ok(Assembled { gateway, workers, follower, ids })
 }
 
 /// Installs bundles and SAs; returns what the configuration says of the SAs.

@@ -1,7 +1,7 @@
 //! Algorithms: from the names that the kernel's crypto API has to ours.
 //!
-//! IKE daemons and `ip` write names and aliases: "cbc(aes)" and "aes" are the same. Keys of combined
-//! algorithms end in their salt, as ours do.
+//! IKE daemons and `ip` write names and aliases: "cbc(aes)" and "aes" are the same. Keys of
+//! combined algorithms end in their salt, as ours do.
 
 use culvert_aead::Algorithm;
 use culvert_aead::Keymat;
@@ -21,8 +21,8 @@ use crate::refusal::Refusal;
 /// Octets of the salt of a combined algorithm.
 const SALT_LEN: usize = 4;
 
-/// Bits of the ICV that the kernel cuts SHA-2 to where a request does not say (`XFRMA_ALG_AUTH`, or 0);
-/// for SHA-256 those of an old draft.
+/// Bits of the ICV that the kernel cuts SHA-2 to where a request does not say (`XFRMA_ALG_AUTH`, or
+/// 0); for SHA-256 those of an old draft.
 const DEFAULT_TRUNCATIONS: [(&str, u32); 3] =
     [("hmac(sha256)", 96), ("hmac(sha384)", 192), ("hmac(sha512)", 256)];
 

@@ -1,9 +1,9 @@
 //! What survives the process: policies, and which SAs there were, without their keys.
 //!
 //! The journal is the events of the databases one behind the other, as messages. After a start they
-//! are read again: policies are in force at once, so that nothing they protect leaves in clear while
-//! IKE does not know yet. SAs are gone, and with them what was received and sent: whoever listens is
-//! told that they expired, and negotiates new ones with fresh keys.
+//! are read again: policies are in force at once, so that nothing they protect leaves in clear
+//! while IKE does not know yet. SAs are gone, and with them what was received and sent: whoever
+//! listens is told that they expired, and negotiates new ones with fresh keys.
 
 use std::collections::BTreeMap;
 
@@ -120,7 +120,8 @@ impl Service {
         }
     }
 
-    /// Whoever listens needs not be told of an SA of before the start: it was made anew, or deleted.
+    /// Whoever listens needs not be told of an SA of before the start: it was made anew, or
+    /// deleted.
     pub(crate) fn forget_lost(&mut self, name: Option<Name>) {
         name.map(|name| self.lost.0.remove(&name));
     }

@@ -12,8 +12,8 @@
 //! - `sas`: the SA database; `sa_requests`: what requests do to it; `listing`: SAs as answers show
 //!   them; `notices`: what happens without a request.
 //! - `consistency`: whether the databases agree with themselves, for tests.
-//! - `plan`: from policies to the lists that workers search; `spec`, `replay`: from an SA of XFRM to
-//!   one that workers take.
+//! - `plan`: from policies to the lists that workers search; `spec`, `replay`: from an SA of XFRM
+//!   to one that workers take.
 
 #![forbid(unsafe_code)]
 

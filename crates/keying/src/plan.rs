@@ -1,12 +1,12 @@
 //! From XFRM policies to the lists that the data plane searches.
 //!
 //! A policy does not name SAs but describes them, by *templates*: protocol, mode, reqid, addresses,
-//! sometimes an SPI. SAs that one description fits are a *kind*, and each kind is a group of the data
-//! plane, which uses the latest of it. An SPI in a template makes a kind of one SA.
+//! sometimes an SPI. SAs that one description fits are a *kind*, and each kind is a group of the
+//! data plane, which uses the latest of it. An SPI in a template makes a kind of one SA.
 //!
-//! Packets on their way through the gateway meet the policies `out`, and `fwd` when they came out of
-//! an SA or in clear; those of `in` that `fwd` does not have are behind them, for transport mode,
-//! which has none of `fwd`.
+//! Packets on their way through the gateway meet the policies `out`, and `fwd` when they came out
+//! of an SA or in clear; those of `in` that `fwd` does not have are behind them, for transport
+//! mode, which has none of `fwd`.
 //!
 //! A template of transport mode has no addresses: they are the packet's. So its policy becomes one
 //! for each pair of addresses that there are SAs for, and a last one that has none and asks for it.

@@ -556,8 +556,8 @@ impl Service {
     }
 }
 
-/// Adds an SA, and does what is in its way: an older one with its key that is not gone yet, an epoch
-/// that is over.
+/// Adds an SA, and does what is in its way: an older one with its key that is not gone yet, an
+/// epoch that is over.
 fn add(
     plane: &mut impl DataPlane,
     spec: impl Fn(u64) -> Done<SaSpec>,

@@ -1,8 +1,8 @@
 //! The SA database of record, as the kernel's: SAs by name, and *larval* ones, which have an SPI or
 //! are wanted but have no keys yet.
 //!
-//! A name is destination, SPI and protocol; marks may tell several with one name apart. An SA has no
-//! direction of its own here: what it is for on the data plane says [`Installed`].
+//! A name is destination, SPI and protocol; marks may tell several with one name apart. An SA has
+//! no direction of its own here: what it is for on the data plane says [`Installed`].
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
 //! [`Service`]: the databases, and what each request does to them.
 //!
 //! Requests are answered as the kernel would. An answer must not leave before
-//! [`settle`](Service::settle) has returned: then all workers do what was asked, an inbound SA takes
-//! packets, and no worker sends by a policy or an SA that is gone.
+//! [`settle`](Service::settle) has returned: then all workers do what was asked, an inbound SA
+//! takes packets, and no worker sends by a policy or an SA that is gone.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -265,8 +265,8 @@ impl Service {
         std::mem::take(&mut self.events)
     }
 
-    /// Somebody listens to these groups, and nobody to others; the journal hears of SAs and policies
-    /// in any case.
+    /// Somebody listens to these groups, and nobody to others; the journal hears of SAs and
+    /// policies in any case.
     pub fn set_listening(&mut self, groups: u32) {
         self.listening = groups | JOURNALLED;
     }

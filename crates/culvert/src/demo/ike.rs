@@ -1,7 +1,7 @@
 //! `culvert demo --ike`: two networks whose gateways run stock strongSwan, over culvert.
 //!
-//! strongSwan is as its distribution ships it. It negotiates the SAs, and `culvert exec` has it hand
-//! them to culvert instead of the kernel.
+//! strongSwan is as its distribution ships it. It negotiates the SAs, and `culvert exec` has it
+//! hand them to culvert instead of the kernel.
 
 use std::path::Path;
 use std::time::Duration;
@@ -84,7 +84,7 @@ pub fn demo(args: &DemoArgs, ends: [Backend; 2], culvert: &Path) -> Result<()> {
     drop(namespaces);
     println!();
     println!(
-        "Everything arrived, nothing crossed the wire in clear, and nothing is left behind. {:.1} s.",
+        "Everything arrived, nothing crossed the wire in clear, nothing is left behind. {:.1} s.",
         start.elapsed().as_secs_f64()
     );
     Ok(())
@@ -176,8 +176,8 @@ fn rekeys(networks: &Networks, charons: [&Charon; 2]) -> Result<()> {
     let lost = |report: &UdpReport| report.sent - report.received;
     let [to_b, to_a] = &reports;
     println!(
-        "rekey     {} times while {rate_pps} datagrams a second went each way; the last SPIs are {} \
-         and {}",
+        "rekey     {} times while {rate_pps} datagrams a second went each way; the last SPIs are \
+         {} and {}",
         children.len(),
         children.last().map_or("", |child| &child.spis.0),
         children.last().map_or("", |child| &child.spis.1),

@@ -54,8 +54,8 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that steers `prefixes` and whose workers' clock began at `start`. SAs that IKE adds have an epoch of
-    /// `epochs`.
+    /// A gateway that steers `prefixes` and whose workers' clock began at `start`. SAs that IKE
+    /// adds have an epoch of `epochs`.
     pub(super) fn new(
         controller: Controller<Provider>,
         control: culvert_xdp::Control,

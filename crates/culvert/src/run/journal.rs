@@ -1,7 +1,7 @@
 //! [`JournalFile`]: the journal of the databases in a file beside the control socket.
 //!
-//! It is to survive the process, not the machine: IKE daemons do not survive that either. So nothing
-//! waits for a disk, and the directory, under /run, is in memory. There are no keys in it.
+//! It is to survive the process, not the machine: IKE daemons do not survive that either. So
+//! nothing waits for a disk, and the directory, under /run, is in memory. There are no keys in it.
 
 use std::fs;
 use std::fs::File;

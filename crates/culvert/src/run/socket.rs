@@ -150,8 +150,8 @@ impl ControlSocket {
             .collect()
     }
 
-    /// Serves everybody once: takes new clients, requests and what is to be told, settles, and sends
-    /// what there is room for. True when there is more to do at once.
+    /// Serves everybody once: takes new clients, requests and what is to be told, settles, and
+    /// sends what there is room for. True when there is more to do at once.
     pub(super) fn serve(
         &mut self,
         service: &mut Service,

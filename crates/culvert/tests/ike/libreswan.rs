@@ -28,7 +28,8 @@ use crate::support::CULVERT;
 /// Where `scripts/libreswan` unpacks it.
 const UNPACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/libreswan");
 
-/// Datagrams that may come for an SPI without a key, in all rekeys together: a quarter of a second's.
+/// Datagrams that may come for an SPI without a key, in all rekeys together: a quarter of a
+/// second's.
 const EARLY_MAX: u64 = 125;
 
 /// Where Libreswan is, or `None`, said loudly.

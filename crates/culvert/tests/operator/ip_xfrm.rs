@@ -1,8 +1,8 @@
 //! One script of `ip xfrm`, to the real kernel in a namespace of its own and under `culvert exec`:
 //! the same exit codes, the same complaints, the same listings.
 //!
-//! What differs is said with the commands. Beyond that, kernels differ in what they can: one without
-//! ESP refuses SAs with keys, which are told apart here and not compared with it.
+//! What differs is said with the commands. Beyond that, kernels differ in what they can: one
+//! without ESP refuses SAs with keys, which are told apart here and not compared with it.
 
 use std::fmt::Write as _;
 use std::process::Command;

@@ -181,8 +181,8 @@ impl Policy {
         self.age = age;
     }
 
-    /// Whether SAs decide what it means: it has a template of transport mode, whose addresses are the
-    /// packet's, or one that packets may do without.
+    /// Whether SAs decide what it means: it has a template of transport mode, whose addresses are
+    /// the packet's, or one that packets may do without.
     pub(super) fn depends_on_sas(&self) -> bool {
         let depends = |one: &Template| one.mode == Mode::TRANSPORT || one.optional != 0;
         self.templates.iter().any(depends)

@@ -226,9 +226,9 @@ impl Networks {
         }
     }
 
-    /// What gateway b must know of a connection of gateway a: the same from the other side. Behind a
-    /// NAT, gateway a comes from anywhere. `own` is how gateway b proves who it is, when it does not
-    /// use the same secret.
+    /// What gateway b must know of a connection of gateway a: the same from the other side. Behind
+    /// a NAT, gateway a comes from anywhere. `own` is how gateway b proves who it is, when it does
+    /// not use the same secret.
     #[must_use]
     pub fn peer_of(&self, connection: &Connection, own: Option<Auth>) -> Connection {
         let mut peer = connection.mirrored();
@@ -241,9 +241,9 @@ impl Networks {
         peer
     }
 
-    /// Does something while datagrams flow between the hosts, both ways, over IPv4, at a steady rate
-    /// (each way, a second), from before it begins until after it ends; returns what arrived at b
-    /// and at a.
+    /// Does something while datagrams flow between the hosts, both ways, over IPv4, at a steady
+    /// rate (each way, a second), from before it begins until after it ends; returns what arrived
+    /// at b and at a.
     ///
     /// # Errors
     /// When a stream cannot flow: a lost datagram is no error.
