@@ -114,7 +114,10 @@ fn step(lab: &mut Lab, octets: &[u8; STEP]) {
         (0..8, Some(handle)) => lab.expires(handle, ExpiryKind::Soft),
         (8..16, Some(handle)) => lab.expires(handle, ExpiryKind::Hard),
         (16..24, _) => lab.tick(number.try_into().expect("an octet")),
-        (24..32, _) => lab.plane.refusals = vec![Some(ControlError::KeyInUse); number % 4],
+        (24..32, _) => {
+            let refusal = || Some(ControlError::KeyInUse);
+            lab.plane.refusals = std::iter::repeat_with(refusal).take(number % 4).collect();
+        }
         (32..40, _) => {
             let groups: Vec<_> = lab.plane.bundles.iter().flat_map(|(_, list)| list).collect();
             let group = groups.first().map_or(culvert_spd::Group(rest[0].into()), |group| **group);
