@@ -110,13 +110,13 @@ fn step(lab: &mut Lab, octets: &[u8; STEP]) {
     let [who, rest @ ..] = octets;
     let number = usize::from(rest[0]);
     let handle = lab.plane.specs.keys().nth(number % lab.plane.specs.len().max(1)).copied();
-    match (who, handle) {
+    match (*who, handle) {
         (0..8, Some(handle)) => lab.expires(handle, ExpiryKind::Soft),
         (8..16, Some(handle)) => lab.expires(handle, ExpiryKind::Hard),
         (16..24, _) => lab.tick(number.try_into().expect("an octet")),
         (24..32, _) => {
-            let refusal = || Some(ControlError::KeyInUse);
-            lab.plane.refusals = std::iter::repeat_with(refusal).take(number % 4).collect();
+            let refusal = |_| Some(ControlError::KeyInUse);
+            lab.plane.refusals = (0..number % 4).map(refusal).collect();
         }
         (32..40, _) => {
             let groups: Vec<_> = lab.plane.bundles.iter().flat_map(|(_, list)| list).collect();
