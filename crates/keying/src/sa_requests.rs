@@ -592,7 +592,10 @@ fn made(info: &SaInfo, attributes: &Attributes, now: u64) -> Done<Sa> {
     if has(|attribute| matches!(attribute, Attribute::SecurityContext(_))) {
         return Err(Refusal::new(Errno::EOPNOTSUPP, "no XFRMA_SEC_CTX"));
     }
-    let is_packet = |attribute: &Attribute| matches!(attribute, Attribute::Offload(offload) if offload.flags & OFFLOAD_PACKET != 0);
+    let is_packet = |attribute: &Attribute| match attribute {
+        Attribute::Offload(offload) => offload.flags & OFFLOAD_PACKET != 0,
+        _ => false,
+    };
     if info.mode == Mode::IPTFS {
         return Err(Refusal::new(Errno::EINVAL, "no IP-TFS"));
     }
