@@ -152,7 +152,8 @@ fn keying_requests() {
         }
         let (_, policies) = lab.service.counts();
         let mut lost = Vec::new();
-        for octets in [&written, &lab.service.journal().to_vec()] {
+        let whole = lab.service.journal();
+        for octets in [&written, &*whole] {
             let mut again = Service::new(Policies::new(), Scope::default());
             again.restore(octets, lab.now);
             assert_eq!(again.counts(), (0, policies));
