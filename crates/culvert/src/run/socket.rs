@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -50,6 +51,7 @@ use rustix::net::SocketType;
 use rustix::net::sockopt;
 use tracing::debug;
 use tracing::warn;
+use zeroize::Zeroize;
 use zeroize::Zeroizing;
 
 use super::journal::JournalFile;
@@ -92,6 +94,8 @@ pub(super) struct ControlSocket {
     listener: OwnedFd,
     path: PathBuf,
     clients: Vec<Client>,
+    /// The datagram that was read last, wiped.
+    buffer: Zeroizing<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -102,7 +106,8 @@ struct Client {
     queue: VecDeque<Datagram>,
     /// Octets in the queue.
     queued: usize,
-    dump: Option<Dump>,
+    /// Listings that it asked for, the first on its way.
+    dumps: VecDeque<Dump>,
     /// Events were lost.
     has_missed: bool,
     is_gone: bool,
@@ -122,7 +127,10 @@ impl ControlSocket {
         }
         let address = SocketAddrUnix::new(path)
             .with_context(|| format!("control socket: {name} is no name for a socket"))?;
-        if fs::symlink_metadata(path).is_ok() {
+        if let Ok(found) = fs::symlink_metadata(path) {
+            if !found.file_type().is_socket() {
+                bail!("control socket: {name} is there, and no socket");
+            }
             let probe = seqpacket()?;
             if net::connect(&probe, &address).is_ok() {
                 bail!("control socket: another process listens at {name}");
@@ -138,7 +146,8 @@ impl ControlSocket {
             Ok(net::listen(&listener, BACKLOG)?)
         };
         listen().with_context(|| format!("control socket: cannot listen at {name}"))?;
-        Ok(ControlSocket { listener, path: path.to_owned(), clients: Vec::new() })
+        let buffer = Zeroizing::new(vec![0; DATAGRAM_MAX]);
+        Ok(ControlSocket { listener, path: path.to_owned(), clients: Vec::new(), buffer })
     }
 
     /// What to wait for.
@@ -162,7 +171,7 @@ impl ControlSocket {
         self.accept();
         let mut is_busy = false;
         for client in &mut self.clients {
-            is_busy |= client.read(service, plane, now);
+            is_busy |= client.read(&mut self.buffer, service, plane, now);
         }
         let listening = self.clients.iter().fold(0, |all, client| all | client.groups);
         service.set_listening(listening);
@@ -220,7 +229,7 @@ impl Client {
             groups: 0,
             queue: VecDeque::new(),
             queued: 0,
-            dump: None,
+            dumps: VecDeque::new(),
             has_missed: false,
             is_gone: false,
         }
@@ -228,27 +237,38 @@ impl Client {
 
     /// It is read from: what it asked before is answered, or as good as.
     fn is_heard(&self) -> bool {
-        self.queued < ANSWERS_MAX && self.dump.is_none()
+        self.queued < ANSWERS_MAX && self.dumps.is_empty()
     }
 
     fn interest(&self) -> PollFlags {
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::POLLIN, self.is_heard());
-        interest.set(PollFlags::POLLOUT, !self.queue.is_empty() || self.dump.is_some());
+        interest.set(PollFlags::POLLOUT, !self.queue.is_empty() || !self.dumps.is_empty());
         interest
     }
 
     /// Takes its requests, a turn's worth; true when there may be more.
-    fn read(&mut self, service: &mut Service, plane: &mut impl DataPlane, now: u64) -> bool {
-        let mut buffer = Zeroizing::new(vec![0; DATAGRAM_MAX]);
+    fn read(
+        &mut self,
+        buffer: &mut [u8],
+        service: &mut Service,
+        plane: &mut impl DataPlane,
+        now: u64,
+    ) -> bool {
         for _ in 0..TURN_MAX {
             if !self.is_heard() {
                 return false;
             }
-            match net::recv(&self.fd, &mut buffer[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+            match net::recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
                 Ok((0, _)) => self.is_gone = true,
-                Ok((_, len)) if len > DATAGRAM_MAX => debug!(len, "a datagram is too long"),
-                Ok((len, _)) => self.datagram(service, plane, &buffer[..len], now),
+                Ok((_, len)) if len > DATAGRAM_MAX => {
+                    buffer.zeroize();
+                    debug!(len, "a datagram is too long");
+                }
+                Ok((len, _)) => {
+                    self.datagram(service, plane, &buffer[..len], now);
+                    buffer[..len].zeroize();
+                }
                 Err(Errno::AGAIN) => return false,
                 Err(Errno::INTR) => {}
                 Err(_) => self.is_gone = true,
@@ -275,15 +295,11 @@ impl Client {
             if self.is_private(&frame) {
                 continue;
             }
-            if self.dump.is_some() {
-                // As the kernel, which has one listing a socket; clients ask again.
-                debug!("a request during a listing");
-            }
             let answers = service.request(plane, self.asker, &frame, now);
             for message in &answers.messages {
                 self.push(message.to_octets());
             }
-            self.dump = answers.dump.or(self.dump.take());
+            self.dumps.extend(answers.dump);
         }
     }
 
@@ -348,12 +364,12 @@ impl Client {
                 service.remind(plane);
                 return true;
             }
-            let Some(mut dump) = self.dump.take() else {
+            let Some(mut dump) = self.dumps.pop_front() else {
                 return false;
             };
             let messages = service.next_of_dump(plane, &mut dump);
             if !messages.is_empty() {
-                self.dump = Some(dump);
+                self.dumps.push_front(dump);
             }
             self.push_listed(&messages);
         }
