@@ -232,6 +232,10 @@ fn esp_of(frame: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Brings up the Child SA `net` from one end, and sees it at both.
 pub(crate) fn up(stations: &[Station; 2], initiator: usize) {
     stations[initiator].charon.initiate("net", NEGOTIATION).expect("initiate");
+    // With IKEv1 the initiator says the last word, and is done before the responder.
+    let installed = |sas: &[IkeSa]| sas.iter().any(|sa| sa.installed("net").next().is_some());
+    let responder = &stations[1 - initiator].charon;
+    responder.wait_sas("Child SA", NEGOTIATION, installed).expect("responder");
     let [a, b] = [0, 1].map(|site| the_child(&stations[site]).spis);
     assert_eq!((a.0, a.1), (b.1, b.0), "both ends have the same two SAs");
 }

@@ -232,7 +232,8 @@ fn killed_under_load() {
         drop(again);
         outage
     });
-    println!("tunnels were back {outage:?} after the start; {reports:?}");
+    let lost = reports.map(|report| report.sent - report.received);
+    println!("tunnels were back {outage:?} after the start; {lost:?} datagrams lost");
     bench.ping_all(3);
     let captured = capture.stop().expect("capture");
     assert_eq!(captured.counts[Class::Other], 0, "{:?}", captured.counts);

@@ -5,6 +5,7 @@ use culvert::lab::ike::Auth;
 use culvert::lab::ike::Authority;
 use culvert::lab::ike::Backend;
 use culvert::lab::ike::Connection;
+use culvert::lab::ike::IkeSa;
 use culvert::lab::ike::Station;
 use culvert::lab::ike::Version;
 use culvert::lab::ike::networks::IDS;
@@ -126,8 +127,14 @@ fn ikev1() {
         bench.load(&stations, form);
         up(&stations, number);
         stations[1 - number].charon.initiate("net6", NEGOTIATION).expect("initiate");
-        let sas = stations[0].charon.list_sas().expect("SAs");
-        assert!(sas.len() == 1 && sas[0].version == 1, "{sas:#?}");
+        let both = |sas: &[IkeSa]| {
+            let installed = |name| sas.iter().any(|sa| sa.installed(name).next().is_some());
+            installed("net") && installed("net6")
+        };
+        for Station { charon, .. } in &stations {
+            let sas = charon.wait_sas("both Child SAs", NEGOTIATION, both).expect("SAs");
+            assert!(sas.len() == 1 && sas[0].version == 1, "{sas:#?}");
+        }
         bench.ping_all(3);
         bench.transfer(KILOBYTES, [0, 1]);
         down(&stations, number);
