@@ -2,7 +2,8 @@
 //!
 //! A policy that asks IKE for an SA loses the packets that come before there is one, and with them
 //! often the start of a connection, which is tried again after a second only. So a few are kept, as
-//! they came, and go through outbound again when a snapshot has an SA for them. The queue is small
+//! they came, and go through outbound again when a snapshot has an SA for them, of whatever policy:
+//! IKE may have replaced the one that asked. The queue is small
 //! and bounded, in all and for each group, and so is the time: an SA that takes longer finds hosts
 //! that have tried again.
 
@@ -50,9 +51,9 @@ impl Awaiting {
         self.queue.push(Waiting { packet, group, deadline });
     }
 
-    /// The oldest packet that has waited too long, or whose group `has_sa`.
-    pub(crate) fn pop(&mut self, now: u64, has_sa: impl Fn(Group) -> bool) -> Option<Packet> {
-        let is_done = |waiting: &Waiting| waiting.deadline <= now || has_sa(waiting.group);
+    /// The oldest packet that has waited too long, or that `finds_sa`.
+    pub(crate) fn pop(&mut self, now: u64, finds_sa: impl Fn(&Packet) -> bool) -> Option<Packet> {
+        let is_done = |waiting: &Waiting| waiting.deadline <= now || finds_sa(&waiting.packet);
         let at = self.queue.iter().position(is_done)?;
         Some(self.queue.remove(at).packet)
     }

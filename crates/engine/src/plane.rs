@@ -8,6 +8,7 @@ use culvert_frame::BATCH;
 use culvert_frame::MAX_PORTS;
 use culvert_frame::Packet;
 use culvert_frame::Port;
+use culvert_spd::Action;
 use culvert_spd::Flow;
 use culvert_spd::Group;
 use culvert_spd::Match;
@@ -77,6 +78,8 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) mismatch: Option<Mismatch>,
     /// Packets that wait for an SA.
     pub(crate) awaiting: Awaiting,
+    /// The snapshot is new to packets that wait for SAs.
+    pub(crate) is_news: bool,
     /// The batch has waited for SAs: it neither waits nor asks again.
     pub(crate) has_waited: bool,
     /// How often control is told what packets cause.
@@ -135,6 +138,7 @@ impl<A: Aead> Plane<A> {
             outbound: Table::new(config.slots),
             snapshot: Arc::default(),
             looks_at_upper: false,
+            is_news: false,
             next_hops: Arc::default(),
             next_hop_generation: 1,
             outbound_flows: Cache::new(CACHE_SLOTS),
@@ -210,6 +214,7 @@ impl<A: Aead> Plane<A> {
         self.outbound_flows.clear();
         self.inbound_flows.clear();
         self.looks_at_upper = !snapshot.spd.is_address_only();
+        self.is_news = true;
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -315,8 +320,16 @@ impl<A: Aead> Plane<A> {
         waits
     }
 
-    /// True when this worker finds an SA of a group.
-    pub(crate) fn has_sa(&self, group: Group) -> bool {
+    /// True when policy has an SA for a packet as it came in.
+    pub(crate) fn finds_sa(&self, packet: &Packet) -> bool {
+        let action = ethernet::parse(packet.data()).ok().and_then(|link| {
+            let inner = &packet.data()[link.payload_at..];
+            let flow = Flow::of(inner, &ip::parse(inner).ok()?);
+            self.snapshot.spd.outbound(&flow).action
+        });
+        let Some(Action::Protect(group)) = action else {
+            return false;
+        };
         let members = self.snapshot.groups.get(&group);
         members.is_some_and(|members| members.of(self.id, self.handed_over).0.is_some())
     }

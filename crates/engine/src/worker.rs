@@ -606,7 +606,9 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             return 0;
         }
         let mut awaiting = std::mem::take(&mut self.plane.awaiting);
-        while let Some(packet) = awaiting.pop(now, |group| self.plane.has_sa(group)) {
+        let is_news = std::mem::take(&mut self.plane.is_news);
+        while let Some(packet) = awaiting.pop(now, |packet| is_news && self.plane.finds_sa(packet))
+        {
             self.batch.push(packet);
         }
         self.plane.awaiting = awaiting;

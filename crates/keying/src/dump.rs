@@ -18,6 +18,7 @@ use crate::policies::Cursor;
 use crate::sas;
 use crate::sas::Sa;
 use crate::sas::SaNumber;
+use crate::service::Asker;
 use crate::service::Service;
 
 /// SAs or policies that are listed at a time.
@@ -27,7 +28,7 @@ const CHUNK: usize = 64;
 #[derive(Debug)]
 pub struct Dump {
     request: Header,
-    port: u32,
+    asker: Asker,
     what: What,
 }
 
@@ -47,21 +48,21 @@ enum What {
 }
 
 impl Dump {
-    pub(crate) fn sas(request: Header, port: u32, which: &Attributes) -> Dump {
+    pub(crate) fn sas(request: Header, asker: Asker, which: &Attributes) -> Dump {
         let proto = which.proto().copied().unwrap_or(0);
         let filter = which.address_filter().copied();
         if filter.is_some_and(|filter| filter.prefixlen_s.max(filter.prefixlen_d) > 128) {
-            return Dump { request, port, what: What::Refused };
+            return Dump { request, asker, what: What::Refused };
         }
-        Dump { request, port, what: What::Sas { before: SaNumber(u64::MAX), proto, filter } }
+        Dump { request, asker, what: What::Sas { before: SaNumber(u64::MAX), proto, filter } }
     }
 
-    pub(crate) fn policies(request: Header, port: u32) -> Dump {
-        Dump { request, port, what: What::Policies { behind: None } }
+    pub(crate) fn policies(request: Header, asker: Asker) -> Dump {
+        Dump { request, asker, what: What::Policies { behind: None } }
     }
 
     fn message(&self, body: Body) -> Message {
-        Message { flags: Flags::MULTI, seq: self.request.seq, port: self.port, body }
+        Message { flags: Flags::MULTI, seq: self.request.seq, port: self.asker.port, body }
     }
 }
 
@@ -70,6 +71,7 @@ impl Service {
     pub fn next_of_dump(&mut self, plane: &mut impl DataPlane, dump: &mut Dump) -> Vec<Message> {
         let mut bodies = Vec::new();
         let mut next = None;
+        let is_ours = dump.asker.is_ours;
         match &mut dump.what {
             What::Ended => return Vec::new(),
             What::Refused => {
@@ -86,7 +88,9 @@ impl Service {
                 let truths = self.truths(plane, &chunk);
                 for (number, truth) in chunk.iter().zip(&truths) {
                     *before = *number;
-                    bodies.extend(self.sas.get(*number).map(|sa| listing::listed(sa, truth)));
+                    bodies.extend(
+                        self.sas.get(*number).map(|sa| listing::listed_to(is_ours, sa, truth)),
+                    );
                 }
             }
             What::Policies { behind } => {
@@ -106,7 +110,7 @@ impl Service {
         }
         if bodies.is_empty() {
             dump.what = What::Ended;
-            return vec![answer::done(&dump.request, dump.port)];
+            return vec![answer::done(&dump.request, dump.asker.port)];
         }
         bodies.into_iter().map(|body| dump.message(body)).collect()
     }

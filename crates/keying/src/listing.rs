@@ -17,6 +17,7 @@ use culvert_xfrm::event::Expire;
 use culvert_xfrm::lifetime::Usage;
 use culvert_xfrm::sa::Drops;
 use culvert_xfrm::sa::Mark;
+use culvert_xfrm::sa::SaDirection;
 use culvert_xfrm::sa::SaId;
 use culvert_xfrm::sa::SaInfo;
 use culvert_xfrm::selector::Selector;
@@ -24,6 +25,7 @@ use culvert_xfrm::selector::Selector;
 use crate::algorithms;
 use crate::plane::Report;
 use crate::replay;
+use crate::sas::Installed;
 use crate::sas::Sa;
 use crate::spec;
 
@@ -129,6 +131,23 @@ fn place(attribute: &Attribute) -> Option<u8> {
 /// A listing, an answer to GETSA, or to ALLOCSPI.
 pub(crate) fn listed(sa: &Sa, truth: &Truth) -> Body {
     Body::NewSa(info(sa, truth), attributes(sa, truth))
+}
+
+/// The same for culvert's own clients: with the direction that it has here, if it has one.
+pub(crate) fn listed_to(is_ours: bool, sa: &Sa, truth: &Truth) -> Body {
+    let mut body = listed(sa, truth);
+    let said = match sa.installed {
+        Installed { inbound: Some(_), outbound: None } => SaDirection::IN,
+        Installed { inbound: None, outbound: Some(_) } => SaDirection::OUT,
+        _ => return body,
+    };
+    if let Body::NewSa(_, list) = &mut body
+        && is_ours
+        && list.direction().is_none()
+    {
+        list.0.push(Attribute::Direction(said));
+    }
+    body
 }
 
 /// What those who listen are told when an SA goes.

@@ -42,6 +42,7 @@ use crate::sas::Stage;
 use crate::sas::Wanted;
 use crate::sas::looked_for;
 use crate::service::ACQUIRE_SECS;
+use crate::service::Asker;
 use crate::service::Service;
 use crate::spec;
 use crate::spec::Groups;
@@ -277,13 +278,14 @@ impl Service {
     pub(crate) fn get_sa(
         &mut self,
         plane: &mut impl DataPlane,
+        asker: Asker,
         id: &SaId,
         attributes: &Attributes,
     ) -> Done<Body> {
         let number = self.find_named(id, attributes)?;
         let truth = self.truth(plane, number);
         let sa = self.sas.get(number).ok_or_else(|| Refusal::missing(Errno::ESRCH, "SA"))?;
-        Ok(listing::listed(sa, &truth))
+        Ok(listing::listed_to(asker.is_ours, sa, &truth))
     }
 
     /// FLUSHSA.

@@ -16,6 +16,7 @@ use culvert_xfrm::answer::Detail;
 use culvert_xfrm::answer::Wanted;
 use culvert_xfrm::event::Groups as Listeners;
 use culvert_xfrm::header::KIND_MIN;
+use culvert_xfrm::header::Kind;
 use culvert_xfrm::info::HashSize;
 use culvert_xfrm::info::SadAttribute;
 use culvert_xfrm::message::Frame;
@@ -58,6 +59,8 @@ pub struct Asker {
     pub port: u32,
     /// What it wants to know of errors.
     pub wanted: Wanted,
+    /// It is culvert's own: listings say which direction SAs have here, where nobody said it.
+    pub is_ours: bool,
 }
 
 /// What a request led to.
@@ -140,14 +143,14 @@ impl Service {
         let checked = parsed.and_then(|message| message.check().map(|()| message));
         let done = match checked {
             Ok(Message { body: Body::DumpSa(which), .. }) => {
-                answers.dump = Some(Dump::sas(*header, asker.port, &which));
+                answers.dump = Some(Dump::sas(*header, asker, &which));
                 return answers;
             }
             Ok(Message { body: Body::DumpPolicy(_), .. }) => {
-                answers.dump = Some(Dump::policies(*header, asker.port));
+                answers.dump = Some(Dump::policies(*header, asker));
                 return answers;
             }
-            Ok(Message { body, .. }) => self.dispatch(plane, &body, now),
+            Ok(Message { body, .. }) => self.dispatch(plane, asker, &body, now),
             Err(malformed) => Err(malformed.into()),
         };
         match done {
@@ -161,9 +164,12 @@ impl Service {
                 acknowledged(&mut answers);
             }
             Err(refusal) => {
+                if is_work(header.kind) && !EXPECTED.contains(&refusal.errno) {
+                    tracing::warn!(request = ?header.kind, "refused: {}", refusal.text);
+                }
                 let text = std::iter::once(Detail::Text(refusal.text));
                 let details = text.chain(refusal.at.map(Detail::Offset)).collect();
-                let Asker { port, wanted } = asker;
+                let Asker { port, wanted, .. } = asker;
                 let error = answer::refuse(frame, port, refusal.errno, details, wanted);
                 answers.messages.push(error);
             }
@@ -171,13 +177,19 @@ impl Service {
         answers
     }
 
-    fn dispatch(&mut self, plane: &mut impl DataPlane, body: &Body, now: u64) -> Done {
+    fn dispatch(
+        &mut self,
+        plane: &mut impl DataPlane,
+        asker: Asker,
+        body: &Body,
+        now: u64,
+    ) -> Done {
         let done = |()| None;
         match body {
             Body::NewSa(info, list) => self.new_sa(plane, info, list, now).map(done),
             Body::UpdateSa(info, list) => self.update_sa(plane, info, list, now).map(done),
             Body::DeleteSa(id, list) => self.delete_sa(plane, id, list).map(done),
-            Body::GetSa(id, list) => self.get_sa(plane, id, list).map(Some),
+            Body::GetSa(id, list) => self.get_sa(plane, asker, id, list).map(Some),
             Body::FlushSa(which, _) => {
                 self.flush_sas(plane, *which);
                 Ok(None)
@@ -289,6 +301,14 @@ impl Service {
         let hash = HashSize { count: buckets, max: 1 << 20 };
         Body::NewSadInfo(flags, vec![SadAttribute::Count(count), SadAttribute::Hash(hash)])
     }
+}
+
+/// Refusals that IKE daemons and scripts count on.
+const EXPECTED: [Errno; 3] = [Errno::EEXIST, Errno::ENOENT, Errno::ESRCH];
+
+/// True for a request that an operator will want to know the refusal of.
+fn is_work(kind: Kind) -> bool {
+    [Kind::NEWSA, Kind::UPDSA, Kind::NEWPOLICY, Kind::UPDPOLICY].contains(&kind)
 }
 
 /// True for a policy that packets of this gateway meet.

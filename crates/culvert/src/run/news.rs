@@ -78,7 +78,8 @@ impl NewsLog {
             }
             Notice::Acquire { policy, flow, resource, .. } => {
                 let resource = resource.map(|worker| worker.0);
-                info!(worker, policy, ?flow, resource, "a policy has no SA");
+                let flow = words::flow(&flow);
+                info!(worker, policy, flow, resource, "a policy has no SA");
             }
             Notice::UnusualEcn { spi, .. } => {
                 warn!(worker, name, spi = hex(spi), "unusual ECN came out of the SA");

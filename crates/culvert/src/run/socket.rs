@@ -311,6 +311,7 @@ impl Client {
         };
         match frame.header.kind.0 {
             HELLO => {
+                self.asker.is_ours = true;
                 let mut answer = frame.octets.get(..16).unwrap_or_default().to_vec();
                 answer[..4].copy_from_slice(&20_u32.to_ne_bytes());
                 answer.extend(VERSION.to_ne_bytes());

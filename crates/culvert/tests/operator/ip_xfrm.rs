@@ -1,8 +1,8 @@
 //! One script of `ip xfrm`, to the real kernel in a namespace of its own and under `culvert exec`:
 //! the same exit codes, the same complaints, the same listings.
 //!
-//! What differs is said with the commands, and of words in [`in_words`]. SAs with keys are not among
-//! them, since kernels without ESP refuse them.
+//! What differs is said with the commands, and of words in [`in_words`]. SAs with keys are not
+//! among them, since kernels without ESP refuse them.
 
 use std::fmt::Write as _;
 use std::process::Command;
