@@ -49,8 +49,8 @@ fn assert_only_ah(frames: &[Vec<u8>]) {
     assert!(seen > 0, "no AH");
 }
 
-/// Tunnels with extended sequence numbers, a window of 4096, AES-GMAC and AH carry both families
-/// both ways, over IPv4 and IPv6.
+/// M08: Tunnels with extended sequence numbers, a window of 4096, AES-GMAC and AH carry both
+/// families both ways, over IPv4 and IPv6.
 #[test]
 fn forms() {
     let Some(mut bench) = Bench::new(ends([Backend::Culvert; 2])) else { return };

@@ -78,7 +78,7 @@ impl Bench {
     }
 }
 
-/// strongSwan's user space behind the NAT, culvert before it.
+/// U10: strongSwan's user space behind the NAT, culvert before it.
 #[test]
 fn mapping_changes_of_a_stranger() {
     let ends = ends([Backend::Libipsec, Backend::Culvert]);
@@ -89,7 +89,7 @@ fn mapping_changes_of_a_stranger() {
     mapping_changes(ends);
 }
 
-/// culvert at both ends.
+/// U10: culvert at both ends.
 #[test]
 fn mapping_changes_of_culvert() {
     let ends = ends([Backend::Culvert, Backend::Culvert]);

@@ -21,8 +21,9 @@ use crate::bench::up;
 /// Frames that are kept for the audit.
 const KEEP: usize = 1 << 20;
 
-/// Child SAs are rekeyed from either end and from both at once, and the IKE SA is rekeyed from
-/// either end: no datagram is lost in either direction, and each end has one Child SA in the end.
+/// U12, U13, M09: Child SAs are rekeyed from either end and from both at once, and the IKE SA is
+/// rekeyed from either end: no datagram is lost in either direction, and each end has one Child SA
+/// in the end.
 #[test]
 fn by_either_end_and_by_both() {
     let Some(mut bench) = Bench::new(ends([Backend::Culvert, Backend::Libipsec])) else { return };
@@ -58,8 +59,8 @@ fn by_either_end_and_by_both() {
     bench.ping_all(3);
 }
 
-/// 200 rekeys one after the other under load, culvert at both ends: nothing is lost, no IV is used
-/// twice with a key, and no SA is left behind.
+/// U12, M09: 200 rekeys one after the other under load, culvert at both ends: nothing is lost, no
+/// IV is used twice with a key, and no SA is left behind.
 #[test]
 fn two_hundred_in_a_row() {
     let Some(mut bench) = Bench::new(ends([Backend::Culvert; 2])) else { return };
@@ -83,8 +84,8 @@ fn two_hundred_in_a_row() {
     until_no_orphans(&stations);
 }
 
-/// Lifetimes in octets and in packets rekey under load, again and again, and nothing is lost: the
-/// engine counts, and tells the daemon in time.
+/// P15, P17: Lifetimes in octets and in packets rekey under load, again and again, and nothing is
+/// lost: the engine counts, and tells the daemon in time.
 #[test]
 fn by_octets_and_by_packets() {
     let Some(mut bench) = Bench::new(ends([Backend::Culvert; 2])) else { return };

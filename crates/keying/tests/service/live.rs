@@ -101,7 +101,7 @@ fn limits_count_from_the_beginning() {
     assert_eq!((hard(&lab).seconds, hard(&lab).bytes), (Some(70), Some(600)));
 }
 
-/// A soft limit is told once, until limits are set anew; a hard one ends the SA.
+/// P17: A soft limit is told once, until limits are set anew; a hard one ends the SA.
 #[test]
 fn limits_are_told_once() {
     let mut lab = Lab::new();
@@ -143,7 +143,7 @@ fn a_clients_expire_is_not_a_limit() {
     assert_eq!(lab.told().len(), 1);
 }
 
-/// An authentic packet from elsewhere is told to IKE, if the SA is encapsulated.
+/// U10: An authentic packet from elsewhere is told to IKE, if the SA is encapsulated.
 #[test]
 fn a_mapping_is_told() {
     let mut lab = Lab::new();

@@ -23,8 +23,8 @@ fn state(lab: &Lab) -> (Option<u32>, Vec<u32>) {
     (lab.sends(&packet()), lab.plane.spis(Way::Inbound))
 }
 
-/// The side that asks: its new inbound SA accepts before the peer can use it, and the old one until
-/// it is deleted; it sends with the new SA as soon as that is there.
+/// U12, U13: The side that asks: its new inbound SA accepts before the peer can use it, and the old
+/// one until it is deleted; it sends with the new SA as soon as that is there.
 #[test]
 fn the_initiator_rekeys() {
     let mut lab = tunnel(0x1000, 0x2000);
@@ -44,7 +44,7 @@ fn the_initiator_rekeys() {
     assert_eq!((lab.count(), lab.plane.specs.len()), (2, 2));
 }
 
-/// The side that is asked installs what it sends with last, when the peer deletes the old SA.
+/// U13: The side that is asked installs what it sends with last, when the peer deletes the old SA.
 #[test]
 fn the_responder_rekeys() {
     let mut lab = tunnel(0x1000, 0x2000);
