@@ -179,7 +179,9 @@ impl ControlSocket {
             service.tell_lost();
         }
         if !service.settle(plane) {
+            // No answer leaves before it is true.
             warn!("a worker takes long to do what IKE asked for");
+            return true;
         }
         let events = service.take_events();
         journal.note(&events, service);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use culvert::lab::Capture;
+use culvert::lab::Captured;
 use culvert::lab::Class;
 use culvert::lab::Namespaces;
 use culvert::lab::Ping;
@@ -76,8 +77,13 @@ pub(crate) struct Bench {
 impl Bench {
     /// Networks without daemons, or `None`, said loudly.
     pub(crate) fn new(ends: Ends) -> Option<Bench> {
+        Bench::with_queues(ends, 1)
+    }
+
+    /// The same, the gateways' interfaces with so many queues.
+    pub(crate) fn with_queues(ends: Ends, queues: u32) -> Option<Bench> {
         let mut namespaces = namespaces(ends)?;
-        let networks = Networks::new(&mut namespaces, 1).expect("networks");
+        let networks = Networks::new(&mut namespaces, queues).expect("networks");
         Some(Bench { networks, ends, namespaces })
     }
 
@@ -167,6 +173,9 @@ pub(crate) fn under_load<T>(
     networks.under_load(RATE, action).expect("streams")
 }
 
+/// Frames that a capture keeps for [`assert_no_nonce_twice`].
+pub(crate) const KEEP: usize = 1 << 20;
+
 /// Every datagram arrived, once, in order, whole.
 pub(crate) fn assert_no_loss(reports: &[UdpReport; 2]) {
     for report in reports {
@@ -193,31 +202,34 @@ pub(crate) fn at(host: &str, port: u16) -> SocketAddr {
     SocketAddr::new(host.parse().expect("an address"), port)
 }
 
-/// The pairs of a key and an IV that packets on the wire used: an SPI towards one destination, and
-/// the octets after the sequence number. With counter modes a pair that comes twice is the end of
+/// The pairs of a key and an IV that packets on the wire used: an SPI, whatever the destination,
+/// for a peer that moves keeps its keys; and the octets after the sequence number. Every frame was
+/// kept. With counter modes a pair that comes twice is the end of
 /// all secrecy (RFC 4106 section 2).
-pub(crate) fn assert_no_nonce_twice(frames: &[Vec<u8>]) {
+pub(crate) fn assert_no_nonce_twice(captured: &Captured) {
+    let Captured { counts, frames, missed, .. } = captured;
+    assert_eq!((*missed, frames.len() as u64), (0, counts.total()), "all frames were kept");
     let mut seen = HashSet::new();
     let mut audited = 0;
     for frame in frames {
-        let Some((destination, esp)) = esp_of(frame) else { continue };
+        let Some(esp) = esp_of(frame) else { continue };
         let (spi, rest) = esp.split_at(4);
-        let fresh = seen.insert((destination.to_vec(), spi.to_vec(), rest[4..12].to_vec()));
+        let fresh = seen.insert((spi.to_vec(), rest[4..12].to_vec()));
         assert!(fresh, "an IV came twice: {frame:02x?}");
         audited += 1;
     }
     assert!(audited > 0, "no ESP was audited");
 }
 
-/// The destination of a frame and its ESP packet, raw or in UDP, from the SPI on.
-fn esp_of(frame: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The ESP packet of a frame, raw or in UDP, from the SPI on.
+fn esp_of(frame: &[u8]) -> Option<&[u8]> {
     let packet = frame.get(14..)?;
-    let (destination, protocol, payload) = match frame.get(12..14)? {
+    let (protocol, payload) = match frame.get(12..14)? {
         [0x08, 0x00] => {
             let length = usize::from(packet.first()? & 0x0f) * 4;
-            (packet.get(16..20)?, *packet.get(9)?, packet.get(length..)?)
+            (*packet.get(9)?, packet.get(length..)?)
         }
-        [0x86, 0xdd] => (packet.get(24..40)?, *packet.get(6)?, packet.get(40..)?),
+        [0x86, 0xdd] => (*packet.get(6)?, packet.get(40..)?),
         _ => return None,
     };
     let esp = match (protocol, Class::of(frame)) {
@@ -226,7 +238,7 @@ fn esp_of(frame: &[u8]) -> Option<(&[u8], &[u8])> {
         _ => return None,
     };
     // A keepalive is shorter.
-    (esp.len() >= 32).then_some((destination, esp))
+    (esp.len() >= 32).then_some(esp)
 }
 
 /// Brings up the Child SA `net` from one end, and sees it at both.

@@ -22,6 +22,7 @@ use culvert::lab::sites::HOST_B;
 use nix::sys::signal::Signal;
 
 use crate::bench::Bench;
+use crate::bench::KEEP;
 use crate::bench::NEGOTIATION;
 use crate::bench::assert_no_nonce_twice;
 use crate::bench::assert_nothing_clear;
@@ -30,10 +31,8 @@ use crate::bench::ends;
 use crate::bench::the_child;
 use crate::bench::under_load;
 use crate::bench::up;
+use crate::support::BpfFs;
 use crate::support::CULVERT;
-
-/// Frames that are kept for the audit.
-const KEEP: usize = 1 << 20;
 
 /// How long tunnels may take to come back by themselves.
 const RECOVERY: Duration = Duration::from_secs(30);
@@ -47,6 +46,16 @@ fn assert_only_ah(frames: &[Vec<u8>]) {
         seen += 1;
     }
     assert!(seen > 0, "no AH");
+}
+
+/// Replay windows of the SAs of gateway a.
+fn windows(bench: &Bench) -> Vec<u64> {
+    let socket = bench.networks.directory_of(0).join("xfrm.sock");
+    let arguments = format!("sa list --json --socket {}", socket.display());
+    let listed = crate::support::run(&bench.networks.gateways[0], CULVERT, &arguments);
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let sas = listed.as_array().or_else(|| listed["sas"].as_array()).expect("SAs").clone();
+    sas.iter().filter_map(|sa| sa["replay_window"].as_u64()).collect()
 }
 
 /// M08: Tunnels with extended sequence numbers, a window of 4096, AES-GMAC and AH carry both
@@ -86,6 +95,9 @@ fn forms() {
         let child = the_child(&stations[0]);
         assert_eq!((child.algorithms.as_str(), child.encap), (named, false));
         assert_eq!(child.esn, form.proposal.ends_with("-esn"), "{child:?}");
+        if let Some(window) = form.replay_window {
+            assert!(windows(&bench).contains(&window.into()), "{window}: {:?}", windows(&bench));
+        }
         bench.ping_all(3);
         bench.transfer(1000, [0, 1]);
         down(stations, 1 - number % 2);
@@ -94,7 +106,7 @@ fn forms() {
             assert_only_ah(&captured.frames);
         } else {
             assert_eq!(captured.counts[Class::Other], 0, "{:?}", captured.counts);
-            assert_no_nonce_twice(&captured.frames);
+            assert_no_nonce_twice(&captured);
         }
     }
 }
@@ -192,6 +204,14 @@ fn transport_mode() {
     }
 }
 
+/// Has the kernel of gateway a forward, and know the way.
+fn open_gateway(bench: &Bench) {
+    bench.networks.forward(0).expect("forwarding");
+    for route in ["route add default via 192.0.2.2", "-6 route add default via 2001:db8::2"] {
+        bench.networks.gateways[0].ip(route).expect("route");
+    }
+}
+
 /// An engine that is killed under load and started again: nothing leaves in clear, no IV is used
 /// twice with a key, and the tunnels come back by themselves.
 #[test]
@@ -209,11 +229,17 @@ fn killed_under_load() {
     });
     connection.dpd_delay = Duration::from_secs(2);
     let peer = bench.networks.peer_of(&connection, None);
-    let stations = bench.start([connection, peer]);
+    // Gateway a would forward in clear, were it not for culvert.
+    let bpf = BpfFs::new(bench.networks.directory());
+    let closed = format!("pin = \"{}\"", bpf.pins("a"));
+    let engine = Engine { interfaces: &closed, ..Engine::new(Path::new(CULVERT)) };
+    open_gateway(&bench);
+    let a = bench.start_one(0, &engine, connection);
+    let b = bench.start_one(1, &Engine::new(Path::new(CULVERT)), peer);
+    let stations = [a, b];
     up(&stations, 0);
     bench.ping_all(3);
     let capture = bench.capture(KEEP);
-    let engine = Engine::new(Path::new(CULVERT));
     let killed = stations[0].engine.as_ref().expect("culvert at a");
     let (outage, reports) = under_load(&bench.networks, || {
         killed.process().signal(Signal::SIGKILL);
@@ -237,7 +263,7 @@ fn killed_under_load() {
     bench.ping_all(3);
     let captured = capture.stop().expect("capture");
     assert_eq!(captured.counts[Class::Other], 0, "{:?}", captured.counts);
-    assert_no_nonce_twice(&captured.frames);
+    assert_no_nonce_twice(&captured);
     for station in &stations {
         let one = |sas: &[IkeSa]| sas.len() == 1 && sas[0].installed("net").count() == 1;
         station.charon.wait_sas("one tunnel", RECOVERY, one).expect("no orphans");
@@ -250,7 +276,10 @@ fn killed_under_load() {
 #[test]
 fn nothing_leaves_in_clear() {
     let Some(mut bench) = Bench::new([Backend::Culvert, Backend::Libipsec]) else { return };
-    let engine = Engine::new(Path::new(CULVERT));
+    // Gateway a would forward in clear, were it not for culvert.
+    let bpf = BpfFs::new(bench.networks.directory());
+    let closed = format!("pin = \"{}\"", bpf.pins("a"));
+    let engine = Engine { interfaces: &closed, ..Engine::new(Path::new(CULVERT)) };
     let connection = bench.networks.tunnel(false);
     let peer = bench.networks.peer_of(&connection, None);
     let connection = connection.with_children(|child| child.start_action = Action::Trap);
@@ -259,6 +288,7 @@ fn nothing_leaves_in_clear() {
         assert_eq!(capture.counts()[Class::Other], 0, "{step}: {:?}", capture.counts());
     };
     let gateway = engine.start(&mut bench.namespaces, &bench.networks, 0).expect("engine");
+    open_gateway(&bench);
     bench.ping_nobody();
     clear("without a daemon");
     let launcher = engine.launcher(&bench.networks, 0);

@@ -1,14 +1,17 @@
 //! New keys under a steady stream: nothing is lost, and no old SA stays behind.
 
+use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
 use culvert::lab::Class;
 use culvert::lab::ike::Backend;
+use culvert::lab::ike::Engine;
 use culvert::lab::ike::IkeSa;
 use culvert::lab::ike::Station;
 
 use crate::bench::Bench;
+use crate::bench::KEEP;
 use crate::bench::NEGOTIATION;
 use crate::bench::assert_no_loss;
 use crate::bench::assert_no_nonce_twice;
@@ -17,9 +20,7 @@ use crate::bench::rekey;
 use crate::bench::under_load;
 use crate::bench::until_no_orphans;
 use crate::bench::up;
-
-/// Frames that are kept for the audit.
-const KEEP: usize = 1 << 20;
+use crate::support::CULVERT;
 
 /// U12, U13, M09: Child SAs are rekeyed from either end and from both at once, and the IKE SA is
 /// rekeyed from either end: no datagram is lost in either direction, and each end has one Child SA
@@ -55,18 +56,19 @@ fn by_either_end_and_by_both() {
     assert_no_loss(&reports);
     let captured = capture.stop().expect("capture");
     assert_eq!(captured.counts[Class::Other], 0, "{:?}", captured.counts);
-    assert_no_nonce_twice(&captured.frames);
+    assert_no_nonce_twice(&captured);
     bench.ping_all(3);
 }
 
-/// U12, M09: 200 rekeys one after the other under load, culvert at both ends: nothing is lost, no
+/// U12, M09: 200 rekeys one after the other under load, culvert with two workers at both ends: nothing is lost, no
 /// IV is used twice with a key, and no SA is left behind.
 #[test]
 fn two_hundred_in_a_row() {
-    let Some(mut bench) = Bench::new(ends([Backend::Culvert; 2])) else { return };
+    let Some(mut bench) = Bench::with_queues(ends([Backend::Culvert; 2]), 2) else { return };
     let connection = bench.networks.tunnel(false);
     let peer = bench.networks.peer_of(&connection, None);
-    let stations = bench.start([connection, peer]);
+    let engine = Engine { workers: 2, ..Engine::new(Path::new(CULVERT)) };
+    let stations = bench.start_with(&engine, [connection, peer]);
     up(&stations, 0);
     let capture = bench.capture(KEEP);
     let ((), reports) = under_load(&bench.networks, || {
@@ -80,7 +82,7 @@ fn two_hundred_in_a_row() {
     assert_no_loss(&reports);
     let captured = capture.stop().expect("capture");
     assert_eq!(captured.counts[Class::Other], 0, "{:?}", captured.counts);
-    assert_no_nonce_twice(&captured.frames);
+    assert_no_nonce_twice(&captured);
     until_no_orphans(&stations);
 }
 

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -19,12 +18,9 @@ use culvert::lab::sites::Gateway;
 use culvert::lab::sites::HOST_A;
 use culvert::lab::sites::HOST_B;
 use culvert::lab::sites::Plan;
-use nix::mount::MntFlags;
-use nix::mount::MsFlags;
-use nix::mount::mount;
-use nix::mount::umount2;
 use nix::sys::signal::Signal;
 
+use crate::support::BpfFs;
 use crate::support::CULVERT;
 use crate::support::LONG;
 use crate::support::Lab;
@@ -53,31 +49,6 @@ struct Open {
     capture: Capture,
     bpf: BpfFs,
     lab: Lab,
-}
-
-/// A BPF file system of its own.
-struct BpfFs(PathBuf);
-
-impl BpfFs {
-    fn new(directory: &Path) -> BpfFs {
-        let path = directory.join("bpf");
-        std::fs::create_dir(&path).expect("directory");
-        let (kind, none) = (Some("bpf"), None::<&str>);
-        mount(kind, &path, kind, MsFlags::empty(), none).expect("BPF file system");
-        BpfFs(path)
-    }
-
-    /// Where a gateway pins.
-    fn pins(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for BpfFs {
-    fn drop(&mut self) {
-        // All pins vanish with it.
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
 }
 
 impl Open {

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -27,6 +28,10 @@ use culvert_aead::Op;
 use culvert_aead::RustCrypto;
 use culvert_aead::RustCryptoKey;
 use culvert_wire::ethernet::Mac;
+use nix::mount::MntFlags;
+use nix::mount::MsFlags;
+use nix::mount::mount;
+use nix::mount::umount2;
 
 /// The program under test.
 pub(crate) const CULVERT: &str = env!("CARGO_BIN_EXE_culvert");
@@ -212,4 +217,29 @@ pub(crate) fn text(packet: &[u8], next_header: u8) -> Vec<u8> {
     text.extend((1u8..).take(pad));
     text.extend([u8::try_from(pad).expect("below 4"), next_header]);
     text
+}
+
+/// A BPF file system of its own.
+pub(crate) struct BpfFs(PathBuf);
+
+impl BpfFs {
+    pub(crate) fn new(directory: &Path) -> BpfFs {
+        let path = directory.join("bpf");
+        std::fs::create_dir(&path).expect("directory");
+        let (kind, none) = (Some("bpf"), None::<&str>);
+        mount(kind, &path, kind, MsFlags::empty(), none).expect("BPF file system");
+        BpfFs(path)
+    }
+
+    /// Where a gateway pins.
+    pub(crate) fn pins(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        // All pins vanish with it.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
 }

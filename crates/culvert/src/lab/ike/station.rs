@@ -32,6 +32,8 @@ pub struct Engine<'a> {
     pub workers: u32,
     /// More lines of the configuration, from the top level on.
     pub top: &'a str,
+    /// More lines of its table `interfaces`.
+    pub interfaces: &'a str,
     /// More lines of its table `control`, and whatever tables come after it.
     pub more: &'a str,
 }
@@ -40,7 +42,7 @@ impl<'a> Engine<'a> {
     /// One worker, nothing special.
     #[must_use]
     pub fn new(culvert: &'a Path) -> Engine<'a> {
-        Engine { culvert, workers: 1, top: "", more: "" }
+        Engine { culvert, workers: 1, top: "", interfaces: "", more: "" }
     }
 
     /// Writes the configuration of a gateway and returns its path.
@@ -49,11 +51,12 @@ impl<'a> Engine<'a> {
         let path = directory.join("culvert.toml");
         let text = format!(
             "state_directory = \"{}\"\n{}\n\
-             [interfaces]\nprotected = [\"lan0\"]\nunprotected = [\"wan0\"]\n\
+             [interfaces]\nprotected = [\"lan0\"]\nunprotected = [\"wan0\"]\n{}\n\
              [workers]\ncount = {}\n\
              [control]\nsocket = \"{}\"\n{}\n",
             directory.join("state").display(),
             self.top,
+            self.interfaces,
             self.workers,
             socket(directory).display(),
             self.more,
