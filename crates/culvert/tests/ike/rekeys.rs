@@ -60,8 +60,8 @@ fn by_either_end_and_by_both() {
     bench.ping_all(3);
 }
 
-/// U12, M09: 200 rekeys one after the other under load, culvert with two workers at both ends: nothing is lost, no
-/// IV is used twice with a key, and no SA is left behind.
+/// U12, M09: 200 rekeys one after the other under load, culvert with two workers at both ends:
+/// nothing is lost, no IV is used twice with a key, and no SA is left behind.
 #[test]
 fn two_hundred_in_a_row() {
     let Some(mut bench) = Bench::with_queues(ends([Backend::Culvert; 2]), 2) else { return };
