@@ -1,9 +1,10 @@
 //! What survives the process: policies, and which SAs there were, without their keys.
 //!
-//! The journal is the events of the databases one behind the other, as messages. After a start they
-//! are read again: policies are in force at once, so that nothing they protect leaves in clear
-//! while IKE does not know yet. SAs are gone, and with them what was received and sent: whoever
-//! listens is told that they expired, and negotiates new ones with fresh keys.
+//! The journal is the events of the databases one behind the other, as messages; the default
+//! policies are not among them, as the configuration has a say about these. After a start they are
+//! read again: policies are in force at once, so that nothing they protect leaves in clear while
+//! IKE does not know yet. SAs are gone, and with them what was received and sent: whoever listens
+//! is told that they expired, and negotiates new ones with fresh keys.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,9 @@ use crate::sas;
 use crate::sas::Name;
 use crate::sas::Stage;
 use crate::service::Service;
+
+/// SAs of before the start that are told of at a time.
+const LOST_AT_ONCE: usize = 1000;
 
 /// SAs that there were before the start.
 #[derive(Debug, Default)]
@@ -45,7 +49,6 @@ pub fn entry(event: &Event) -> Option<Zeroizing<Vec<u8>>> {
         | Body::DeletePolicy(..)
         | Body::FlushPolicy(_)
         | Body::PolicyExpire(..)
-        | Body::GetDefault(..)
         | Body::FlushSa(..) => event.body.clone(),
         Body::NewSa(info, _) | Body::UpdateSa(info, _) => Body::NewSa(*info, none()),
         Body::DeleteSa(id, _) => Body::DeleteSa(*id, none()),
@@ -80,9 +83,6 @@ impl Service {
                 name(&state).map(|name| lost.remove(&name));
             }
             Body::FlushSa(which, _) => self.forget_lost_of(which.proto),
-            Body::GetDefault(defaults, _) => {
-                self.policies.set_defaults(&defaults);
-            }
             Body::NewPolicy(info, list) | Body::UpdatePolicy(info, list) => {
                 // An index of the kernel's own is made anew.
                 let _ = self.policies.update(&info, &list, now);
@@ -96,7 +96,6 @@ impl Service {
     /// A journal of what there is now.
     #[must_use]
     pub fn journal(&self) -> Zeroizing<Vec<u8>> {
-        let defaults = Body::GetDefault(self.policies.defaults(), Attributes::default());
         let lost = self.lost.0.values().copied();
         let valid = self.sas.iter().filter(|(_, sa)| sa.stage == Stage::Valid);
         let sas = lost.chain(valid.map(|(_, sa)| sa.info));
@@ -105,15 +104,19 @@ impl Service {
         // The youngest is listed first.
         policies.reverse();
         let mut journal = Zeroizing::new(Vec::new());
-        for body in std::iter::once(defaults).chain(policies).chain(sas) {
+        for body in policies.into_iter().chain(sas) {
             journal.extend_from_slice(&message(body));
         }
         journal
     }
 
-    /// Tells whoever listens that the SAs of before the start expired, if there are any.
+    /// Tells whoever listens that SAs of before the start expired: some of them, so that there is
+    /// room for what is told; the others with the next call.
     pub fn tell_lost(&mut self) {
-        for info in std::mem::take(&mut self.lost.0).into_values() {
+        for _ in 0..LOST_AT_ONCE {
+            let Some((_, info)) = self.lost.0.pop_first() else {
+                return;
+            };
             let expire = Expire { state: info, hard: 1 };
             let body = Body::Expire(expire, Attributes::default());
             self.events.push(Event { groups: Listeners::EXPIRE, body });

@@ -61,8 +61,8 @@ pub(crate) fn usage(sa: &Sa, truth: &Truth) -> Usage {
     let base = spec::base(sa);
     let first = truth.both().filter_map(|report| report.first_used).min();
     Usage {
-        bytes: base.bytes + truth.both().map(|report| report.bytes).sum::<u64>(),
-        packets: base.packets + truth.both().map(|report| report.packets).sum::<u64>(),
+        bytes: truth.both().fold(base.bytes, |sum, report| sum.saturating_add(report.bytes)),
+        packets: truth.both().fold(base.packets, |sum, report| sum.saturating_add(report.packets)),
         add_time: if base.add_time == 0 { sa.info.usage.add_time } else { base.add_time },
         use_time: if base.use_time == 0 { first.unwrap_or(0) } else { base.use_time },
     }

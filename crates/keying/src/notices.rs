@@ -63,11 +63,9 @@ impl Service {
             return;
         }
         let packet = listing::selector_of(flow);
-        let Some(want) = self
-            .wants
-            .get(&group)
-            .and_then(|wants| wants.iter().copied().find(|want| self.is_about(*want, flow)))
-        else {
+        let wants = self.wants.get(&group).into_iter().flatten().copied();
+        let mut lacking = wants.filter(|want| !self.members.contains_key(&want.group));
+        let Some(want) = lacking.find(|want| self.is_about(*want, flow)) else {
             return;
         };
         let Some((acquire, list)) = self.acquire_message(want, packet) else {

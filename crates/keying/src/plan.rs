@@ -6,7 +6,8 @@
 //!
 //! Packets on their way through the gateway meet the policies `out`, and `fwd` when they came out
 //! of an SA or in clear; those of `in` that `fwd` does not have are behind them, for transport
-//! mode, which has none of `fwd`.
+//! mode, which has none of `fwd`, but for those that let pass in clear: these are for this machine.
+//! What `fwd` blocks is not sent either, as the kernel asks `fwd` of all that it forwards.
 //!
 //! A template of transport mode has no addresses: they are the packet's. So its policy becomes one
 //! for each pair of addresses that there are SAs for, and a last one that has none and asks for it.
@@ -73,6 +74,8 @@ pub(crate) struct Want {
     pub(crate) policy: u32,
     /// Which of its templates.
     pub(crate) template: usize,
+    /// The group of the SA that is wanted.
+    pub(crate) group: Group,
 }
 
 /// What the data plane is to do.
@@ -170,7 +173,10 @@ impl Plan {
     ) -> Outcome {
         let present = if depends { Present::of(sas) } else { Present::default() };
         let mut outcome = Outcome::default();
-        for source in out {
+        let forward: Vec<Source<'a>> = forward.collect();
+        // What is not forwarded is not sent either.
+        let blocked = forward.iter().filter(|source| source.info.action == policy::Action::BLOCK);
+        for source in blocked.copied().chain(out) {
             let list = self.policies(source, Direction::Outbound, &present, &mut outcome);
             outcome.spd.outbound.extend(list);
         }
@@ -180,9 +186,12 @@ impl Plan {
             forwarded.insert(key(source.info));
             entering.push(source);
         }
-        entering.extend(inbound.filter(|source| !forwarded.contains(&key(source.info))));
-        // Stable: of two with one priority, those of `fwd` come first.
-        entering.sort_by_key(|source| source.info.priority);
+        // Behind them, whatever their priority; those that let pass in clear are for this machine.
+        entering.extend(inbound.filter(|source| {
+            let is_clear =
+                source.templates.is_empty() && source.info.action != policy::Action::BLOCK;
+            !is_clear && !forwarded.contains(&key(source.info))
+        }));
         for source in entering {
             let list = self.policies(source, Direction::Inbound, &present, &mut outcome);
             outcome.spd.inbound.extend(list);
@@ -192,7 +201,7 @@ impl Plan {
             _ => Action::Discard,
         };
         let last = |default| Policy::new(Selector::ANY, action(default));
-        if defaults.outbound == DefaultAction::ACCEPT {
+        if [defaults.outbound, defaults.forward] == [DefaultAction::ACCEPT; 2] {
             outcome.spd.outbound.push(last(defaults.outbound));
         }
         if defaults.forward == DefaultAction::ACCEPT {
@@ -263,7 +272,7 @@ impl Plan {
             }
             let named = kind.map_or(Named::Unknown(source.info.index), Named::Kind);
             let group = self.number(named);
-            let want = Want { policy: source.info.index, template: at };
+            let want = Want { policy: source.info.index, template: at, group };
             outcome.wants.entry(group).or_default().push(want);
             groups.push(group);
         }
@@ -272,6 +281,10 @@ impl Plan {
             (&[group], _) => Action::Protect(group),
             (_, Direction::Outbound) => {
                 let chain = self.number(Named::Chain(groups.clone()));
+                let wants = groups.iter().filter_map(|group| outcome.wants.get(group)).flatten();
+                let wants: Vec<Want> =
+                    wants.filter(|want| want.policy == source.info.index).copied().collect();
+                outcome.wants.insert(chain, wants);
                 outcome.bundles.push((chain, groups));
                 Action::Protect(chain)
             }

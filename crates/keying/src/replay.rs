@@ -90,5 +90,22 @@ pub(crate) fn listed(sa: &Sa, sent: u64, received: &WindowState) -> Attribute {
 
 /// The numbers of a window, 0 apart.
 fn numbers(top: u64, size: u32) -> impl Iterator<Item = u64> {
-    top.saturating_sub(u64::from(size)) + 1..=top
+    let count = u64::from(size).min(top);
+    (1..=count).map(move |at| top - count + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Windows at both ends of the numbers; one of no size has none.
+    #[test]
+    fn numbers_of_windows() {
+        let all = |top, size| numbers(top, size).collect::<Vec<u64>>();
+        assert_eq!(all(3, 2), [2, 3]);
+        assert_eq!(all(3, 32), [1, 2, 3]);
+        assert_eq!(all(0, 32), []);
+        assert_eq!(all(u64::MAX, 2), [u64::MAX - 1, u64::MAX]);
+        assert_eq!(all(u64::MAX, 0), []);
+    }
 }

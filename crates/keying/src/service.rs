@@ -88,6 +88,8 @@ pub struct Service {
     pub(crate) wants: HashMap<Group, Vec<Want>>,
     /// Groups by the policies that name them.
     pub(crate) named: HashMap<u32, Vec<Group>>,
+    /// Groups that are several SAs.
+    chains: HashSet<Group>,
     /// What is to be told.
     pub(crate) events: Vec<Event>,
     /// The policies that the data plane has.
@@ -112,6 +114,7 @@ impl Service {
             members: HashMap::new(),
             wants: HashMap::new(),
             named: HashMap::new(),
+            chains: HashSet::new(),
             events: Vec::new(),
             planned: None,
             is_stale: false,
@@ -235,7 +238,16 @@ impl Service {
             self.planned = Some(generation);
             self.is_stale = false;
         }
+        self.tidy();
         plane.settle()
+    }
+
+    /// Forgets groups that nothing is in or names, when there are many.
+    fn tidy(&mut self) {
+        if self.plan.len() > 1024 + 4 * (self.members.len() + self.wants.len()) {
+            let in_use = self.members.keys().chain(self.wants.keys()).chain(&self.chains);
+            self.plan.tidy(&in_use.copied().collect());
+        }
     }
 
     fn put_together(&mut self, plane: &mut impl DataPlane) {
@@ -264,12 +276,7 @@ impl Service {
                 self.named.entry(want.policy).or_default().push(group);
             }
         }
-        if self.plan.len() > 1024 + 4 * (self.members.len() + self.wants.len()) {
-            let bundles = outcome.bundles.iter().map(|&(group, _)| group);
-            let in_use: HashSet<Group> =
-                self.members.keys().chain(self.wants.keys()).copied().chain(bundles).collect();
-            self.plan.tidy(&in_use);
-        }
+        self.chains = outcome.bundles.into_iter().map(|(group, _)| group).collect();
     }
 
     /// What there is to tell, oldest first.

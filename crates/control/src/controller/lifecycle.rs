@@ -564,8 +564,10 @@ impl<A: Aead> Controller<A> {
             }
             Notice::Acquire { .. } | Notice::InvalidSpi { .. } | Notice::Audit(_) => None,
         };
-        if self.news.len() == NEWS_MAX {
-            self.news.pop_front();
+        if self.news.len() >= NEWS_MAX {
+            // IKE waits for some of them; others are only good to know.
+            let minor = self.news.iter().position(|news| is_minor(&news.notice)).unwrap_or(0);
+            self.news.remove(minor);
             self.news_lost += 1;
         }
         #[expect(clippy::cast_possible_truncation, reason = "at most 256 workers")]
@@ -646,6 +648,13 @@ impl<A: Aead> Controller<A> {
             Direction::Inbound => Err(ControlError::Inbound(id)),
         }
     }
+}
+
+/// True for what nobody waits for.
+fn is_minor(notice: &Notice) -> bool {
+    let major =
+        matches!(notice, Notice::Expire { .. } | Notice::Acquire { .. } | Notice::Mapping { .. });
+    !major
 }
 
 /// ESP is never encapsulated on the port of IKE (RFC 7296 section 2.23).

@@ -223,12 +223,15 @@ impl DataPlane for Gateway {
     }
 
     fn inspect(&mut self, handles: &[SaId]) -> Vec<Option<Report>> {
-        let mut waiting: Vec<SaId> = Vec::with_capacity(handles.len());
-        for &handle in handles {
-            if self.controller.inspect(handle).is_ok() {
-                waiting.push(handle);
-            }
-        }
+        // Each is asked once, however often it is named; an answer that came too late is not this
+        // one's.
+        let mut waiting: Vec<SaId> = handles.to_vec();
+        waiting.sort_unstable();
+        waiting.dedup();
+        waiting.retain(|&handle| {
+            self.controller.take_inspection(handle);
+            self.controller.inspect(handle).is_ok()
+        });
         let mut found: BTreeMap<SaId, Inspection> = BTreeMap::new();
         let deadline = Instant::now() + SETTLE_MAX;
         while !waiting.is_empty() && Instant::now() < deadline {
@@ -246,7 +249,7 @@ impl DataPlane for Gateway {
                 thread::sleep(SETTLE_POLL);
             }
         }
-        let report = |handle: &SaId| found.remove(handle).map(|found| self.report(found));
+        let report = |handle: &SaId| found.get(handle).cloned().map(|found| self.report(found));
         handles.iter().map(report).collect()
     }
 

@@ -28,6 +28,8 @@ pub(super) struct JournalFile {
     len: u64,
     /// Octets after the last time it was written anew.
     compact: u64,
+    /// Its end may be cut off, so that nothing behind would be read.
+    is_torn: bool,
 }
 
 impl JournalFile {
@@ -47,7 +49,7 @@ impl JournalFile {
         let written = write(&path, service);
         let (file, len) =
             written.with_context(|| format!("journal: cannot write {}", path.display()))?;
-        Ok(JournalFile { path, file, len, compact: len })
+        Ok(JournalFile { path, file, len, compact: len, is_torn: false })
     }
 
     /// Adds what events changed.
@@ -57,10 +59,11 @@ impl JournalFile {
             self.len += entry.len() as u64;
             result = result.and(self.file.write_all(&entry));
         }
-        if self.len > COMPACT_FROM.max(4 * self.compact) {
-            result = result.and(write(&self.path, service).map(|(file, len)| {
+        if self.is_torn || result.is_err() || self.len > COMPACT_FROM.max(4 * self.compact) {
+            result = write(&self.path, service).map(|(file, len)| {
                 (self.file, self.len, self.compact) = (file, len, len);
-            }));
+            });
+            self.is_torn = result.is_err();
         }
         if let Err(error) = result {
             warn!(%error, "journal: policies may be lost when this process ends");

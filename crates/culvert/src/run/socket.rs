@@ -175,7 +175,11 @@ impl ControlSocket {
         }
         let listening = self.clients.iter().fold(0, |all, client| all | client.groups);
         service.set_listening(listening);
-        if listening & Groups::EXPIRE != 0 {
+        // Whoever listens to everything only watches: a daemon does not.
+        let listens =
+            |client: &&Client| client.groups & Groups::EXPIRE != 0 && client.groups != u32::MAX;
+        let mut daemons = self.clients.iter().filter(listens).peekable();
+        if daemons.peek().is_some() && daemons.all(|client| client.queued < EVENTS_MAX / 2) {
             service.tell_lost();
         }
         if !service.settle(plane) {
@@ -348,6 +352,7 @@ impl Client {
 
     /// Sends what there is room for; true when there is more.
     fn write(&mut self, service: &mut Service, plane: &mut impl DataPlane) -> bool {
+        let mut has_listed = false;
         loop {
             while let Some(datagram) = self.queue.front() {
                 match net::send(&self.fd, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
@@ -367,9 +372,13 @@ impl Client {
                 service.remind(plane);
                 return true;
             }
+            if has_listed {
+                return true;
+            }
             let Some(mut dump) = self.dumps.pop_front() else {
                 return false;
             };
+            has_listed = true;
             let messages = service.next_of_dump(plane, &mut dump);
             if !messages.is_empty() {
                 self.dumps.push_front(dump);

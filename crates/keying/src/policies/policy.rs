@@ -182,9 +182,13 @@ impl Policy {
     }
 
     /// Whether SAs decide what it means: it has a template of transport mode, whose addresses are
-    /// the packet's, or one that packets may do without.
+    /// the packet's, and is not for two hosts alone; or one that packets may do without.
     pub(super) fn depends_on_sas(&self) -> bool {
-        let depends = |one: &Template| one.mode == Mode::TRANSPORT || one.optional != 0;
+        let sel = &self.info.sel;
+        let whole = sel.family.prefix_bits_max();
+        let is_of_hosts = [sel.prefixlen_s, sel.prefixlen_d].map(Some) == [whole; 2];
+        let is_open = |one: &Template| one.mode == Mode::TRANSPORT && !is_of_hosts;
+        let depends = |one: &Template| is_open(one) || one.optional != 0;
         self.templates.iter().any(depends)
     }
 

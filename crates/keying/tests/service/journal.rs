@@ -19,6 +19,12 @@ use culvert_xfrm::sa::SaId;
 
 use crate::lab::*;
 
+const DISCARD: Defaults = Defaults {
+    inbound: DefaultAction::BLOCK,
+    forward: DefaultAction::BLOCK,
+    outbound: DefaultAction::BLOCK,
+};
+
 /// The journal that events make.
 fn written(lab: &mut Lab) -> Vec<u8> {
     let events = lab.events();
@@ -27,7 +33,10 @@ fn written(lab: &mut Lab) -> Vec<u8> {
 
 fn restored(journal: &[u8]) -> Lab {
     let mut lab = Lab::new();
-    lab.service = Service::new(Policies::new(), Scope::default());
+    // The default is not in the journal: it comes from the configuration.
+    let mut policies = Policies::new();
+    policies.set_defaults(&DISCARD);
+    lab.service = Service::new(policies, Scope::default());
     lab.service.set_listening(u32::MAX);
     lab.service.restore(journal, lab.now);
     lab.service.settle(&mut lab.plane);
@@ -59,9 +68,7 @@ fn busy() -> Lab {
     lab.ok(Body::DeletePolicy(PolicyId { sel: other.sel, index: 0, dir: other.dir }, marked));
     let gone = PolicyId { index: 81, dir: Direction::OUT, ..PolicyId::default() };
     lab.ok(Body::DeletePolicy(gone, none()));
-    let block = DefaultAction::BLOCK;
-    let defaults = Defaults { inbound: block, forward: block, outbound: block };
-    lab.ok(Body::SetDefault(defaults, none()));
+    lab.ok(Body::SetDefault(DISCARD, none()));
     for spi in 0x1000..0x1004 {
         lab.ok(allocate(info(IN, spi)));
         lab.ok(update(info(IN, spi), 0xa5));

@@ -117,6 +117,31 @@ fn forward_comes_before_in() {
     lab.ok(protect(own, vec![template(IN)]));
     let means: Vec<_> = lab.plane.spd.inbound.iter().map(|policy| policy.action).collect();
     assert_eq!(means, [Means::Protect(group), Means::Protect(group), Means::Bypass]);
+    // What `in` blocks comes behind as well, however early; what it lets pass is for this machine.
+    let sel = policy("0.0.0.0/0 0.0.0.0/0", Direction::IN);
+    lab.ok(Body::NewPolicy(PolicyInfo { priority: 0, ..sel }, none()));
+    let means = |lab: &Lab| -> Vec<Means> {
+        lab.plane.spd.inbound.iter().map(|policy| policy.action).collect()
+    };
+    assert_eq!(means(&lab).len(), 3);
+    let block = PolicyInfo { action: Action::BLOCK, ..sel };
+    lab.ok(Body::UpdatePolicy(PolicyInfo { priority: 0, ..block }, none()));
+    assert_eq!(means(&lab)[..2], [Means::Protect(group), Means::Discard]);
+}
+
+/// What `fwd` blocks, by a policy or by default, is not sent: the kernel asks it of all that it
+/// forwards, whichever way.
+#[test]
+fn what_is_not_forwarded_is_not_sent() {
+    let mut lab = Lab::new();
+    let block = PolicyInfo { action: Action::BLOCK, ..policy(NETWORKS, Direction::FORWARD) };
+    lab.ok(Body::NewPolicy(block, none()));
+    assert_eq!(lab.means(&packet()), Some(Means::Discard));
+    lab.ok(Body::FlushPolicy(none()));
+    assert_eq!(lab.means(&packet()), Some(Means::Bypass));
+    let forward = Defaults { forward: DefaultAction::BLOCK, ..Defaults::default() };
+    lab.ok(Body::SetDefault(forward, none()));
+    assert_eq!(lab.means(&packet()), None);
 }
 
 /// Several templates are a bundle when sent; when received, such packets are dropped for now.
