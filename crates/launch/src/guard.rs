@@ -29,6 +29,12 @@ pub(crate) const MARK: &str = "CULVERT_EXEC";
 /// How long processes may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// How long a process that was killed may take to be gone, until it is looked at again.
+const KILLED: Duration = Duration::from_millis(100);
+
+/// How often processes are looked for that should be gone.
+const ROUNDS: usize = 20;
+
 /// A process, whatever becomes of its number.
 pub(crate) fn open(process: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: the call takes two numbers and touches no memory. Not safe: there is no safe
@@ -105,9 +111,18 @@ fn end(supervisor: Pid, program: &OwnedFd) {
     all().for_each(|process| signal(process, libc::SIGCONT));
     let start = Instant::now();
     for process in all() {
-        if !has_ended(process, GRACE.saturating_sub(start.elapsed())) {
-            signal(process, libc::SIGKILL);
+        has_ended(process, GRACE.saturating_sub(start.elapsed()));
+    }
+    signal(program, libc::SIGKILL);
+    // Looked for anew: one that began meanwhile, or that was between two programs and showed no
+    // environment, was not seen before.
+    for _ in 0..ROUNDS {
+        let left = self::marked(supervisor);
+        if left.is_empty() {
+            return;
         }
+        left.iter().for_each(|process| signal(process, libc::SIGKILL));
+        left.iter().for_each(|process| _ = has_ended(process, KILLED));
     }
 }
 

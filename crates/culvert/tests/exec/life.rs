@@ -148,6 +148,27 @@ fn without_a_supervisor_the_command_is_ended() {
     eventually("all end", || !is_alive(left) && !is_alive(guard));
 }
 
+/// So is what the command begins when it is told to end.
+#[test]
+fn what_begins_meanwhile_is_ended_too() {
+    let Some(place) = Place::for_programs(&["sh"]) else { return };
+    let script = "trap 'setsid sleep 104 & echo $!' TERM; echo $CULVERT_EXEC; \
+                  while :; do sleep 0.1; done";
+    let mut command = place.command(&["sh", "-c", script]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line
+    };
+    let (supervisor, guard) = processes(&line());
+    kill(Pid::from_raw(supervisor), Signal::SIGKILL).unwrap();
+    let begun: i32 = line().trim().parse().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    eventually("all end", || !is_alive(begun) && !is_alive(guard));
+}
+
 /// A daemon that puts itself into the background is served on, and whoever waits for the end of
 /// what it wrote does not wait for the launcher.
 #[test]
