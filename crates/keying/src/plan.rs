@@ -180,32 +180,23 @@ impl Plan {
             let list = self.policies(source, Direction::Outbound, &present, &mut outcome);
             outcome.spd.outbound.extend(list);
         }
-        let mut forwarded = HashSet::new();
-        let mut entering: Vec<Source<'_>> = Vec::new();
-        for source in forward {
-            forwarded.insert(key(source.info));
-            entering.push(source);
-        }
+        let forwarded: HashSet<_> = forward.iter().map(|source| key(source.info)).collect();
         // Behind them, whatever their priority; those that let pass in clear are for this machine.
-        entering.extend(inbound.filter(|source| {
+        let behind = inbound.filter(|source| {
             let is_clear =
                 source.templates.is_empty() && source.info.action != policy::Action::BLOCK;
             !is_clear && !forwarded.contains(&key(source.info))
-        }));
-        for source in entering {
+        });
+        for source in forward.iter().copied().chain(behind) {
             let list = self.policies(source, Direction::Inbound, &present, &mut outcome);
             outcome.spd.inbound.extend(list);
         }
-        let action = |default| match default {
-            DefaultAction::ACCEPT => Action::Bypass,
-            _ => Action::Discard,
-        };
-        let last = |default| Policy::new(Selector::ANY, action(default));
+        let pass = || Policy::new(Selector::ANY, Action::Bypass);
         if [defaults.outbound, defaults.forward] == [DefaultAction::ACCEPT; 2] {
-            outcome.spd.outbound.push(last(defaults.outbound));
+            outcome.spd.outbound.push(pass());
         }
         if defaults.forward == DefaultAction::ACCEPT {
-            outcome.spd.inbound.push(last(defaults.forward));
+            outcome.spd.inbound.push(pass());
         }
         outcome
     }
@@ -262,6 +253,7 @@ impl Plan {
     ) -> Action {
         let mut around = hosts;
         let mut groups = Vec::new();
+        let mut wants = Vec::new();
         for (at, template) in source.templates.iter().enumerate() {
             let kind = kind_of_template(template, direction, around);
             if template.mode != Mode::TRANSPORT {
@@ -274,6 +266,7 @@ impl Plan {
             let group = self.number(named);
             let want = Want { policy: source.info.index, template: at, group };
             outcome.wants.entry(group).or_default().push(want);
+            wants.push(want);
             groups.push(group);
         }
         match (groups.as_slice(), direction) {
@@ -281,10 +274,7 @@ impl Plan {
             (&[group], _) => Action::Protect(group),
             (_, Direction::Outbound) => {
                 let chain = self.number(Named::Chain(groups.clone()));
-                let wants = groups.iter().filter_map(|group| outcome.wants.get(group)).flatten();
-                let wants: Vec<Want> =
-                    wants.filter(|want| want.policy == source.info.index).copied().collect();
-                outcome.wants.insert(chain, wants);
+                outcome.wants.entry(chain).or_default().extend(wants);
                 outcome.bundles.push((chain, groups));
                 Action::Protect(chain)
             }

@@ -173,3 +173,33 @@ fn all_of_a_policy_is_told() {
     );
     assert_eq!((first.sel.sport.0, first.sel.sport_mask.0, first.sel.proto), (0, 0xffff, 50));
 }
+
+/// Policies that ask for the same SAs one around the other: each of them is asked for.
+#[test]
+fn bundles_of_two_policies_are_wanted() {
+    let outer = Template {
+        mode: Mode::TRANSPORT,
+        id: XfrmId { proto: sa::AH, ..XfrmId::default() },
+        saddr: Default::default(),
+        ..template(OUT)
+    };
+    for networks in ["10.7.0.0/16 10.8.0.0/16", NETWORKS] {
+        let mut lab = Lab::new();
+        let list = Attributes(vec![Attribute::Templates(vec![template(OUT), outer])]);
+        for (priority, selector) in [(1, NETWORKS), (2, "10.7.0.0/16 10.8.0.0/16")] {
+            let info = PolicyInfo { priority, ..policy(selector, Direction::OUT) };
+            lab.ok(Body::NewPolicy(info, list.clone()));
+        }
+        lab.told();
+        let flow = match networks {
+            NETWORKS => packet(),
+            _ => udp("10.7.0.5 10.8.0.5", 1, 2),
+        };
+        let bundle = lab.group(&flow);
+        lab.wants(bundle, flow);
+        let list = asked(&mut lab);
+        let [(acquire, _)] = list.as_slice() else { panic!("{networks}: {list:?}") };
+        let meant = policy(networks, Direction::OUT).sel;
+        assert_eq!((acquire.id.proto, acquire.policy.sel.saddr), (sa::ESP, meant.saddr));
+    }
+}
