@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use culvert_aead::Algorithm;
 
 use crate::bench;
+use crate::config::CONTROL_SOCKET;
 use crate::demo;
 use crate::exec;
 use crate::operator;
@@ -98,7 +99,7 @@ pub struct ExecArgs {
         long,
         value_name = "PATH",
         env = "CULVERT_XFRM_SOCKET",
-        default_value = "/run/culvert/xfrm.sock"
+        default_value = CONTROL_SOCKET
     )]
     pub socket: PathBuf,
     /// Fail when nobody listens at the socket.

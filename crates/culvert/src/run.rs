@@ -57,7 +57,6 @@ use culvert_frame::Port;
 use culvert_keying::DataPlane;
 use culvert_wire::ethernet::Mac;
 use culvert_xdp::Interface;
-use culvert_xdp::SidePrefixes;
 use culvert_xdp::Waker;
 use culvert_xdp::XdpIo;
 use nix::poll::PollFd;
@@ -232,10 +231,7 @@ fn assemble(
     let mut follower = Follower::open(&ports)?;
     let options = options(config, &names, count, &follower)?;
     let spd = assembly::spd(config);
-    let prefixes = SidePrefixes {
-        protected: assembly::protected_prefixes(&spd),
-        unprotected: assembly::unprotected_prefixes(&spd),
-    };
+    let prefixes = gateway::prefixes(&spd);
     let takes_all = config.interfaces.take == Take::All;
     let culvert_xdp::Gateway { control, workers: ios } =
         culvert_xdp::prepare(&culvert_xdp::Config {

@@ -3,9 +3,8 @@
 //! A policy that asks IKE for an SA loses the packets that come before there is one, and with them
 //! often the start of a connection, which is tried again after a second only. So a few are kept, as
 //! they came, and go through outbound again when a snapshot has an SA for them, of whatever policy:
-//! IKE may have replaced the one that asked. The queue is small
-//! and bounded, in all and for each group, and so is the time: an SA that takes longer finds hosts
-//! that have tried again.
+//! IKE may have replaced the one that asked. The queue is small and bounded, in all and for each
+//! group, and so is the time: an SA that takes longer finds hosts that have tried again.
 
 use arrayvec::ArrayVec;
 use culvert_frame::BATCH;

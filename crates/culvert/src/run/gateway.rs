@@ -35,6 +35,14 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 /// How often control looks whether they did.
 const SETTLE_POLL: Duration = Duration::from_micros(30);
 
+/// What policies have steered to workers, from either side.
+pub(super) fn prefixes(spd: &Spd) -> SidePrefixes {
+    SidePrefixes {
+        protected: assembly::protected_prefixes(spd),
+        unprotected: assembly::unprotected_prefixes(spd),
+    }
+}
+
 /// The gateway.
 pub(super) struct Gateway {
     pub(super) controller: Controller<Provider>,
@@ -104,7 +112,7 @@ impl Gateway {
     }
 
     /// Waits until something holds; false when it takes too long.
-    fn wait_until(&mut self, holds: impl Fn(&mut Gateway) -> bool) -> bool {
+    fn wait_until(&mut self, mut holds: impl FnMut(&mut Gateway) -> bool) -> bool {
         let deadline = Instant::now() + SETTLE_MAX;
         loop {
             let result = self.poll();
@@ -196,10 +204,7 @@ impl DataPlane for Gateway {
             return result;
         }
         // Until workers know the new policies, what old and new ones protect is steered to them.
-        let next = SidePrefixes {
-            protected: assembly::protected_prefixes(spd),
-            unprotected: assembly::unprotected_prefixes(spd),
-        };
+        let next = prefixes(spd);
         let both = |one: &[(IpAddr, u8)], other: &[(IpAddr, u8)]| {
             let mut all = [one, other].concat();
             all.sort_unstable();
@@ -233,22 +238,16 @@ impl DataPlane for Gateway {
             self.controller.inspect(handle).is_ok()
         });
         let mut found: BTreeMap<SaId, Inspection> = BTreeMap::new();
-        let deadline = Instant::now() + SETTLE_MAX;
-        while !waiting.is_empty() && Instant::now() < deadline {
-            if let Err(error) = self.poll() {
-                error!("{error}");
-            }
-            waiting.retain(|&handle| match self.controller.take_inspection(handle) {
+        self.wait_until(|gateway| {
+            waiting.retain(|&handle| match gateway.controller.take_inspection(handle) {
                 Some(inspection) => {
                     found.insert(handle, inspection);
                     false
                 }
                 None => true,
             });
-            if !waiting.is_empty() {
-                thread::sleep(SETTLE_POLL);
-            }
-        }
+            waiting.is_empty()
+        });
         let report = |handle: &SaId| found.get(handle).cloned().map(|found| self.report(found));
         handles.iter().map(report).collect()
     }

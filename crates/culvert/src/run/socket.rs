@@ -59,9 +59,9 @@ use super::journal::JournalFile;
 /// Version of the private messages.
 pub const VERSION: u32 = 1;
 /// Type of HELLO.
-pub const HELLO: u16 = 0xf000;
+pub const HELLO: u16 = culvert_launch::KIND_PRIVATE;
 /// Type of BIND.
-pub const BIND: u16 = 0xf001;
+pub const BIND: u16 = culvert_launch::KIND_BIND;
 
 /// Connections that wait to be taken.
 const BACKLOG: i32 = 64;
