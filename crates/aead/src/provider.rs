@@ -45,8 +45,9 @@ pub enum ProviderKey {
     /// For the kernels of [`Provider::Vaes`].
     #[cfg(target_arch = "x86_64")]
     Vaes(VaesKey),
-    /// For [`Provider::RustCrypto`], and for what the kernels of others are not for.
-    RustCrypto(RustCryptoKey),
+    /// For [`Provider::RustCrypto`], and for what the kernels of others are not for. Boxed: so the
+    /// choice is a niche of the other context, in a line that each packet of that needs anyway.
+    RustCrypto(Box<RustCryptoKey>),
 }
 
 /// A provider, and why this one.
@@ -178,7 +179,7 @@ impl Aead for Provider {
             #[cfg(target_arch = "x86_64")]
             Provider::Vaes(vaes) => vaes.key(algorithm, keymat)?,
             Provider::RustCrypto(rustcrypto) => {
-                ProviderKey::RustCrypto(rustcrypto.key(algorithm, keymat)?)
+                ProviderKey::RustCrypto(Box::new(rustcrypto.key(algorithm, keymat)?))
             }
         })
     }

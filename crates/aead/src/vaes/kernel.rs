@@ -96,6 +96,9 @@ use crate::port::ICV_LEN;
 /// Powers of H in a context: as many blocks as the longest tail has.
 pub(super) const POWERS: usize = 20;
 
+/// Powers of H beyond those, one for every fourth block: what a group of eight vectors takes.
+pub(super) const FAR_POWERS: usize = 3;
+
 /// Round keys of the longest schedule.
 pub(super) const ROUND_KEYS: usize = 15;
 

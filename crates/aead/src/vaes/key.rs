@@ -1,15 +1,19 @@
 //! The context of one SA: what the kernels need of a key, computed once.
 //!
-//! Laid out for the cache: nine lines, of which a short packet needs the later ones, as its powers
-//! of H are the lowest, which come last and next to the round keys. The key schedule is computed
-//! with AES instructions and the powers with the kernels' own multiplication, so that nothing here
-//! takes a time that depends on the key.
+//! Laid out for the cache: ten lines, of which a packet needs those in the middle, more of them to
+//! the left the longer it is and to the right the longer the key, so that they are one run. From
+//! left to right, powers of H come in falling order, then the salt, which ends the sixth line, then
+//! the round keys. A packet of 64 octets of text needs five lines with AES-128.
+//!
+//! The key schedule is computed with AES instructions and the powers with the kernels' own
+//! multiplication, so that nothing here takes a time that depends on the key.
 //!
 //! All of a context is wiped when it is dropped, and so are the intermediate values in memory. Not
 //! in our hands are copies the compiler makes of a value it moves, and registers.
 
 use std::arch::x86_64::*;
 use std::fmt;
+use std::mem::offset_of;
 
 use zeroize::Zeroize;
 use zeroize::Zeroizing;
@@ -19,6 +23,7 @@ use crate::algorithm::SALT_LEN;
 use crate::port::TEXT_AT;
 use crate::prefetch::LINE;
 use crate::vaes::kernel;
+use crate::vaes::kernel::FAR_POWERS;
 use crate::vaes::kernel::POWERS;
 use crate::vaes::kernel::ROUND_KEYS;
 use crate::vaes::kernel::Schedule;
@@ -27,15 +32,19 @@ use crate::vaes::kernel::Start;
 /// The context of one SA, wiped on drop.
 #[repr(C, align(64))]
 pub struct VaesKey {
+    /// H^32, H^28 and H^24, as the powers.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for groups of eight vectors"))]
+    far_powers: [__m128i; FAR_POWERS],
     /// H^20 to H^1, each times x^-1 and reflected: see the kernels.
     powers: [__m128i; POWERS],
-    /// As in memory. Shorter schedules leave the last ones zero.
-    round_keys: [__m128i; ROUND_KEYS],
     salt: [u8; SALT_LEN],
     size: AesSize,
+    /// As in memory. Shorter schedules leave the last ones zero.
+    round_keys: [__m128i; ROUND_KEYS],
 }
 
-const _: () = assert!(size_of::<VaesKey>() == 9 * LINE);
+const _: () = assert!(size_of::<VaesKey>() == 10 * LINE);
+const _: () = assert!(offset_of!(VaesKey, round_keys) == 6 * LINE);
 
 /// Round keys by key size.
 const KEYS_128: usize = 11;
@@ -48,13 +57,25 @@ impl VaesKey {
     pub(super) fn new(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> VaesKey {
         let zero = _mm_setzero_si128();
         let round_keys = expand(key);
-        let mut new = VaesKey { powers: [zero; POWERS], round_keys: *round_keys, salt, size };
+        let mut new = VaesKey {
+            far_powers: [zero; FAR_POWERS],
+            powers: [zero; POWERS],
+            salt,
+            size,
+            round_keys: *round_keys,
+        };
         let hash_key = Zeroizing::new(new.hash_key());
         let first = kernel::block(kernel::times_inverse_x(*hash_key));
         let mut power = first;
         for slot in new.powers.iter_mut().rev() {
             *slot = power;
             power = kernel::multiply(power, first);
+        }
+        // H^20 and H^4 are in the table.
+        let mut power = new.powers[0];
+        for slot in new.far_powers.iter_mut().rev() {
+            power = kernel::multiply(power, new.powers[POWERS - 4]);
+            *slot = power;
         }
         new
     }
@@ -133,6 +154,7 @@ impl VaesKey {
 
 impl Drop for VaesKey {
     fn drop(&mut self) {
+        self.far_powers.zeroize();
         self.powers.zeroize();
         self.round_keys.zeroize();
         self.salt.zeroize();
@@ -281,6 +303,10 @@ mod tests {
             assert_eq!(product(integer(*stored), x), power);
             power = product(power, h);
         }
+        let far = |exponent| (1..exponent).fold(h, |power, _| product(power, h));
+        for (stored, exponent) in context.far_powers.iter().zip([32, 28, 24]) {
+            assert_eq!(product(integer(*stored), x), far(exponent), "H^{exponent}");
+        }
     }
 
     /// Whether the bit that falls out is set or not, and whatever the others are.
@@ -308,7 +334,7 @@ mod tests {
         unsafe {
             ManuallyDrop::drop(&mut context);
         }
-        let blocks = context.powers.iter().chain(&context.round_keys);
+        let blocks = context.far_powers.iter().chain(&context.powers).chain(&context.round_keys);
         assert!(blocks.copied().all(|block| integer(block) == 0));
         assert_eq!(context.salt, [0; SALT_LEN]);
     }

@@ -81,7 +81,8 @@ impl Aead for Vaes {
 
     fn key(&self, algorithm: Algorithm, keymat: &Keymat) -> Result<ProviderKey, KeyError> {
         let Method::Gcm(size, ICV_LEN) = algorithm.method() else {
-            return RustCrypto.key(algorithm, keymat).map(ProviderKey::RustCrypto);
+            let key = RustCrypto.key(algorithm, keymat)?;
+            return Ok(ProviderKey::RustCrypto(Box::new(key)));
         };
         let parts = keymat.parts(algorithm)?;
         // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
