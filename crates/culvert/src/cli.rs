@@ -206,7 +206,7 @@ pub enum LinkType {
 enum BenchCommand {
     /// The worker's whole turn over memory, on one pinned core.
     #[command(after_help = "Example:\n  culvert bench engine --direction inbound --algorithm \
-                            aes256gcm16 --size 64 --seconds 2 --json")]
+                            aes256gcm16 --size 64 --rounds 9 --json")]
     Engine(EngineArgs),
     /// Encrypted forwarding against plain forwarding, over AF_XDP and veth; needs root.
     #[command(after_help = "Example:\n  sudo culvert bench veth --size 1420 --runs 5")]
@@ -266,9 +266,12 @@ pub struct EngineArgs {
     /// Flows that packets go round, each of a policy of its own; all policies when absent.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub flows: Option<u32>,
-    /// Seconds to measure.
-    #[arg(long, default_value_t = 2.0)]
+    /// Seconds of timed turns in each round.
+    #[arg(long, default_value_t = 0.2)]
     pub seconds: f64,
+    /// Rounds; the figure is the median of their medians.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
     /// Extended sequence numbers.
     #[arg(long)]
     pub esn: bool,

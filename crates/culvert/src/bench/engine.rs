@@ -4,7 +4,8 @@
 //! lookup, sequence number or replay window, AEAD, headers, next hop, send queue and counters.
 //! Not timed: making packets (inbound ones are sealed by a second gateway, so that they are
 //! authentic and their numbers advance), putting them into receive queues, and taking them out of
-//! send queues. Cycles are TSC ticks read around each turn of one batch.
+//! send queues. Cycles are TSC ticks read around each turn of one batch; the figure is the median
+//! over the turns of a round, and over rounds.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -44,6 +45,9 @@ use ipnet::IpNet;
 use quanta::Clock;
 use serde::Serialize;
 
+use super::turns::Round;
+use super::turns::Turns;
+use super::turns::median;
 use crate::cli::BenchDirection;
 use crate::cli::EngineArgs;
 
@@ -79,12 +83,18 @@ pub struct Cell {
     pub packets: u64,
     /// Seconds in the timed turns.
     pub seconds: f64,
-    /// Packets a second.
+    /// Packets a second, at the cycles below.
     pub pps: f64,
-    /// Gigabits of inner packets a second.
+    /// Gigabits of inner packets a second, at the cycles below.
     pub gbps: f64,
-    /// TSC ticks a packet.
+    /// TSC ticks a packet: the median of the rounds' medians.
     pub tsc_cycles_per_packet: f64,
+    /// TSC ticks a packet of the fastest turn of all.
+    pub best_tsc_cycles_per_packet: f64,
+    /// TSC ticks a packet over all turns, what disturbed them included.
+    pub mean_tsc_cycles_per_packet: f64,
+    /// What each round said.
+    pub rounds: Vec<Round>,
     /// AEAD provider.
     pub provider: &'static str,
     /// Model of the CPU.
@@ -110,8 +120,8 @@ pub fn run(args: &EngineArgs) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(&cell)?);
     } else {
         println!(
-            "{} {} size {} sas {} policies {} flows {}: {:.0} cycles/packet, {:.2} Mpps, \
-             {:.2} Gbit/s ({} on {})",
+            "{} {} size {} sas {} policies {} flows {}: {:.0} cycles/packet (best {:.0}, mean \
+             {:.0}), {:.2} Mpps, {:.2} Gbit/s ({} on {})",
             cell.direction,
             cell.algorithm,
             cell.size,
@@ -119,6 +129,8 @@ pub fn run(args: &EngineArgs) -> anyhow::Result<()> {
             cell.policies,
             cell.flows,
             cell.tsc_cycles_per_packet,
+            cell.best_tsc_cycles_per_packet,
+            cell.mean_tsc_cycles_per_packet,
             cell.pps / 1e6,
             cell.gbps,
             cell.provider,
@@ -138,25 +150,23 @@ pub fn measure(args: &EngineArgs) -> anyhow::Result<Cell> {
     ensure!(args.seconds > 0.0 && args.seconds <= 3600.0, "--seconds: expected 0 to 3600");
     let mut bench = Bench::new(args)?;
     for _ in 0..WARM_UP_TURNS {
-        bench.turn()?;
+        bench.turn(|| ())?;
     }
-    let clock = Clock::new();
-    let goal = Duration::from_secs_f64(args.seconds);
-    let (mut ticks, mut packets, mut elapsed) = (0, 0, Duration::ZERO);
-    while elapsed < goal {
-        let prepared = bench.prepare();
-        let start = clock.raw();
-        let handled = bench.measured.workers[0].turn(NOW);
-        let end = clock.raw();
-        ensure!(handled == prepared, "the worker took {handled} of {prepared} packets");
-        bench.recycle(prepared)?;
-        ticks += end - start;
-        elapsed += clock.delta(start, end);
-        packets += prepared as u64;
+    let (mut ticks, mut elapsed) = (0, Duration::ZERO);
+    let mut rounds = Vec::new();
+    for _ in 0..args.rounds {
+        let (turns, length) = bench.round(Duration::from_secs_f64(args.seconds))?;
+        rounds.push(turns.round(bench.batch));
+        ticks += length.0;
+        elapsed += length.1;
     }
+    let turns: usize = rounds.iter().map(|round| round.turns).sum();
     let seconds = elapsed.as_secs_f64();
+    let packets = (turns * bench.batch) as u64;
+    let cycles = median(rounds.iter().map(|round| round.median));
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let (count, ticks) = (packets as f64, ticks as f64);
+    let pps = ticks / seconds / cycles;
     Ok(Cell {
         direction: bench.direction_name(),
         algorithm: keyword(args.algorithm),
@@ -166,9 +176,12 @@ pub fn measure(args: &EngineArgs) -> anyhow::Result<Cell> {
         flows: bench.flows,
         packets,
         seconds,
-        pps: count / seconds,
-        gbps: count * f64::from(args.size) * 8.0 / seconds / 1e9,
-        tsc_cycles_per_packet: ticks / count,
+        pps,
+        gbps: pps * f64::from(args.size) * 8.0 / 1e9,
+        tsc_cycles_per_packet: cycles,
+        best_tsc_cycles_per_packet: rounds.iter().map(|round| round.best).fold(cycles, f64::min),
+        mean_tsc_cycles_per_packet: ticks / count,
+        rounds,
         provider: bench.aead.name(),
         cpu: cpu_model(),
         esn: args.esn,
@@ -267,11 +280,29 @@ impl Bench {
         }
     }
 
-    fn turn(&mut self) -> anyhow::Result<()> {
+    /// Turns for at least `goal` of timed time: each turn's ticks, and ticks and time of all.
+    fn round(&mut self, goal: Duration) -> anyhow::Result<(Turns, (u64, Duration))> {
+        let clock = Clock::new();
+        let mut turns = Turns::default();
+        let (mut ticks, mut elapsed) = (0, Duration::ZERO);
+        while elapsed < goal {
+            let (start, end) = self.turn(|| clock.raw())?;
+            turns.record(end - start);
+            ticks += end - start;
+            elapsed += clock.delta(start, end);
+        }
+        Ok((turns, (ticks, elapsed)))
+    }
+
+    /// One turn of one batch, and what `clock` said before and after it.
+    fn turn<T>(&mut self, clock: impl Fn() -> T) -> anyhow::Result<(T, T)> {
         let prepared = self.prepare();
+        let start = clock();
         let handled = self.measured.workers[0].turn(NOW);
+        let end = clock();
         ensure!(handled == prepared, "the worker took {handled} of {prepared} packets");
-        self.recycle(prepared)
+        self.recycle(prepared)?;
+        Ok((start, end))
     }
 
     /// Fills the receive queue of the measured worker with one batch.
@@ -411,6 +442,7 @@ mod tests {
             policies: None,
             flows: None,
             seconds: 0.001,
+            rounds: 2,
             esn: true,
             provider: None,
             batch: 16,
@@ -421,7 +453,9 @@ mod tests {
 
     fn assert_measured(args: &EngineArgs) {
         let cell = measure(args).unwrap();
-        assert!(cell.packets > 0 && cell.tsc_cycles_per_packet > 0.0, "{args:?}");
+        assert_eq!(cell.rounds.len(), 2, "{args:?}");
+        let (best, median) = (cell.best_tsc_cycles_per_packet, cell.tsc_cycles_per_packet);
+        assert!(cell.packets > 0 && best > 0.0 && best <= median, "{args:?}");
     }
 
     /// Every packet of a bench comes out, both directions, over several SAs, over more policies

@@ -4,4 +4,5 @@
 //! - [`veth`]: encrypted forwarding against plain forwarding over AF_XDP.
 
 pub mod engine;
+mod turns;
 pub mod veth;
