@@ -41,6 +41,10 @@ pub enum Provider {
 
 /// The context of one SA; wiped on drop.
 #[derive(Debug)]
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(clippy::large_enum_variant, reason = "in line, as a read more for each packet shows")
+)]
 pub enum ProviderKey {
     /// For the kernels of [`Provider::Vaes`].
     #[cfg(target_arch = "x86_64")]

@@ -33,7 +33,6 @@ use crate::vaes::kernel::Start;
 #[repr(C, align(64))]
 pub struct VaesKey {
     /// H^32, H^28 and H^24, as the powers.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for groups of eight vectors"))]
     far_powers: [__m128i; FAR_POWERS],
     /// H^20 to H^1, each times x^-1 and reflected: see the kernels.
     powers: [__m128i; POWERS],
