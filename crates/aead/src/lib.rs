@@ -11,7 +11,7 @@
 //! - [`audit`]: [`Audit`], a provider around a provider that panics on nonce reuse, for tests.
 //! - [`provider`]: [`Provider`], the fastest of them that the machine at hand runs.
 //! - [`self_test`]: what a provider must get right before it is used.
-//! - `prefetch`: asking for a key ahead of its use.
+//! - [`prefetch`]: asking for a value ahead of its use.
 //!
 //! Unsafe code is in `prefetch` and `vaes` alone.
 
@@ -23,7 +23,7 @@ pub mod audit;
 pub mod keymat;
 pub mod keyword;
 pub mod port;
-mod prefetch;
+pub mod prefetch;
 pub mod provider;
 pub mod rustcrypto;
 pub mod self_test;

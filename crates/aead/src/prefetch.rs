@@ -17,7 +17,7 @@ pub(crate) const LINE: usize = 64;
 /// Asks for every line of `value`. Returns at once; does nothing where there is no such
 /// instruction.
 #[inline(always)]
-pub(crate) fn prefetch<T>(value: &T) {
+pub fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE is part of every x86-64. Why not safe: the compiler wants that said for each
     // call into a function with a target feature.

@@ -11,6 +11,7 @@ use culvert_aead::Status;
 use culvert_frame::Packet;
 use culvert_wire::ah;
 use culvert_wire::checksum;
+use culvert_wire::esp;
 use culvert_wire::ethernet;
 use culvert_wire::ethernet::Mac;
 use culvert_wire::extension;
@@ -21,8 +22,26 @@ use culvert_wire::ipv6;
 
 use crate::fate::DropReason;
 
+/// True when an IP packet may itself be for an inbound SA; in IPv6 also when extension headers hide
+/// what it is.
+#[inline(always)]
+pub(crate) fn may_be_nested(packet: &[u8], parsed: &ip::Packet) -> bool {
+    match parsed.protocol() {
+        ip::PROTOCOL_ESP | ip::PROTOCOL_AH => true,
+        ip::PROTOCOL_HOP_BY_HOP
+        | ip::PROTOCOL_ROUTING
+        | ip::PROTOCOL_FRAGMENT
+        | ip::PROTOCOL_DESTINATION_OPTIONS => matches!(parsed, ip::Packet::V6(_)),
+        ip::PROTOCOL_UDP => {
+            let port = parsed.upper_at() + 2;
+            packet.get(port..port + 2) == Some(&esp::NAT_TRAVERSAL_PORT.to_be_bytes())
+        }
+        _ => false,
+    }
+}
+
 /// Cuts a packet down to the `len` octets at `at`.
-#[inline]
+#[inline(always)]
 pub(crate) fn keep(packet: &mut Packet, at: usize, len: usize) {
     let kept = packet.trim_front(at).and_then(|()| packet.truncate(len));
     assert!(kept.is_some(), "the packet was parsed inside this frame");

@@ -56,6 +56,7 @@ use crate::plane::put_link_header;
 use crate::reassembly;
 use crate::tables::BUNDLE_MAX;
 use crate::tables::InboundEntry;
+use crate::tables::Location;
 
 /// A packet that goes on to pass 2, with its number.
 struct Job {
@@ -63,16 +64,18 @@ struct Job {
     site: Site,
 }
 
+const _: () = assert!(size_of::<Job>() == 32, "two to a cache line");
+
 /// What pass 1 found out about a packet.
 #[derive(Clone, Copy)]
 struct Site {
-    index: usize,
     slot: u32,
     /// Where the outer IP header starts.
-    ip_at: usize,
+    ip_at: u16,
     /// Where ESP or AH starts and ends.
-    esp_at: usize,
-    esp_end: usize,
+    esp_at: u16,
+    esp_end: u16,
+    index: u8,
     outer_tos: u8,
     is_ah: bool,
     encapsulated: bool,
@@ -80,6 +83,37 @@ struct Site {
     moved: bool,
     /// Tried with another high half of its number already.
     retried: bool,
+}
+
+impl Site {
+    #[inline(always)]
+    fn index(&self) -> usize {
+        usize::from(self.index)
+    }
+
+    #[inline(always)]
+    fn ip_at(&self) -> usize {
+        usize::from(self.ip_at)
+    }
+
+    #[inline(always)]
+    fn esp_at(&self) -> usize {
+        usize::from(self.esp_at)
+    }
+
+    #[inline(always)]
+    fn esp_end(&self) -> usize {
+        usize::from(self.esp_end)
+    }
+}
+
+/// An offset in a frame, or the index of a packet: both are small.
+#[inline(always)]
+fn short<T: TryFrom<usize>>(offset: usize) -> T
+where
+    T::Error: std::fmt::Debug,
+{
+    T::try_from(offset).expect("a frame is shorter than 64 KiB, and a batch than 256 packets")
 }
 
 type Jobs = ArrayVec<Job, BATCH>;
@@ -104,7 +138,7 @@ pub(crate) fn run<A: Aead>(
         crypt(plane, packets, &jobs, &mut statuses);
         let mut again = Jobs::new();
         for (job, status) in jobs.iter().zip(statuses) {
-            let index = job.site.index;
+            let index = job.site.index();
             let onward = Onward { jobs: &mut again, verdict: &mut verdicts[index] };
             let Some(fate) = finish(plane, &mut packets[index], job, status, onward) else {
                 continue;
@@ -118,7 +152,7 @@ pub(crate) fn run<A: Aead>(
             return;
         }
         for job in &again {
-            let index = job.site.index;
+            let index = job.site.index();
             let verdict = &mut verdicts[index];
             if round > BUNDLE_MAX {
                 verdict.fate = Fate::Drop(DropReason::Nesting);
@@ -148,32 +182,67 @@ fn note_drop<A: Aead>(
         entry.dropped[reason as usize] += 1;
     }
     if reason.is_auditable() {
-        plane.audit_opened(verdict, site.slot, packet.data(), site.ip_at);
+        plane.audit_opened(verdict, site.slot, packet.data(), site.ip_at());
     }
 }
 
-/// Pass 1.
+/// Pass 1, in three steps, as what each of them reads may be in no near cache, and is asked for by
+/// the one before:
+///
+/// 1. read the headers of all packets;
+/// 2. find their SAs;
+/// 3. check each packet against its SA.
 fn classify<A: Aead>(
     plane: &mut Plane<A>,
     packets: &mut [Packet],
     verdicts: &mut ArrayVec<Verdict, BATCH>,
     jobs: &mut Jobs,
 ) {
+    let mut outers: ArrayVec<Option<Outer>, BATCH> = ArrayVec::new();
+    for packet in packets.iter() {
+        let ours = plane.is_addressed_to_us(packet);
+        outers.push(if ours { esp::find_esp(packet.data()) } else { None });
+    }
+    let mut found: ArrayVec<Option<Location>, BATCH> = ArrayVec::new();
+    for outer in &outers {
+        let previous = found.last().copied().flatten();
+        found.push(outer.as_ref().and_then(|outer| seek(plane, outer, previous)));
+    }
     for (index, packet) in packets.iter_mut().enumerate() {
         // Filled in where it lies: to move it would cost more than to make it.
         verdicts.push(Verdict::new(Fate::Held));
         let verdict = &mut verdicts[index];
-        let admitted = if !plane.is_addressed_to_us(packet) {
-            Err(Fate::Drop(DropReason::OtherHost))
-        } else if let Some(outer) = esp::find_esp(packet.data()) {
-            admit(plane, index, (Protocol::Esp, &outer, None), verdict, jobs)
-        } else {
-            unusual(plane, packet, index, verdict, jobs)
+        let admitted = match &outers[index] {
+            Some(outer) => {
+                let arrival = Arrival { protocol: Protocol::Esp, outer, within: None };
+                admit(plane, index, arrival, found[index], verdict, jobs)
+            }
+            None => unusual(plane, packet, index, verdict, jobs),
         };
         if let Err(fate) = admitted {
             refuse(plane, packet, None, fate, verdict);
         }
     }
+}
+
+/// Finds the SA of an ESP packet, and asks for what the packet needs of it, unless that is the
+/// `previous` one.
+#[inline(always)]
+fn seek<A: Aead>(
+    plane: &Plane<A>,
+    outer: &Outer,
+    previous: Option<Location>,
+) -> Option<Location> {
+    let directory = &plane.snapshot.directory;
+    let found = directory.find(Protocol::Esp, outer.spi, outer.source, outer.destination)?;
+    if previous != Some(found)
+        && found.worker == plane.id
+        && let Some(entry) = plane.inbound.at(found.slot)
+    {
+        entry.prefetch(outer.encapsulated);
+        plane.aead.prefetch(entry.sa.key(), outer.end - outer.esp_at);
+    }
+    Some(found)
 }
 
 /// A packet that goes no further than pass 1; its IP header stands at `at`, if not behind an
@@ -197,26 +266,48 @@ fn refuse<A: Aead>(
     }
 }
 
-/// Finds the SA of a packet, checks its length and number, and adds a job, or says what becomes of
-/// the packet. `within` is the group of the SA in whose bundle it was found.
+/// A packet that is for an SA.
+struct Arrival<'a> {
+    protocol: Protocol,
+    outer: &'a Outer,
+    /// The group of the SA in whose bundle it was found.
+    within: Option<Group>,
+}
+
+/// [`admit`] for a packet whose SA is still to be found.
+#[cold]
+fn find_and_admit<A: Aead>(
+    plane: &mut Plane<A>,
+    index: usize,
+    arrival: Arrival<'_>,
+    verdict: &mut Verdict,
+    jobs: &mut Jobs,
+) -> Result<(), Fate> {
+    let Outer { spi, source, destination, .. } = *arrival.outer;
+    let found = plane.snapshot.directory.find(arrival.protocol, spi, source, destination);
+    admit(plane, index, arrival, found, verdict, jobs)
+}
+
+/// Checks length and number of a packet against the SA found for it, and adds a job, or says what
+/// becomes of the packet.
 #[inline(always)]
 fn admit<A: Aead>(
     plane: &mut Plane<A>,
     index: usize,
-    (protocol, outer, within): (Protocol, &Outer, Option<Group>),
+    Arrival { protocol, outer, within }: Arrival<'_>,
+    found: Option<Location>,
     verdict: &mut Verdict,
     jobs: &mut Jobs,
 ) -> Result<(), Fate> {
     verdict.spi = Some(outer.spi);
     verdict.seq = Some(u64::from(outer.seq));
-    let found = plane.snapshot.directory.find(protocol, outer.spi, outer.source, outer.destination);
     let location = found.ok_or(Fate::Drop(DropReason::NoSa))?;
     if location.worker != plane.id {
         return Err(Fate::Handoff(location.worker));
     }
     let entry = plane.inbound.at_mut(location.slot);
     let Some(entry) =
-        entry.filter(|entry| entry.sa.spi().value() == outer.spi && entry.protocol == protocol)
+        entry.filter(|entry| entry.sa.is_named(protocol, outer.spi))
     else {
         return Err(Fate::Drop(DropReason::NoSa));
     };
@@ -224,7 +315,7 @@ fn admit<A: Aead>(
     let layout = entry.sa.layout();
     let checked = if entry.sa.is_expired() {
         Err(DropReason::Expired)
-    } else if entry.receiving.within != within {
+    } else if !entry.is_within(within) {
         Err(DropReason::Bundle)
     } else if !fits(layout, len) {
         Err(DropReason::Truncated)
@@ -237,11 +328,11 @@ fn admit<A: Aead>(
     })?;
     verdict.seq = Some(candidate.seq());
     let site = Site {
-        index,
         slot: location.slot,
-        ip_at: outer.ip_at,
-        esp_at: outer.esp_at,
-        esp_end: outer.end,
+        ip_at: short(outer.ip_at),
+        esp_at: short(outer.esp_at),
+        esp_end: short(outer.end),
+        index: short(index),
         outer_tos: outer.tos,
         is_ah: protocol == Protocol::Ah,
         encapsulated: outer.encapsulated,
@@ -266,7 +357,7 @@ fn peer_of(outer: &Outer) -> Peer {
     Peer { address: outer.source, port: outer.source_port }
 }
 
-/// What is not plain ESP.
+/// What is not plain ESP, or not for this station.
 #[cold]
 fn unusual<A: Aead>(
     plane: &mut Plane<A>,
@@ -275,13 +366,19 @@ fn unusual<A: Aead>(
     verdict: &mut Verdict,
     jobs: &mut Jobs,
 ) -> Result<(), Fate> {
+    if !plane.is_addressed_to_us(packet) {
+        return Err(Fate::Drop(DropReason::OtherHost));
+    }
     let protocol_and_outer = match esp::classify(packet.data()) {
         Ok(Unprotected::Esp(outer)) => Ok((Protocol::Esp, outer)),
         Ok(Unprotected::Ah(outer)) => Ok((Protocol::Ah, outer)),
         other => Err(other),
     };
     match protocol_and_outer {
-        Ok((protocol, outer)) => admit(plane, index, (protocol, &outer, None), verdict, jobs),
+        Ok((protocol, outer)) => {
+            let arrival = Arrival { protocol, outer: &outer, within: None };
+            find_and_admit(plane, index, arrival, verdict, jobs)
+        }
         Err(other) => Err(unprotected(plane, packet, index, other)),
     }
 }
@@ -365,11 +462,11 @@ fn crypt<A: Aead>(
     statuses: &mut [Status; BATCH],
 ) {
     let mut ops: ArrayVec<Op<'_, A::Key>, BATCH> = ArrayVec::new();
-    let mut next = jobs.iter().peekable();
-    for (index, packet) in packets.iter_mut().enumerate() {
-        let Some(Job { candidate, site }) = next.next_if(|job| job.site.index == index) else {
-            continue;
-        };
+    // Jobs are in the order of their packets.
+    let (mut rest, mut passed) = (packets.iter_mut(), 0);
+    for Job { candidate, site } in jobs {
+        let packet = rest.nth(site.index() - passed).expect("a job has a packet");
+        passed = site.index() + 1;
         if site.is_ah {
             continue;
         }
@@ -377,7 +474,7 @@ fn crypt<A: Aead>(
         ops.push(Op {
             key: entry.sa.key(),
             esn_high: candidate.esn_high(),
-            esp: &mut packet.data_mut()[site.esp_at..site.esp_end],
+            esp: &mut packet.data_mut()[site.esp_at()..site.esp_end()],
         });
     }
     plane.aead.open(&mut ops, statuses);
@@ -404,9 +501,9 @@ fn crypt_ah<A: Aead>(
             continue;
         }
         let entry = plane.inbound.at(site.slot).expect("classify found the SA in this slot");
-        let packet = &mut packets[site.index].data_mut()[site.ip_at..site.esp_end];
+        let packet = &mut packets[site.index()].data_mut()[site.ip_at()..site.esp_end()];
         let (key, esn_high) = (entry.sa.key(), candidate.esn_high());
-        let ah_at = site.esp_at - site.ip_at;
+        let ah_at = site.esp_at() - site.ip_at();
         statuses[at] = headers::open_ah(&mut plane.aead, key, esn_high, packet, ah_at);
     }
 }
@@ -464,10 +561,10 @@ fn finish<A: Aead>(
     }
     let layout = entry.sa.layout();
     let covered = match site.is_ah {
-        true => site.ip_at..site.esp_end,
+        true => site.ip_at()..site.esp_end(),
         false => {
-            let text_at = site.esp_at + usize::from(layout.text_at);
-            text_at..site.esp_end - usize::from(layout.icv_len)
+            let text_at = site.esp_at() + usize::from(layout.text_at);
+            text_at..site.esp_end() - usize::from(layout.icv_len)
         }
     };
     let highest = entry.sa.highest();
@@ -475,10 +572,35 @@ fn finish<A: Aead>(
         return Some(Fate::Drop(DropReason::Replay));
     };
     entry.sa.usage_mut().touch(plane.now);
-    let nature = Nature::of(entry);
     if entry.sa.is_due() || (site.moved && seq > highest) {
         news(plane, packet, site, seq > highest);
     }
+    let entry = plane.inbound.at(site.slot).expect("classify found the SA in this slot");
+    if !entry.memo.is_plain {
+        return finish_unusual(plane, packet, site, covered, onward);
+    }
+    let text = &packet.data()[covered.clone()];
+    let Ok(trailer) = trailer::strip(text, PaddingCheck::Strict) else {
+        return finish_unusual(plane, packet, site, covered, onward);
+    };
+    let content = (trailer.next_header, covered.start..covered.start + trailer.payload_len);
+    match entry.memo.forward(plane.known_since, packet, site.outer_tos, content) {
+        Some(port) => Some(Fate::Forward(port)),
+        None => finish_unusual(plane, packet, site, covered, onward),
+    }
+}
+
+/// The rest of [`finish`] for all but the next packet of a flow.
+#[inline(never)]
+fn finish_unusual<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    site: &Site,
+    covered: Range<usize>,
+    onward: Onward<'_>,
+) -> Option<Fate> {
+    let entry = plane.inbound.at(site.slot).expect("classify found the SA in this slot");
+    let nature = Nature::of(entry);
     if site.is_ah {
         return finish_ah(plane, packet, site, nature, onward);
     }
@@ -530,8 +652,8 @@ fn finish_ah<A: Aead>(
     nature: Nature,
     onward: Onward<'_>,
 ) -> Option<Fate> {
-    let ah = &packet.data()[site.esp_at..site.esp_end];
-    match headers::ah_content(ah, site.esp_at, site.esp_end) {
+    let ah = &packet.data()[site.esp_at()..site.esp_end()];
+    match headers::ah_content(ah, site.esp_at(), site.esp_end()) {
         Ok((protocol, at, end)) => unwrap(plane, packet, site, nature, (protocol, at..end), onward),
         Err(reason) => Some(Fate::Drop(reason)),
     }
@@ -579,8 +701,8 @@ fn unwrap_transport<A: Aead>(
 ) -> Option<Fate> {
     let entry = plane.inbound.at(site.slot).expect("classify found the SA in this slot");
     let original = entry.receiving.original.filter(|_| site.encapsulated);
-    let header_end = site.esp_at - if site.encapsulated { udp::HEADER_LEN } else { 0 };
-    let outer = site.ip_at..header_end;
+    let header_end = site.esp_at() - if site.encapsulated { udp::HEADER_LEN } else { 0 };
+    let outer = site.ip_at()..header_end;
     match headers::unwrap_transport(packet.data_mut(), outer, content, original) {
         Ok((at, inner)) => emerge(plane, packet, site, (nature, at, &inner), onward),
         Err(reason) => Some(Fate::Drop(reason)),
@@ -596,7 +718,7 @@ fn emerge<A: Aead>(
     (nature, at, inner): (Nature, usize, &ip::Packet),
     mut onward: Onward<'_>,
 ) -> Option<Fate> {
-    if Plane::<A>::may_be_nested(packet.data(), at, inner)
+    if headers::may_be_nested(&packet.data()[at..], inner)
         && let Some(nested) = nested(plane, packet, site, (nature, at, *inner), &mut onward)
     {
         return nested;
@@ -615,7 +737,7 @@ fn news<A: Aead>(plane: &mut Plane<A>, packet: &Packet, site: &Site, newest: boo
     };
     let spi = entry.sa.spi().value();
     let expiry = entry.sa.due(now);
-    let outer = esp::classify_packet(packet.data(), site.ip_at);
+    let outer = esp::classify_packet(packet.data(), site.ip_at());
     // A peer that control does not hear of now moves with the next packet.
     if site.moved
         && newest
@@ -687,7 +809,8 @@ fn nested<A: Aead>(
     }
     let within = within.filter(|&around| around == nature.group);
     let Onward { jobs, verdict } = onward;
-    if let Err(fate) = admit(plane, site.index, (protocol, &outer, within), verdict, jobs) {
+    let arrival = Arrival { protocol, outer: &outer, within };
+    if let Err(fate) = admit(plane, site.index(), arrival, Some(found), verdict, jobs) {
         refuse(plane, packet, Some(at), fate, verdict);
     }
     Some(None)
@@ -740,18 +863,24 @@ fn deliver<A: Aead>(
     site: &Site,
     (nature, at, inner): (Nature, usize, &ip::Packet),
 ) -> Fate {
-    if !admits(plane, site.slot, nature, &packet.data()[at..], inner) {
+    let data = &packet.data()[at..];
+    let matched = plane.inbound_policy(data, inner);
+    let is_of_group = matched.action == Some(Action::Protect(nature.group)) && !nature.selects;
+    if !is_of_group && !admits_slowly(plane, site.slot, data, inner, matched.action) {
         return Fate::Drop(DropReason::Selector);
     }
     let Some(tos) = merged_tos(plane, site, nature, inner.tos()) else {
         return Fate::Drop(DropReason::Ecn);
     };
     let Resolution::Reachable(hop) = plane.resolve(inner) else {
-        return deliver_unusually(plane, packet, site.index, (at, inner, tos));
+        return deliver_unusually(plane, packet, site.index(), (at, inner, tos));
     };
     let fits = inner.total_len() <= usize::from(hop.mtu);
     if inner.ttl() <= 1 || !fits || !plane.is_protected(hop.port) {
-        return deliver_unusually(plane, packet, site.index, (at, inner, tos));
+        return deliver_unusually(plane, packet, site.index(), (at, inner, tos));
+    }
+    if is_of_group {
+        plane.remember(site.slot, &packet.data()[at..], inner, &hop);
     }
     release(packet, at, inner, tos);
     match put_link_header(packet, &hop) {

@@ -43,6 +43,7 @@ pub mod ids;
 pub mod inbound;
 pub mod inspection;
 pub mod mailbox;
+mod memo;
 pub mod next_hop;
 pub mod options;
 mod originate;

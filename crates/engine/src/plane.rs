@@ -13,7 +13,6 @@ use culvert_spd::Flow;
 use culvert_spd::Group;
 use culvert_spd::Match;
 use culvert_spd::Upper;
-use culvert_wire::esp;
 use culvert_wire::ethernet;
 use culvert_wire::ethernet::Mac;
 use culvert_wire::icmp::ErrorKind;
@@ -62,6 +61,8 @@ pub(crate) struct Plane<A: Aead> {
     /// Some policy of the snapshot looks beyond addresses.
     looks_at_upper: bool,
     pub(crate) next_hops: Arc<NextHops>,
+    /// Counts the changes of policies and of next hops: what was found before one is forgotten.
+    pub(crate) known_since: u64,
     /// Counts the snapshots of next hops seen, so that an SA knows whether its cached one is old.
     pub(crate) next_hop_generation: u64,
     pub(crate) outbound_flows: Cache<FlowKey, Match>,
@@ -140,6 +141,7 @@ impl<A: Aead> Plane<A> {
             looks_at_upper: false,
             is_news: false,
             next_hops: Arc::default(),
+            known_since: 1,
             next_hop_generation: 1,
             outbound_flows: Cache::new(CACHE_SLOTS),
             inbound_flows: Cache::new(CACHE_SLOTS),
@@ -197,6 +199,17 @@ impl<A: Aead> Plane<A> {
         self.inbound_flows.get_or(key, || spd.inbound(&between(addresses)))
     }
 
+    /// Takes down, for the SA in a slot, that policy admits packets between the addresses of `inner`
+    /// and that they go to `hop`.
+    pub(crate) fn remember(&mut self, slot: u32, inner: &[u8], parsed: &ip::Packet, hop: &NextHop) {
+        if let Some(entry) = self.inbound.at_mut(slot)
+            && entry.memo.is_plain
+            && !self.looks_at_upper
+        {
+            entry.memo.remember(self.known_since, inner, parsed, hop);
+        }
+    }
+
     #[inline(never)]
     fn outbound_policy_of(&mut self, flow: &Flow) -> Match {
         let spd = &self.snapshot.spd;
@@ -213,6 +226,7 @@ impl<A: Aead> Plane<A> {
     pub(crate) fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         self.outbound_flows.clear();
         self.inbound_flows.clear();
+        self.known_since += 1;
         self.looks_at_upper = !snapshot.spd.is_address_only();
         self.is_news = true;
         std::mem::replace(&mut self.snapshot, snapshot)
@@ -362,24 +376,6 @@ impl<A: Aead> Plane<A> {
             |limits| &mut limits.acquires,
             |_| Notice::Acquire { policy, group, flow: Flow::of(packet, parsed), resource },
         );
-    }
-
-    /// True when the IP packet at `at` may itself be for an inbound SA; in IPv6 also when extension
-    /// headers hide what it is.
-    #[inline]
-    pub(crate) fn may_be_nested(data: &[u8], at: usize, parsed: &ip::Packet) -> bool {
-        match parsed.protocol() {
-            ip::PROTOCOL_ESP | ip::PROTOCOL_AH => true,
-            ip::PROTOCOL_HOP_BY_HOP
-            | ip::PROTOCOL_ROUTING
-            | ip::PROTOCOL_FRAGMENT
-            | ip::PROTOCOL_DESTINATION_OPTIONS => matches!(parsed, ip::Packet::V6(_)),
-            ip::PROTOCOL_UDP => {
-                let port = at + parsed.upper_at() + 2;
-                data.get(port..port + 2) == Some(&esp::NAT_TRAVERSAL_PORT.to_be_bytes())
-            }
-            _ => false,
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use culvert_aead::Protocol;
+use culvert_aead::prefetch::prefetch;
 use culvert_esp::Expiry;
 use culvert_esp::InboundSa;
 use culvert_esp::Lifetime;
@@ -23,6 +24,7 @@ use crate::directory::Directory;
 use crate::fate::DropReason;
 use crate::ids::WorkerId;
 use crate::mailbox::Peer;
+use crate::memo::Memo;
 use crate::next_hop::NextHop;
 use crate::options::Mss;
 use crate::options::Receiving;
@@ -133,9 +135,11 @@ impl Members {
     }
 }
 
-/// An inbound SA in its slot.
+/// An inbound SA in its slot. In the order of memory: what every packet needs comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct InboundEntry<K> {
+    pub(crate) memo: Memo,
     /// The SA.
     pub sa: InboundSa<K>,
     /// ESP or AH.
@@ -167,6 +171,7 @@ impl<K> InboundEntry<K> {
     #[must_use]
     pub fn new(sa: InboundSa<K>, group: Group) -> InboundEntry<K> {
         InboundEntry {
+            memo: Memo::NONE,
             sa,
             protocol: Protocol::Esp,
             mode: Mode::Tunnel,
@@ -187,8 +192,28 @@ impl<K> InboundEntry<K> {
 impl<K> InboundEntry<K> {
     /// Begins its lifetime, if it has not begun: an SA that moves between workers keeps its own.
     pub(crate) fn start(&mut self, now: u64) {
+        // What is known was of another worker's tables.
+        self.memo = Memo::of(self);
         if !std::mem::replace(&mut self.started, true) {
             *self.sa.usage_mut() = Usage::new(self.lifetime, now);
+        }
+    }
+
+    /// True when packets are to reach it through the SA of this group, its place in a bundle, or by
+    /// themselves.
+    #[inline(always)]
+    pub(crate) fn is_within(&self, group: Option<Group>) -> bool {
+        if self.memo.is_plain { group.is_none() } else { self.receiving.within == group }
+    }
+
+    /// Asks for what a packet from a peer needs of it, but for the key, to be fetched into the
+    /// cache.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, encapsulated: bool) {
+        prefetch(&self.memo);
+        self.sa.prefetch();
+        if encapsulated {
+            prefetch(&self.peer);
         }
     }
 }

@@ -301,6 +301,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                 Command::NextHops(next_hops) => {
                     plane.hops.clear();
                     plane.next_hop_generation += 1;
+                    plane.known_since += 1;
                     Event::NextHops(std::mem::replace(&mut plane.next_hops, next_hops))
                 }
                 Command::Lease { slot, ceiling } => {

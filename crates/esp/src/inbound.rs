@@ -1,8 +1,11 @@
 //! [`InboundSa`]: one SA on its receiving side (RFC 4303 section 3.4, RFC 4302 section 3.4).
 
+use std::mem::offset_of;
 use std::net::IpAddr;
 
+use culvert_aead::Protocol;
 use culvert_aead::Verified;
+use culvert_aead::prefetch::prefetch;
 
 use crate::layout::Layout;
 use crate::lifetime::Expiry;
@@ -13,14 +16,21 @@ use crate::replay::Window;
 use crate::spi::Spi;
 
 /// An inbound SA with its key `K`, the opaque context of the AEAD provider.
+///
+/// In the order of memory: what every packet reads and writes takes two cache lines, and the key
+/// follows.
+#[repr(C, align(64))]
 pub struct InboundSa<K> {
     spi: Spi,
     layout: Layout,
-    destination: IpAddr,
-    key: K,
     window: Window,
     usage: Usage,
+    key: K,
+    destination: IpAddr,
 }
+
+const _: () = assert!(offset_of!(InboundSa<()>, usage) == 64, "window and SPI share a line");
+const _: () = assert!(offset_of!(InboundSa<()>, key) == 128, "and what was used is the next one");
 
 impl<K> InboundSa<K> {
     /// An SA that accepts packets sent to `destination` with numbers that `window` accepts.
@@ -32,7 +42,14 @@ impl<K> InboundSa<K> {
         window: Window,
         usage: Usage,
     ) -> InboundSa<K> {
-        InboundSa { spi, layout, destination, key, window, usage }
+        InboundSa { spi, layout, window, usage, key, destination }
+    }
+
+    /// Asks for all but the key to be fetched into the cache, ahead of its use.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        prefetch(&self.spi);
+        prefetch(&self.usage);
     }
 
     /// Index of the SA.
@@ -40,6 +57,13 @@ impl<K> InboundSa<K> {
     #[must_use]
     pub fn spi(&self) -> Spi {
         self.spi
+    }
+
+    /// True for the SA of that protocol and SPI.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_named(&self, protocol: Protocol, spi: u32) -> bool {
+        self.spi.value() == spi && self.layout.protocol == protocol
     }
 
     /// Where its algorithm puts things.
@@ -108,13 +132,16 @@ impl<K> InboundSa<K> {
         self.usage.due(now_ns)
     }
 
-    /// The check before decryption: could this number be new (RFC 4303 section 3.4.3)?
+    /// The check before decryption: could this number be new (RFC 4303 section 3.4.3)? If so, its
+    /// place in the window is asked for, as it may be in no near cache.
     ///
     /// # Errors
     /// When it certainly is not.
     #[inline]
     pub fn precheck(&self, seq_low: u32) -> Result<Candidate, ReplayError> {
-        self.window.check(seq_low)
+        let candidate = self.window.check(seq_low)?;
+        self.window.prefetch(&candidate);
+        Ok(candidate)
     }
 
     /// Accepts an authentic packet, once. `text_len` is what the algorithm worked on: octets of ESP

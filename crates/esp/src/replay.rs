@@ -19,6 +19,7 @@
 //! come in order.
 
 use culvert_aead::Verified;
+use culvert_aead::prefetch::prefetch;
 
 use crate::window_state::WindowState;
 
@@ -40,10 +41,16 @@ pub struct Window {
     top: u64,
     /// 0 when anti-replay is off.
     size: u64,
-    esn: bool,
     ring: Box<[u64]>,
     /// Numbers accepted.
     accepted: u64,
+    /// Not of interest to packets that come in order, and so not among what each packet reads.
+    aside: Box<Aside>,
+    esn: bool,
+}
+
+#[derive(Debug, Default)]
+struct Aside {
     /// Packets right of the window that were forged while `accepted` was `failures_at`.
     failures: u64,
     failures_at: u64,
@@ -128,8 +135,8 @@ impl Window {
             window.ring[word] &= !bit;
         }
         // What is missing already may still come.
-        window.start = top - window.size.min(top);
-        window.accepted = window.seen_between(window.start, top);
+        window.aside.start = top - window.size.min(top);
+        window.accepted = window.seen_between(window.aside.start, top);
         Ok(window)
     }
 
@@ -144,13 +151,10 @@ impl Window {
         Window {
             top,
             size: 0,
-            esn: false,
             ring: Box::default(),
             accepted: 0,
-            failures: 0,
-            failures_at: 0,
-            start: top,
-            reorder_depth: 0,
+            aside: Box::new(Aside { start: top, ..Aside::default() }),
+            esn: false,
         }
     }
 
@@ -182,6 +186,13 @@ impl Window {
     /// Writes down what the window has seen; without allocation if `state` has room for it.
     pub fn write_state(&self, state: &mut WindowState) {
         state.copy(self.top, self.size, &self.ring);
+    }
+
+    /// Asks for the bit of a number to be fetched into the cache, ahead of
+    /// [`commit`](Self::commit).
+    #[inline]
+    pub fn prefetch(&self, candidate: &Candidate) {
+        prefetch(&self.ring[self.place(candidate.seq).0]);
     }
 
     /// Could the packet with this number on the wire be new? Nothing changes.
@@ -230,12 +241,13 @@ impl Window {
         Ok(())
     }
 
+    #[cold]
     fn accept_late(&mut self, seq: u64) -> Result<(), ReplayError> {
         self.look(seq)?;
         if self.is_on() {
             let (word, bit) = self.place(seq);
             self.ring[word] |= bit;
-            self.reorder_depth = self.reorder_depth.max(self.top - seq);
+            self.aside.reorder_depth = self.aside.reorder_depth.max(self.top - seq);
         }
         Ok(())
     }
@@ -300,12 +312,13 @@ impl Window {
         if !candidate.esn || candidate.retried || candidate.seq <= self.top {
             return None;
         }
-        if self.failures_at != self.accepted {
-            self.failures_at = self.accepted;
-            self.failures = 0;
+        let aside = &mut *self.aside;
+        if aside.failures_at != self.accepted {
+            aside.failures_at = self.accepted;
+            aside.failures = 0;
         }
-        self.failures += 1;
-        let beyond = self.failures.checked_sub(RESYNC_AFTER)?;
+        aside.failures += 1;
+        let beyond = aside.failures.checked_sub(RESYNC_AFTER)?;
         if !beyond.is_multiple_of(RESYNC_EVERY) {
             return None;
         }
@@ -319,8 +332,9 @@ impl Window {
     /// is off. Looks at the whole window.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        let bottom = self.top.saturating_sub(self.size).max(self.start);
-        let left = bottom - self.start;
+        let start = self.aside.start;
+        let bottom = self.top.saturating_sub(self.size).max(start);
+        let left = bottom - start;
         let inside = self.seen_between(bottom, self.top);
         if self.is_on() { left.saturating_sub(self.accepted - inside) } else { 0 }
     }
@@ -329,7 +343,7 @@ impl Window {
     /// order.
     #[must_use]
     pub fn reorder_depth(&self) -> u64 {
-        self.reorder_depth
+        self.aside.reorder_depth
     }
 
     /// Numbers seen in `low + 1 ..= high`, at most as many as the ring has.

@@ -79,13 +79,26 @@ pub fn strip(text: &[u8], check: PaddingCheck) -> Result<Trailer, TrailerError> 
     };
     let mut padding_wrong = false;
     if check != PaddingCheck::Off {
-        let mut pad = rest[payload_len..].iter().enumerate();
-        padding_wrong = pad.any(|(at, &octet)| usize::from(octet) != at + 1);
+        padding_wrong = match rest.last_chunk() {
+            Some(&last) if pad_len < 8 => !ends_in_padding(last, pad_len),
+            _ => {
+                let mut pad = rest[payload_len..].iter().enumerate();
+                pad.any(|(at, &octet)| usize::from(octet) != at + 1)
+            }
+        };
         if padding_wrong && check == PaddingCheck::Strict {
             return Err(TrailerError::Padding);
         }
     }
     Ok(Trailer { payload_len, next_header, padding_wrong })
+}
+
+/// True when the last `pad_len` octets, fewer than 8, are 1, 2, 3, .. in this order.
+#[inline]
+fn ends_in_padding(last: [u8; 8], pad_len: u8) -> bool {
+    let expected = 0x0001_0203_0405_0607 >> (8 * (7 - u32::from(pad_len)));
+    let octets = (1 << (8 * u32::from(pad_len))) - 1;
+    (u64::from_be_bytes(last) ^ expected) & octets == 0
 }
 
 #[cfg(test)]
