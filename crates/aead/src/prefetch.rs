@@ -22,7 +22,20 @@ pub fn prefetch<T>(value: &T) {
     // SAFETY: SSE is part of every x86-64. Why not safe: the compiler wants that said for each
     // call into a function with a target feature.
     unsafe {
-        prefetch_sse(value);
+        prefetch_sse(value, size_of::<T>());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
+/// Asks for the first `LINES` lines of `value`: all that is needed of something larger.
+#[inline(always)]
+pub fn prefetch_start<const LINES: usize, T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of every x86-64. Why not safe: the compiler wants that said for each
+    // call into a function with a target feature.
+    unsafe {
+        prefetch_sse(value, LINES * LINE);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
@@ -33,10 +46,10 @@ pub fn prefetch<T>(value: &T) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse")]
 #[inline]
-fn prefetch_sse<T>(value: &T) {
+fn prefetch_sse<T>(value: &T, octets: usize) {
     use std::arch::x86_64::_MM_HINT_T0;
     use std::arch::x86_64::_mm_prefetch;
-    for at in (0..size_of::<T>()).step_by(LINE) {
+    for at in (0..octets).step_by(LINE) {
         _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast::<i8>().wrapping_add(at));
     }
 }
@@ -73,6 +86,8 @@ mod tests {
         let value = [7_u8; 1000];
         prefetch(&value);
         prefetch(&());
+        prefetch_start::<4, _>(&value);
+        prefetch_start::<4, _>(&());
         assert_eq!(value, [7; 1000]);
     }
 }

@@ -85,6 +85,24 @@ impl Layout {
         trailer::emit(&mut tail[tfc_len..end], next_header);
     }
 
+    /// Writes padding, pad length and next header into `tail`, which is
+    /// [`tail_len`](Self::tail_len) octets of ESP, and returns how many octets those are. What
+    /// little of the room for the ICV is written too, the ICV covers later.
+    ///
+    /// # Panics
+    /// When `tail` has no room for an ICV, or for more than 255 octets of padding: our own error.
+    #[inline(always)]
+    pub fn put_tail(self, tail: &mut [u8], next_header: u8) -> usize {
+        let text_len = tail.len() - usize::from(self.icv_len);
+        match tail.first_chunk_mut() {
+            Some(word) if text_len <= trailer::WORD_LEN_MAX => {
+                *word = trailer::word(text_len - trailer::FIXED_LEN, next_header).to_le_bytes();
+            }
+            _ => trailer::emit(&mut tail[..text_len], next_header),
+        }
+        text_len
+    }
+
     /// Octets of the AH header, its ICV field aligned (RFC 4302 section 2.6): to 4 over IPv4, to 8
     /// over IPv6. For ESP, whose header needs no alignment, those in front of the text.
     #[inline]

@@ -26,18 +26,21 @@ pub const EPOCH_SEQUENCE_MAX: u64 = (1 << EPOCH_SHIFT) - 1;
 const COUNTER_IV_TEXT_AT: usize = ESP_FIXED_LEN + 8;
 
 /// An outbound SA with its key `K`, the opaque context of the AEAD provider.
+///
+/// What each packet needs comes first and the key behind it, so that a packet touches few lines.
+#[repr(C)]
 pub struct OutboundSa<K> {
-    spi: Spi,
-    esn: bool,
-    layout: Layout,
-    /// The bits of IVs that the sequence number does not have.
-    iv_base: u64,
-    key: K,
-    /// The outer headers.
-    pub template: Template,
     /// The sequence number counter.
     pub sequence: Sequence,
     usage: Usage,
+    /// The bits of IVs that the sequence number does not have.
+    iv_base: u64,
+    spi: Spi,
+    layout: Layout,
+    esn: bool,
+    /// The outer headers.
+    pub template: Template,
+    key: K,
 }
 
 impl<K> OutboundSa<K> {
@@ -163,7 +166,7 @@ impl<K> OutboundSa<K> {
     ///
     /// # Panics
     /// When `out` has another length: our own error.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::needless_pass_by_value, reason = "a number is spent in one packet")]
     pub fn write_header(&mut self, out: &mut [u8], seq: SeqNo, text_len: usize) -> Option<u32> {
         let number = seq.value();

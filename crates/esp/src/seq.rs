@@ -33,13 +33,18 @@ pub enum SeqError {
 
 /// The counter of one outbound SA.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Sequence {
     last: u64,
+    /// Up to here nothing is to be thought of when a number is spent: at most `stop`.
+    quiet: u64,
     /// Where spending a number needs a look: the ceiling, or the low mark before it.
     stop: u64,
     ceiling: u64,
     end: u64,
     low_at: u64,
+    /// Numbers before the ceiling that are not quiet.
+    margin: u64,
     low: bool,
     exhausted: bool,
     untold: bool,
@@ -52,9 +57,9 @@ impl Sequence {
     pub fn new(esn: bool, last: u64) -> Sequence {
         let end = Sequence::end_of(esn);
         let low_at = end - end / 4;
-        let stop = low_at;
         let (low, exhausted, untold) = (false, false, false);
-        Sequence { last, stop, ceiling: end, end, low_at, low, exhausted, untold }
+        let (quiet, stop, ceiling, margin) = (low_at, low_at, end, 0);
+        Sequence { last, quiet, stop, ceiling, end, low_at, margin, low, exhausted, untold }
     }
 
     /// The last number there is.
@@ -99,6 +104,32 @@ impl Sequence {
 
     fn set_stop(&mut self) {
         self.stop = if self.low { self.ceiling } else { self.ceiling.min(self.low_at) };
+        self.quiet = self.stop.min(self.ceiling.saturating_sub(self.margin));
+    }
+
+    /// Sets how many numbers before the ceiling [`next_quiet`](Self::next_quiet) ends, so that the
+    /// owner can ask for a higher one in time.
+    pub fn set_margin(&mut self, margin: u64) {
+        self.margin = margin;
+        self.set_stop();
+    }
+
+    /// True when the next number needs no thought: it is neither the last one of anything, nor near
+    /// the ceiling.
+    #[inline]
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.last < self.quiet
+    }
+
+    /// Spends the next number if it [needs no thought](Self::is_quiet).
+    #[inline(always)]
+    pub fn next_quiet(&mut self) -> Option<SeqNo> {
+        if !self.is_quiet() {
+            return None;
+        }
+        self.last += 1;
+        Some(SeqNo(self.last))
     }
 
     /// True when a higher ceiling would allow more numbers.
@@ -250,6 +281,31 @@ mod tests {
         sequence.end_at(1 << 40);
         sequence.set_ceiling(u64::MAX);
         assert_eq!(spend(&mut sequence), none);
+    }
+
+    /// E21: quiet numbers are the same numbers, and end in time: at the margin before the ceiling,
+    /// and where there is news.
+    #[test]
+    fn quiet_numbers_end_in_time() {
+        let mut sequence = Sequence::new(false, 10);
+        sequence.set_margin(3);
+        sequence.set_ceiling(20);
+        let quiet: Vec<u64> =
+            std::iter::from_fn(|| sequence.next_quiet()).map(|seq| seq.value()).collect();
+        assert_eq!(quiet, [11, 12, 13, 14, 15, 16, 17]);
+        assert_eq!((spend(&mut sequence), sequence.remaining()), (Ok(18), 2));
+        sequence.set_ceiling(u64::MAX);
+        assert_eq!(sequence.next_quiet().map(|seq| seq.value()), Some(19));
+        let end = u64::from(u32::MAX);
+        let mut sequence = Sequence::new(false, end - 8);
+        sequence.set_reserve(5);
+        while sequence.next_quiet().is_some() {}
+        assert_eq!((sequence.last(), sequence.has_news()), (end - 5, false));
+        assert_eq!((spend(&mut sequence), sequence.has_news()), (Ok(end - 4), true));
+        while sequence.next_quiet().is_some() {}
+        assert_eq!(sequence.last(), end);
+        sequence.set_margin(u64::MAX);
+        assert!(!sequence.is_quiet());
     }
 
     /// Unless told otherwise, a quarter of the numbers is the reserve, at either width.

@@ -143,6 +143,7 @@ pub struct Inherited {
 
 /// The outer headers of one SA.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Template {
     /// The headers of a packet of length 0 that inherits nothing: zero wherever a packet adds.
     image: [u8; LEN_MAX],
@@ -316,6 +317,12 @@ impl Template {
         self.parts.encapsulation
     }
 
+    /// The headers depend on what lies behind them: a checksum over the finished packet.
+    #[must_use]
+    pub fn covers_payload(&self) -> bool {
+        !self.is_v4 && self.parts.encapsulation.is_some()
+    }
+
     /// Where the fields come from.
     #[must_use]
     pub fn options(&self) -> &HeaderOptions {
@@ -336,7 +343,7 @@ impl Template {
     ///
     /// # Panics
     /// When `packet` is shorter than the headers or longer than 65535 octets: our own error.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, packet: &mut [u8], inherited: Inherited, id: u16) {
         if self.is_v4 {
             self.apply_v4(packet, inherited, id);
@@ -345,7 +352,7 @@ impl Template {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn apply_v4(&self, packet: &mut [u8], inherited: Inherited, id: u16) {
         let total = u16::try_from(packet.len()).expect("an IP packet");
         let (out, datagram) = packet

@@ -31,6 +31,20 @@ pub fn emit(out: &mut [u8], next_header: u8) {
     *fixed = [pad_len, next_header];
 }
 
+/// Most octets that [`word`] makes.
+pub const WORD_LEN_MAX: usize = 3 + FIXED_LEN;
+
+/// Padding of up to 3 octets, pad length and next header as one word, the first octet lowest: what
+/// an algorithm without blocks needs, together with zeroes behind it.
+#[inline(always)]
+#[must_use]
+pub fn word(pad_len: usize, next_header: u8) -> u64 {
+    debug_assert!(pad_len <= 3, "longer padding is no word");
+    let shift = 8 * (pad_len & 3);
+    let pad = 0x03_0201 & ((1 << shift) - 1);
+    pad | (pad_len as u64 | u64::from(next_header) << 8) << shift
+}
+
 /// What a receiver does about the content of padding (RFC 4303 section 2.4: it SHOULD inspect it).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PaddingCheck {
@@ -128,6 +142,15 @@ mod tests {
             }
             let pattern: Vec<u8> = (1..=15).collect();
             prop_assert_eq!(&text[payload.len()..text.len() - 2], &pattern[..pad]);
+        }
+
+        /// E07: the word is what is written octet by octet.
+        #[test]
+        fn words_are_trailers(pad_len in 0..=3usize, next: u8) {
+            let mut out = vec![0; pad_len + FIXED_LEN];
+            emit(&mut out, next);
+            out.resize(8, 0);
+            prop_assert_eq!(word(pad_len, next).to_le_bytes().to_vec(), out);
         }
 
         /// I14: no text makes it panic or reach outside.

@@ -125,18 +125,23 @@ impl Packet {
         }
     }
 
-    /// Asks for the first lines of the contents to be fetched into the cache, ahead of their use:
-    /// what another core or a device has just written is in no near one.
-    #[inline]
+    /// Asks for the first lines of the contents, and the one in front of them, to be fetched into
+    /// the cache, ahead of their use: what another core or a device has just written is in no near
+    /// one.
+    #[inline(always)]
     pub fn prefetch_header(&self) {
         #[cfg(target_arch = "x86_64")]
-        for line in self.data().chunks(64).take(2) {
+        {
+            use std::arch::x86_64::_MM_HINT_T0;
+            use std::arch::x86_64::_mm_prefetch;
+            let start = self.base.as_ptr().wrapping_add(usize::from(self.start));
             // SAFETY: SSE is part of every x86-64, and the hint reads nothing that a program can
-            // observe. Why not safe: there is no safe form of the instruction.
+            // observe and never faults, wherever it points. Why not safe: there is no safe form of
+            // the instruction.
             unsafe {
-                use std::arch::x86_64::_MM_HINT_T0;
-                use std::arch::x86_64::_mm_prefetch;
-                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+                _mm_prefetch::<_MM_HINT_T0>(start.wrapping_sub(64).cast());
+                _mm_prefetch::<_MM_HINT_T0>(start.cast());
+                _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64).cast());
             }
         }
     }
@@ -229,6 +234,18 @@ impl Packet {
         Some(&mut self.data_mut()[old..])
     }
 
+    /// Lets the contents be the `len` bytes at `start` of the frame, whatever they hold: both ends
+    /// move in one step. `None` (and no change) when that is beyond the frame.
+    #[inline(always)]
+    pub fn span(&mut self, start: usize, len: usize) -> Option<&mut [u8]> {
+        if start > self.capacity() || len > self.capacity() - start {
+            return None;
+        }
+        self.start = u16::try_from(start).ok()?;
+        self.len = u16::try_from(len).ok()?;
+        Some(self.data_mut())
+    }
+
     /// Removes `count` bytes at the front; `None` (and no change) when there are fewer.
     #[inline]
     pub fn trim_front(&mut self, count: usize) -> Option<()> {
@@ -316,6 +333,25 @@ mod tests {
         assert!(packet.prepend(HEADROOM).is_some());
         assert!(packet.append(FRAME_SIZE - HEADROOM - 3).is_some());
         assert_eq!(packet.len(), FRAME_SIZE);
+        let _ = region.release_free(packet.into_free());
+    }
+
+    /// Both ends move at once, outwards and inwards, and never beyond the frame.
+    #[test]
+    fn spans() {
+        let (region, mut packet) = packet(b"abc");
+        let address = packet.data().as_ptr();
+        packet.span(HEADROOM - 2, 7).unwrap().fill(b'-');
+        packet.span(HEADROOM, 2).unwrap().copy_from_slice(b"xy");
+        assert_eq!((packet.data(), packet.data().as_ptr()), (&b"xy"[..], address));
+        packet.span(HEADROOM - 2, 7).unwrap();
+        assert_eq!(packet.data(), b"--xy---");
+        for (start, len) in [(0, FRAME_SIZE + 1), (1, FRAME_SIZE), (FRAME_SIZE + 1, 0)] {
+            assert!(packet.span(start, len).is_none(), "{start} {len}");
+        }
+        assert!(packet.span(usize::MAX, 1).is_none() && packet.span(1, usize::MAX).is_none());
+        assert_eq!(packet.data(), b"--xy---");
+        assert_eq!(packet.span(0, FRAME_SIZE).map(|all| all.len()), Some(FRAME_SIZE));
         let _ = region.release_free(packet.into_free());
     }
 

@@ -173,9 +173,14 @@ pub fn emit(out: &mut [u8], header: &Header) {
 /// When the time to live is 0 or `packet` is shorter than a header: parse and look first.
 #[inline]
 pub fn decrement_ttl(packet: &mut [u8]) {
-    change(packet, 8, |[ttl, protocol]| {
-        [ttl.checked_sub(1).expect("a time to live above 0"), protocol]
-    });
+    let header: &mut [u8; HEADER_LEN] = packet.first_chunk_mut().expect("an IPv4 header");
+    // Time to live, protocol and checksum are one word.
+    let word: &mut [u8; 4] = header[8..].first_chunk_mut().expect("inside the header");
+    let old = u32::from_be_bytes(*word);
+    assert!(old >= 1 << 24, "a time to live above 0");
+    let sum = (!old & 0xffff) + (!(1 << 8) & 0xffff);
+    let sum = !(sum + (sum >> 16)) & 0xffff;
+    *word = (((old & 0xffff_0000) - (1 << 24)) | sum).to_be_bytes();
 }
 
 /// Sets DSCP and ECN of a parsed packet and updates its checksum (RFC 1624).
