@@ -77,6 +77,12 @@ impl Default for Counters {
 impl Counters {
     #[inline]
     pub(crate) fn record(&mut self, fate: Fate) {
+        self.record_all(fate, 1);
+    }
+
+    /// Records the fate of as many packets.
+    #[inline]
+    pub(crate) fn record_all(&mut self, fate: Fate, packets: usize) {
         let counter = match fate {
             Fate::Forward(_) => &mut self.forwarded,
             Fate::Bypass(_) => &mut self.bypassed,
@@ -88,7 +94,7 @@ impl Counters {
             Fate::Punt => &mut self.punted,
             Fate::Drop(reason) => &mut self.dropped[reason as usize],
         };
-        *counter += 1;
+        *counter += packets as u64;
     }
 
     /// Packets dropped for one reason.

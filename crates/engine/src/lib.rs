@@ -24,17 +24,19 @@
 //! - [`inspection`]: the truth about one SA.
 //! - [`awaiting`]: packets that wait for their policy's first SA.
 //! - [`mailbox`]: commands from and events to the control thread.
-//! - [`cache`]: exact-match caches in front of slower lookups.
+//! - `cache`: an exact-match cache in front of a slower lookup.
+//! - `flows`: what policy said of flows seen before.
 //! - [`ids`]: workers and sides.
 
 #![forbid(unsafe_code)]
 
 pub mod audit;
 pub mod awaiting;
-pub mod cache;
+mod cache;
 pub mod counters;
 pub mod directory;
 pub mod fate;
+mod flows;
 pub mod handoff;
 mod headers;
 pub mod hold;

@@ -13,6 +13,7 @@ use arrayvec::ArrayVec;
 use culvert_aead::Aead;
 use culvert_aead::Op;
 use culvert_aead::Protocol;
+use culvert_aead::prefetch::prefetch_start;
 use culvert_esp::Expiry;
 use culvert_esp::Mode;
 use culvert_esp::SeqError;
@@ -35,6 +36,7 @@ use culvert_wire::udp;
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
+use crate::flows::FlowKey;
 use crate::headers;
 use crate::icmp;
 use crate::mailbox::Event;
@@ -51,6 +53,7 @@ use crate::size;
 use crate::size::Fit;
 use crate::tables::Bundle;
 use crate::tables::Location;
+use crate::tables::OUTBOUND_LINES;
 use crate::tables::OutboundEntry;
 
 /// TTL that a dummy packet has, for an SA that copies it.
@@ -92,88 +95,347 @@ enum Shape {
 
 type Jobs = ArrayVec<Job, BATCH>;
 
+/// What pass 2 has to seal.
+struct Seal {
+    index: u8,
+    esp_at: u16,
+    slot: u32,
+    esn_high: Option<u32>,
+}
+
+impl Seal {
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a batch is small, and so is a frame")]
+    fn new(index: usize, esp_at: usize, slot: u32, esn_high: Option<u32>) -> Seal {
+        Seal { index: index as u8, esp_at: esp_at as u16, slot, esn_high }
+    }
+
+    /// Nothing for AH, whose ICV covers what pass 3 does.
+    fn of(job: &Job) -> Option<Seal> {
+        let Job { index, esp_at, slot, esn_high, .. } = *job;
+        (job.shape != Shape::Ah).then(|| Seal::new(index, esp_at, slot, esn_high))
+    }
+}
+
+type Seals = ArrayVec<Seal, BATCH>;
+
+/// What a look at the headers of a packet shows.
+#[derive(Clone, Copy)]
+struct Seen {
+    kind: Kind,
+    /// Where the IP packet starts, and its length.
+    at: u8,
+    len: u16,
+    /// Where the cache has the flow.
+    flow_at: u32,
+    key: FlowKey,
+    /// The sender may have left its checksum to hardware.
+    completes_checksum: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    V4,
+    V6,
+    /// Not for us, or no IP packet: [`classify`] says what.
+    Other,
+}
+
+impl Seen {
+    const OTHER: Seen = Seen {
+        kind: Kind::Other,
+        at: 0,
+        len: 0,
+        flow_at: 0,
+        key: FlowKey::V4 { addresses: 0, rest: 0 },
+        completes_checksum: false,
+    };
+}
+
+/// The slot of a packet that is not for one SA alone.
+const NO_SLOT: u32 = u32::MAX;
+
 /// Runs a batch from the protected side; one verdict is appended for each packet, in order.
 pub(crate) fn run<A: Aead>(
     plane: &mut Plane<A>,
     packets: &mut [Packet],
     verdicts: &mut ArrayVec<Verdict, BATCH>,
 ) {
-    let mut jobs = Jobs::new();
+    let mut seen: ArrayVec<Seen, BATCH> = ArrayVec::new();
+    for packet in packets.iter() {
+        seen.push(look(plane, packet));
+    }
+    let mut slots: ArrayVec<u32, BATCH> = ArrayVec::new();
+    let mut last = NO_SLOT;
+    for (seen, packet) in seen.iter().zip(packets.iter()) {
+        let slot = find(plane, seen, packet);
+        if slot != last {
+            last = slot;
+            fetch(plane, slot, seen.len);
+        }
+        slots.push(slot);
+    }
+    let (mut seals, mut jobs) = (Seals::new(), Jobs::new());
     for (index, packet) in packets.iter_mut().enumerate() {
-        // Filled in where it lies: to move it would cost more than to make it.
-        verdicts.push(Verdict::new(Fate::Held));
-        let verdict = &mut verdicts[index];
-        if let Err(fate) = classify(plane, packet, index, verdict, &mut jobs) {
-            verdict.fate = fate;
+        let (seen, slot) = (&seen[index], slots[index]);
+        // The families are kept apart, so that headers stay in registers.
+        let sealed = match seen.kind {
+            Kind::V4 => seal_plainly::<A, true>(plane, packet, seen, (index, slot), &mut seals),
+            Kind::V6 => seal_plainly::<A, false>(plane, packet, seen, (index, slot), &mut seals),
+            Kind::Other => None,
+        };
+        match sealed {
+            Some(verdict) => verdicts.push(verdict),
+            None => apart(plane, packet, index, verdicts, (&mut seals, &mut jobs)),
         }
     }
+    crypt(plane, packets, &seals);
+    if !jobs.is_empty() {
+        finish_all(plane, packets, verdicts, jobs);
+    }
+}
+
+/// Reads the headers of a packet, and asks for what the cache knows of its flow.
+#[inline(always)]
+fn look<A: Aead>(plane: &Plane<A>, packet: &Packet) -> Seen {
+    if !plane.is_addressed_to_us(packet) {
+        return Seen::OTHER;
+    }
+    let Ok(link) = ethernet::parse(packet.data()) else {
+        return Seen::OTHER;
+    };
+    let at = link.payload_at;
+    let data = &packet.data()[at..];
+    // The families are kept apart, so that headers stay in registers.
+    match link.ether_type {
+        ethernet::ETHER_TYPE_IPV4 => ipv4::parse(data).map_or(Seen::OTHER, |inner| {
+            note_flow(plane, packet, Kind::V4, (&ip::Packet::V4(inner), at))
+        }),
+        ethernet::ETHER_TYPE_IPV6 => ipv6::parse(data).map_or(Seen::OTHER, |inner| {
+            note_flow(plane, packet, Kind::V6, (&ip::Packet::V6(inner), at))
+        }),
+        _ => Seen::OTHER,
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "offsets in a frame, and sets of the cache")]
+fn note_flow<A: Aead>(
+    plane: &Plane<A>,
+    packet: &Packet,
+    kind: Kind,
+    (inner, at): (&ip::Packet, usize),
+) -> Seen {
+    let key = FlowKey::of(&plane.flow(&packet.data()[at..], inner));
+    Seen {
+        kind,
+        at: at as u8,
+        len: inner.total_len() as u16,
+        flow_at: plane.outbound_flows.ask(&key) as u32,
+        key,
+        completes_checksum: completes_checksums(plane, packet),
+    }
+}
+
+/// The slot of the SA that policy gives a packet to, if it is one SA of this worker.
+#[inline(always)]
+fn find<A: Aead>(plane: &mut Plane<A>, seen: &Seen, packet: &Packet) -> u32 {
+    let known = match seen.kind {
+        Kind::V4 | Kind::V6 => plane.outbound_flows.slot(seen.flow_at as usize, &seen.key),
+        Kind::Other => return NO_SLOT,
+    };
+    match known {
+        Some(slot) => slot,
+        None => learn(plane, seen, packet),
+    }
+}
+
+/// Asks policy about a flow that the cache does not know.
+#[cold]
+fn learn<A: Aead>(plane: &mut Plane<A>, seen: &Seen, packet: &Packet) -> u32 {
+    let data = &packet.data()[usize::from(seen.at)..];
+    match ip::parse(data) {
+        Ok(inner) => {
+            let flow = plane.flow(data, &inner);
+            plane.learn_outbound(&seen.key, &flow).slot.unwrap_or(NO_SLOT)
+        }
+        Err(_) => NO_SLOT,
+    }
+}
+
+/// Asks for the SA in a slot to be fetched into the cache, with its key for a packet of `len`
+/// octets.
+#[inline(always)]
+fn fetch<A: Aead>(plane: &Plane<A>, slot: u32, len: u16) {
+    if let Some(entry) = plane.outbound.at(slot) {
+        prefetch_start::<OUTBOUND_LINES, _>(entry);
+        plane.aead.prefetch(entry.sa.key(), usize::from(len));
+    }
+}
+
+/// The ordinary case, from the packet as it came to one that only has to be sealed: one SA, ESP in
+/// tunnel mode without options, that knows its next hop and has numbers left, and a packet that
+/// fits. `None`, and nothing has changed, when anything is different: then [`classify`] finds out
+/// what.
+#[inline(always)]
+fn seal_plainly<A: Aead, const IS_V4: bool>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    seen: &Seen,
+    (index, slot): (usize, u32),
+    seals: &mut Seals,
+) -> Option<Verdict> {
+    let id = plane.identification();
+    let entry = plane.outbound.at_mut(slot)?;
+    let hop = entry.next_hop.as_ref()?;
+    let (at, inner_len) = (usize::from(seen.at), usize::from(seen.len));
+    let inherited = inherited_from::<IS_V4>(packet.data().get(at..)?.first_chunk()?);
+    let layout = entry.sa.layout();
+    let (text_at, tail_len) = (usize::from(layout.text_at), layout.tail_len(inner_len));
+    let (link_len, outer_len) = (ethernet::header_len(hop.vlan), entry.sa.template.len());
+    let head_len = link_len + outer_len + text_at;
+    let len = head_len + inner_len + tail_len;
+    let start = (packet.headroom() + at).checked_sub(head_len)?;
+    let ordinary = entry.is_plain
+        && entry.next_hop_generation == plane.next_hop_generation
+        && !entry.sa.is_expired()
+        && inherited.ttl > 0
+        && len - link_len <= entry.path_mtu.limit(usize::from(hop.mtu))
+        && start + len <= packet.capacity();
+    if !ordinary {
+        return None;
+    }
+    let seq = entry.sa.sequence.next_quiet()?;
+    let fate = Fate::Forward(hop.port);
+    let verdict = Verdict { fate, spi: Some(entry.sa.spi().value()), seq: Some(seq.value()) };
+    if seen.completes_checksum {
+        complete_checksum(&mut packet.data_mut()[at..]);
+    }
+    let data = packet.span(start, len).expect("room was checked");
+    let (link, outer) = data.split_at_mut(link_len);
+    ethernet::emit(link, hop.destination, hop.source, hop.vlan, entry.sa.template.ether_type());
+    let (esp, inner) = outer[outer_len..].split_at_mut(text_at);
+    match IS_V4 {
+        true => ipv4::decrement_ttl(inner),
+        false => ipv6::decrement_hop_limit(inner),
+    }
+    let protocol = if IS_V4 { ip::PROTOCOL_IPIP } else { ip::PROTOCOL_IPV6 };
+    let text_len = layout.put_tail(&mut inner[inner_len..], protocol) + inner_len;
+    let esn_high = entry.sa.write_header(esp, seq, text_len);
+    entry.sa.template.apply(outer, inherited, id);
+    entry.sa.usage_mut().touch(plane.now);
+    let is_due = entry.sa.is_due();
+    seals.push(Seal::new(index, link_len + outer_len, slot, esn_high));
+    if is_due {
+        expire(plane, slot);
+    }
+    Some(verdict)
+}
+
+/// What the outer header takes from a packet whose header begins so.
+#[inline(always)]
+fn inherited_from<const IS_V4: bool>(header: &[u8; ipv4::HEADER_LEN]) -> Inherited {
+    let (tos, dont_fragment, ttl) = match IS_V4 {
+        true => (header[1], header[6] & 0x40 != 0, header[8]),
+        false => (header[0] << 4 | header[1] >> 4, true, header[7]),
+    };
+    Inherited { tos, dont_fragment, ttl: ttl.saturating_sub(1) }
+}
+
+/// Completes a checksum that the sender may have left to hardware.
+#[inline(never)]
+fn complete_checksum(packet: &mut [u8]) {
+    if let Ok(parsed) = ip::parse(packet) {
+        checksum::complete_partial(packet, &parsed);
+    }
+}
+
+/// What is not the [ordinary case](seal_plainly).
+#[inline(never)]
+fn apart<A: Aead>(
+    plane: &mut Plane<A>,
+    packet: &mut Packet,
+    index: usize,
+    verdicts: &mut ArrayVec<Verdict, BATCH>,
+    (seals, jobs): (&mut Seals, &mut Jobs),
+) {
+    let mut verdict = Verdict::new(Fate::Held);
+    match classify(plane, packet, index, &mut verdict) {
+        Ok(job) => {
+            seals.extend(Seal::of(&job));
+            jobs.push(job);
+        }
+        Err(fate) => verdict.fate = fate,
+    }
+    verdicts.push(verdict);
+}
+
+/// Pass 3 for what was set apart, and all passes again for those that have more SAs to go through.
+#[inline(never)]
+fn finish_all<A: Aead>(
+    plane: &mut Plane<A>,
+    packets: &mut [Packet],
+    verdicts: &mut [Verdict],
+    mut jobs: Jobs,
+) {
     while !jobs.is_empty() {
-        crypt(plane, packets, &jobs);
-        let mut again = Jobs::new();
+        let (mut seals, mut again) = (Seals::new(), Jobs::new());
         for job in jobs {
-            let (index, packet) = (job.index, &mut packets[job.index]);
+            let (packet, verdict) = (&mut packets[job.index], &mut verdicts[job.index]);
             let fate = match finish(plane, packet, &job) {
                 Ok(fate) => fate,
-                Err(further) => match onward(plane, packet, index, further, &mut verdicts[index]) {
+                Err(further) => match onward(plane, packet, job.index, further, verdict) {
                     Ok(job) => {
+                        seals.extend(Seal::of(&job));
                         again.push(job);
                         continue;
                     }
                     Err(fate) => fate,
                 },
             };
-            verdicts[index].fate = fate;
+            verdict.fate = fate;
         }
+        crypt(plane, packets, &seals);
         jobs = again;
     }
 }
 
-/// Pass 1, for one packet: it adds a job, or says what becomes of the packet.
-#[inline]
+/// Pass 1 for one packet of any kind: what is to be sealed, or what becomes of the packet.
 fn classify<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
     index: usize,
     verdict: &mut Verdict,
-    jobs: &mut Jobs,
-) -> Result<(), Fate> {
+) -> Result<Job, Fate> {
     if !plane.is_addressed_to_us(packet) {
         return Err(Fate::Drop(DropReason::OtherHost));
     }
     let malformed = |_| Fate::Drop(DropReason::Malformed);
     let link = ethernet::parse(packet.data()).map_err(malformed)?;
     let at = link.payload_at;
-    let inner = &packet.data()[at..];
-    // The families are kept apart to the end, so that headers stay in registers.
-    match link.ether_type {
-        ethernet::ETHER_TYPE_IPV4 => {
-            let inner = ip::Packet::V4(ipv4::parse(inner).map_err(malformed)?);
-            protect(plane, packet, (&inner, at), index, verdict, jobs)
-        }
-        ethernet::ETHER_TYPE_IPV6 => {
-            let inner = ip::Packet::V6(ipv6::parse(inner).map_err(malformed)?);
-            protect(plane, packet, (&inner, at), index, verdict, jobs)
-        }
-        _ => Err(Fate::Punt),
-    }
+    let data = &packet.data()[at..];
+    let inner = match link.ether_type {
+        ethernet::ETHER_TYPE_IPV4 => ip::Packet::V4(ipv4::parse(data).map_err(malformed)?),
+        ethernet::ETHER_TYPE_IPV6 => ip::Packet::V6(ipv6::parse(data).map_err(malformed)?),
+        _ => return Err(Fate::Punt),
+    };
+    protect(plane, packet, (&inner, at), index, verdict)
 }
 
 /// Asks policy about a packet, and gives it to its SA.
-#[inline(always)]
 fn protect<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
     (inner, at): (&ip::Packet, usize),
     index: usize,
     verdict: &mut Verdict,
-    jobs: &mut Jobs,
-) -> Result<(), Fate> {
+) -> Result<Job, Fate> {
     let matched = plane.outbound_policy(&packet.data()[at..], inner);
     let group = match matched.action {
         Some(Action::Protect(group)) => group,
         Some(Action::Bypass) => return Err(bypass(plane, packet, index, (at, inner))),
         Some(Action::Discard) => return Err(refuse(plane, packet, index, at, DropReason::Discard)),
-        None => return unmatched(plane, packet, index, (*inner, at), verdict, jobs),
+        None => return unmatched(plane, packet, index, (*inner, at), verdict),
     };
     let (bundle, lacks_own) = match plane.snapshot.groups.get(&group) {
         Some(members) => members.of(plane.id, plane.handed_over),
@@ -193,85 +455,8 @@ fn protect<A: Aead>(
     if bundle.worker != plane.id {
         return Err(Fate::Handoff(bundle.worker));
     }
-    if let &[slot] = bundle.slots()
-        && seal_plainly(plane, packet, (inner, at), (index, slot), verdict, jobs)
-    {
-        return Ok(());
-    }
     let place = Place { index, applied: 0, is_small_v6: false };
-    let job = encapsulate(plane, packet, inner, at, (&bundle, place), verdict)?;
-    jobs.push(job);
-    Ok(())
-}
-
-/// The ordinary case: one SA, ESP in tunnel mode without options, that knows its next hop and has
-/// numbers left, and a packet that fits. False, and nothing has changed, when anything is
-/// different: then [`encapsulate`] finds out what.
-#[inline(always)]
-fn seal_plainly<A: Aead>(
-    plane: &mut Plane<A>,
-    packet: &mut Packet,
-    (inner, at): (&ip::Packet, usize),
-    (index, slot): (usize, u32),
-    verdict: &mut Verdict,
-    jobs: &mut Jobs,
-) -> bool {
-    let Some(entry) = plane.outbound.at_mut(slot) else {
-        return false;
-    };
-    let Some(hop) = &entry.next_hop else {
-        return false;
-    };
-    let layout = entry.sa.layout();
-    let text_at = usize::from(layout.text_at);
-    let inner_len = inner.total_len();
-    let tail_len = layout.tail_len(inner_len);
-    let head_len = entry.sa.template.len() + text_at;
-    let path_mtu = entry.path_mtu.limit(usize::from(hop.mtu));
-    let ordinary = entry.is_plain
-        && entry.next_hop_generation == plane.next_hop_generation
-        && !entry.sa.is_expired()
-        && inner.ttl() > 1
-        && entry.sa.sequence.remaining() > entry.lease_low
-        && head_len + inner_len + tail_len <= path_mtu
-        && packet.headroom() + at >= head_len + ethernet::HEADER_LEN
-        && packet.tailroom() >= tail_len;
-    if !ordinary {
-        return false;
-    }
-    let Ok(seq) = entry.sa.next_seq() else {
-        return false;
-    };
-    verdict.spi = Some(entry.sa.spi().value());
-    verdict.seq = Some(seq.value());
-    let port = plane.ports[usize::from(packet.port().0)];
-    headers::keep(packet, at, inner_len);
-    let data = packet.data_mut();
-    if port.is_some_and(|config| config.completes_checksums) {
-        checksum::complete_partial(data, inner);
-    }
-    ip::decrement_ttl(data, inner);
-    let tail = packet.append(tail_len).expect("tailroom was checked");
-    let text_tail = tail_len - usize::from(layout.icv_len);
-    trailer::emit(&mut tail[..text_tail], tunnel_protocol(inner));
-    let head = packet.prepend(text_at).expect("headroom was checked");
-    let esn_high = entry.sa.write_header(head, seq, inner_len + text_tail);
-    entry.sa.usage_mut().touch(plane.now);
-    let is_due = entry.sa.is_due();
-    jobs.push(Job {
-        index,
-        slot,
-        esn_high,
-        inherited: inherited(inner, false),
-        esp_at: 0,
-        shape: Shape::Tunnel,
-        path_mtu: Some(path_mtu),
-        further: None,
-    });
-    if is_due {
-        expire(plane, slot);
-    }
-    true
+    encapsulate(plane, packet, inner, at, (&bundle, place), verdict)
 }
 
 /// Drops what policy does not let through; its source may be told, and the audit is (RFC 4301
@@ -301,8 +486,7 @@ fn unmatched<A: Aead>(
     index: usize,
     (inner, at): (ip::Packet, usize),
     verdict: &mut Verdict,
-    jobs: &mut Jobs,
-) -> Result<(), Fate> {
+) -> Result<Job, Fate> {
     let Some(flow) = icmp::return_flow(&packet.data()[at..], &inner) else {
         return Err(refuse(plane, packet, index, at, DropReason::NoPolicy));
     };
@@ -319,8 +503,7 @@ fn unmatched<A: Aead>(
         return Err(Fate::Handoff(bundle.worker));
     }
     let place = Place { index, applied: 0, is_small_v6: false };
-    jobs.push(encapsulate(plane, packet, &inner, at, (&bundle, place), verdict)?);
-    Ok(())
+    encapsulate(plane, packet, &inner, at, (&bundle, place), verdict)
 }
 
 /// Which packet of the batch, and how far it came through its bundle.
@@ -782,26 +965,22 @@ fn bypass<A: Aead>(
 }
 
 /// Pass 2.
-fn crypt<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], jobs: &Jobs) {
+fn crypt<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], seals: &[Seal]) {
     let mut ops: ArrayVec<Op<'_, A::Key>, BATCH> = ArrayVec::new();
-    let mut next = jobs.iter().peekable();
-    for (index, packet) in packets.iter_mut().enumerate() {
-        let Some(job) = next.next_if(|job| job.index == index) else {
-            continue;
-        };
-        if job.shape == Shape::Ah {
-            continue;
-        }
-        let entry = plane.outbound.at(job.slot).expect("classify found the SA in this slot");
-        let esp = &mut packet.data_mut()[job.esp_at..];
-        ops.push(Op { key: entry.sa.key(), esn_high: job.esn_high, esp });
+    let (mut packets, mut passed) = (packets.iter_mut(), 0);
+    for seal in seals {
+        let index = usize::from(seal.index);
+        let packet = packets.nth(index - passed).expect("seals are in the order of packets");
+        passed = index + 1;
+        let entry = plane.outbound.at(seal.slot).expect("classify found the SA in this slot");
+        let esp = &mut packet.data_mut()[usize::from(seal.esp_at)..];
+        ops.push(Op { key: entry.sa.key(), esn_high: seal.esn_high, esp });
     }
     plane.aead.seal(&mut ops);
 }
 
 /// Pass 3, for one packet: outer headers, then the link header if the next hop is known. An error
 /// is what is left of the packet's bundle, when it has more SAs to apply.
-#[inline(always)]
 fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) -> Result<Fate, Further> {
     if job.shape != Shape::Tunnel || job.further.is_some() {
         return finish_unusual(plane, packet, job);
@@ -811,7 +990,6 @@ fn finish<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) -> Resu
 }
 
 /// Puts the outer headers of a tunnel in front.
-#[inline(always)]
 fn add_outer_headers<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) {
     let id = plane.identification();
     let entry = plane.outbound.at(job.slot).expect("classify found the SA in this slot");
@@ -822,7 +1000,6 @@ fn add_outer_headers<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &J
 }
 
 /// The fate of a packet that has all its SAs: out of the port of its next hop, if that is known.
-#[inline(always)]
 fn leave<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, job: &Job) -> Fate {
     let entry = plane.outbound.at(job.slot).expect("classify found the SA in this slot");
     let (Some(hop), Some(mtu)) = (entry.next_hop, job.path_mtu) else {
@@ -919,9 +1096,9 @@ pub(crate) fn dummy<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, slot: u3
         Err(reason) => return Fate::Drop(reason),
     };
     loop {
-        let jobs = Jobs::from_iter([job]);
-        crypt(plane, std::slice::from_mut(packet), &jobs);
-        let further = match finish(plane, packet, &jobs[0]) {
+        let seals = Seals::from_iter(Seal::of(&job));
+        crypt(plane, std::slice::from_mut(packet), &seals);
+        let further = match finish(plane, packet, &job) {
             Ok(fate) => return fate,
             Err(further) => further,
         };

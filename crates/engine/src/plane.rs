@@ -23,9 +23,11 @@ use crate::audit::Mismatch;
 use crate::awaiting::AWAITING_MAX;
 use crate::awaiting::Awaiting;
 use crate::cache::Cache;
-use crate::cache::FlowKey;
 use crate::fate::DropReason;
 use crate::fate::Fate;
+use crate::flows::FlowCache;
+use crate::flows::FlowKey;
+use crate::flows::Known;
 use crate::ids::Side;
 use crate::ids::WorkerId;
 use crate::inbound;
@@ -46,7 +48,7 @@ use crate::tables::Table;
 use crate::worker::PortConfig;
 use crate::worker::WorkerConfig;
 
-/// Slots of the flow caches and of the next hop cache.
+/// Slots of the next hop cache.
 const CACHE_SLOTS: usize = 4096;
 
 /// Tables, lookups and caches of a worker.
@@ -65,8 +67,8 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) known_since: u64,
     /// Counts the snapshots of next hops seen, so that an SA knows whether its cached one is old.
     pub(crate) next_hop_generation: u64,
-    pub(crate) outbound_flows: Cache<FlowKey, Match>,
-    pub(crate) inbound_flows: Cache<FlowKey, Match>,
+    pub(crate) outbound_flows: FlowCache,
+    pub(crate) inbound_flows: FlowCache,
     pub(crate) hops: Cache<(bool, u128), Resolution>,
     pub(crate) events: WorkerEnd<A::Key>,
     /// Time of this turn, in nanoseconds.
@@ -143,8 +145,8 @@ impl<A: Aead> Plane<A> {
             next_hops: Arc::default(),
             known_since: 1,
             next_hop_generation: 1,
-            outbound_flows: Cache::new(CACHE_SLOTS),
-            inbound_flows: Cache::new(CACHE_SLOTS),
+            outbound_flows: FlowCache::new(config.slots),
+            inbound_flows: FlowCache::new(config.slots),
             hops: Cache::new(CACHE_SLOTS),
             events: mailbox,
             now: 0,
@@ -175,28 +177,31 @@ impl<A: Aead> Plane<A> {
         self.fragments
     }
 
-    /// The outbound policy for a packet, cached.
+    /// What policies see of a packet.
     #[inline(always)]
-    pub(crate) fn outbound_policy(&mut self, packet: &[u8], parsed: &ip::Packet) -> Match {
-        if self.looks_at_upper {
-            return self.outbound_policy_of(&Flow::of(packet, parsed));
+    pub(crate) fn flow(&self, packet: &[u8], parsed: &ip::Packet) -> Flow {
+        match self.looks_at_upper {
+            false => between(parsed.addresses()),
+            true => whole_flow(packet, parsed),
         }
-        let spd = &self.snapshot.spd;
-        let addresses = parsed.addresses();
-        let key = FlowKey::of_addresses(&addresses);
-        self.outbound_flows.get_or(key, || spd.outbound(&between(addresses)))
+    }
+
+    /// The outbound policy for a packet, cached.
+    #[inline]
+    pub(crate) fn outbound_policy(&mut self, packet: &[u8], parsed: &ip::Packet) -> Match {
+        let flow = self.flow(packet, parsed);
+        let key = FlowKey::of(&flow);
+        let known = self.outbound_flows.get(&key);
+        known.unwrap_or_else(|| self.learn_outbound(&key, &flow)).matched
     }
 
     /// The inbound policy for a packet, cached.
     #[inline(always)]
     pub(crate) fn inbound_policy(&mut self, packet: &[u8], parsed: &ip::Packet) -> Match {
-        if self.looks_at_upper {
-            return self.inbound_policy_of(&Flow::of(packet, parsed));
-        }
-        let spd = &self.snapshot.spd;
-        let addresses = parsed.addresses();
-        let key = FlowKey::of_addresses(&addresses);
-        self.inbound_flows.get_or(key, || spd.inbound(&between(addresses)))
+        let flow = self.flow(packet, parsed);
+        let key = FlowKey::of(&flow);
+        let known = self.inbound_flows.get(&key);
+        known.unwrap_or_else(|| self.learn_inbound(&key, &flow)).matched
     }
 
     /// Takes down, for the SA in a slot, that policy admits packets between the addresses of `inner`
@@ -210,16 +215,34 @@ impl<A: Aead> Plane<A> {
         }
     }
 
-    #[inline(never)]
-    fn outbound_policy_of(&mut self, flow: &Flow) -> Match {
-        let spd = &self.snapshot.spd;
-        self.outbound_flows.get_or(FlowKey::of(flow), || spd.outbound(flow))
+    #[cold]
+    pub(crate) fn learn_outbound(&mut self, key: &FlowKey, flow: &Flow) -> Known {
+        let matched = self.snapshot.spd.outbound(flow);
+        let known = Known { matched, slot: self.only_slot(matched.action) };
+        self.outbound_flows.put(key, &known);
+        known
     }
 
-    #[inline(never)]
-    fn inbound_policy_of(&mut self, flow: &Flow) -> Match {
-        let spd = &self.snapshot.spd;
-        self.inbound_flows.get_or(FlowKey::of(flow), || spd.inbound(flow))
+    #[cold]
+    fn learn_inbound(&mut self, key: &FlowKey, flow: &Flow) -> Known {
+        let known = Known { matched: self.snapshot.spd.inbound(flow), slot: None };
+        self.inbound_flows.put(key, &known);
+        known
+    }
+
+    /// The slot of the one SA here that what a policy protects takes, whether or not another worker
+    /// hands it over.
+    fn only_slot(&self, action: Option<Action>) -> Option<u32> {
+        let Some(Action::Protect(group)) = action else {
+            return None;
+        };
+        let members = self.snapshot.groups.get(&group)?;
+        let (bundle, lacks_own) = members.of(self.id, false);
+        let bundle = bundle.filter(|bundle| bundle.worker == self.id && !lacks_own)?;
+        let &[slot] = bundle.slots() else {
+            return None;
+        };
+        (members.of(self.id, true) == (Some(bundle), false)).then_some(slot)
     }
 
     /// Uses other policies from now on; returns those used before.
@@ -379,7 +402,14 @@ impl<A: Aead> Plane<A> {
     }
 }
 
+/// What policies see of a packet that look at more than addresses.
+#[inline(never)]
+fn whole_flow(packet: &[u8], parsed: &ip::Packet) -> Flow {
+    Flow::of(packet, parsed)
+}
+
 /// What policies that look at addresses only see of a packet.
+#[inline(always)]
 fn between(addresses: ip::Addresses) -> Flow {
     Flow { addresses, protocol: 0, upper: Upper::None }
 }

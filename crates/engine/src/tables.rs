@@ -218,9 +218,15 @@ impl<K> InboundEntry<K> {
     }
 }
 
-/// An outbound SA in its slot.
+/// An outbound SA in its slot. What each packet needs comes first: where it goes, then the SA.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct OutboundEntry<K> {
+    pub(crate) next_hop: Option<NextHop>,
+    /// ESP in tunnel mode, and nothing is to be done to packets but to seal them.
+    pub(crate) is_plain: bool,
+    pub(crate) next_hop_generation: u64,
+    pub(crate) path_mtu: PathMtu,
     /// The SA.
     pub sa: OutboundSa<K>,
     /// ESP or AH.
@@ -238,16 +244,14 @@ pub struct OutboundEntry<K> {
     pub(crate) started: bool,
     /// A limit that was reached, and that control has not heard of yet.
     pub(crate) untold: Option<Expiry>,
-    pub(crate) path_mtu: PathMtu,
-    /// ESP in tunnel mode, and nothing is to be done to packets but to seal them.
-    pub(crate) is_plain: bool,
     pub(crate) lease_asked: bool,
-    pub(crate) next_hop: Option<NextHop>,
-    pub(crate) next_hop_generation: u64,
     /// When a packet last left through it, and when the last dummy did; of the tick's clock.
     pub(crate) sent_at: u64,
     pub(crate) dummy_at: u64,
 }
+
+/// Lines of an outbound entry that each packet needs, its key apart.
+pub(crate) const OUTBOUND_LINES: usize = 5;
 
 impl<K> OutboundEntry<K> {
     /// An entry without history, of a tunnel mode ESP SA.
@@ -278,7 +282,9 @@ impl<K> OutboundEntry<K> {
     /// Begins its lifetime, if it has not begun: an SA that moves between workers keeps its own.
     pub(crate) fn start(&mut self, now: u64) {
         self.is_plain = (self.protocol, self.mode) == (Protocol::Esp, Mode::Tunnel)
-            && (self.sending.mss, self.sending.tfc) == (Mss::Off, TfcPadding::Off);
+            && (self.sending.mss, self.sending.tfc) == (Mss::Off, TfcPadding::Off)
+            && !self.sa.template.covers_payload();
+        self.sa.sequence.set_margin(self.lease_low);
         // The cached next hop was of another worker's tables.
         self.next_hop_generation = 0;
         if !std::mem::replace(&mut self.started, true) {

@@ -397,6 +397,39 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             }
         }
         assert_eq!(self.verdicts.len(), handled, "one verdict for each packet");
+        match self.common_way() {
+            Some((port, fate)) => self.send_batch(port, fate),
+            None => self.dispatch_all(side, now),
+        }
+    }
+
+    /// Where all packets of the batch go, if they go the same way and nothing goes before them.
+    #[inline]
+    fn common_way(&self) -> Option<(Port, Fate)> {
+        let fate = self.verdicts.first()?.fate;
+        let (Fate::Forward(port) | Fate::Bypass(port)) = fate else {
+            return None;
+        };
+        let common = self.plane.extras.is_empty()
+            && self.outbox[usize::from(port.0)].packets.is_empty()
+            && self.verdicts.iter().all(|verdict| verdict.fate == fate);
+        common.then_some((port, fate))
+    }
+
+    /// Sends the whole batch out of one port.
+    #[inline]
+    fn send_batch(&mut self, port: Port, fate: Fate) {
+        let offered = self.batch.len();
+        self.io.send(port, &mut self.batch);
+        self.counters.record_all(fate, offered - self.batch.len());
+        for packet in self.batch.drain(..) {
+            self.counters.record(Fate::Drop(DropReason::TxFull));
+            self.io.recycle(packet.into_free());
+        }
+    }
+
+    /// Gives each packet of the batch the fate that was decided.
+    fn dispatch_all(&mut self, side: Side, now: u64) {
         let mut batch = std::mem::take(&mut self.batch);
         for (index, packet) in batch.drain(..).enumerate() {
             let verdict = self.verdicts[index];
