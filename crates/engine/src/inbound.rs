@@ -28,9 +28,10 @@ use culvert_frame::BATCH;
 use culvert_frame::Packet;
 use culvert_spd::Action;
 use culvert_spd::Group;
+use culvert_wire::Malformed;
 use culvert_wire::esp;
 use culvert_wire::esp::FragmentOf;
-use culvert_wire::esp::Outer;
+use culvert_wire::esp::Spot;
 use culvert_wire::esp::Unprotected;
 use culvert_wire::ethernet;
 use culvert_wire::ip;
@@ -64,21 +65,13 @@ struct Job {
     site: Site,
 }
 
-const _: () = assert!(size_of::<Job>() == 32, "two to a cache line");
-
 /// What pass 1 found out about a packet.
 #[derive(Clone, Copy)]
 struct Site {
+    spot: Spot,
     slot: u32,
-    /// Where the outer IP header starts.
-    ip_at: u16,
-    /// Where ESP or AH starts and ends.
-    esp_at: u16,
-    esp_end: u16,
     index: u8,
-    outer_tos: u8,
     is_ah: bool,
-    encapsulated: bool,
     /// It came from another address or port than its peer is known to have.
     moved: bool,
     /// Tried with another high half of its number already.
@@ -93,27 +86,18 @@ impl Site {
 
     #[inline(always)]
     fn ip_at(&self) -> usize {
-        usize::from(self.ip_at)
+        usize::from(self.spot.ip_at)
     }
 
     #[inline(always)]
     fn esp_at(&self) -> usize {
-        usize::from(self.esp_at)
+        usize::from(self.spot.esp_at)
     }
 
     #[inline(always)]
     fn esp_end(&self) -> usize {
-        usize::from(self.esp_end)
+        usize::from(self.spot.end)
     }
-}
-
-/// An offset in a frame, or the index of a packet: both are small.
-#[inline(always)]
-fn short<T: TryFrom<usize>>(offset: usize) -> T
-where
-    T::Error: std::fmt::Debug,
-{
-    T::try_from(offset).expect("a frame is shorter than 64 KiB, and a batch than 256 packets")
 }
 
 type Jobs = ArrayVec<Job, BATCH>;
@@ -137,17 +121,7 @@ pub(crate) fn run<A: Aead>(
         let mut statuses = [const { Status::Pending }; BATCH];
         crypt(plane, packets, &jobs, &mut statuses);
         let mut again = Jobs::new();
-        for (job, status) in jobs.iter().zip(statuses) {
-            let index = job.site.index();
-            let onward = Onward { jobs: &mut again, verdict: &mut verdicts[index] };
-            let Some(fate) = finish(plane, &mut packets[index], job, status, onward) else {
-                continue;
-            };
-            verdicts[index].fate = fate;
-            if let Fate::Drop(reason) = fate {
-                note_drop(plane, &job.site, reason, &verdicts[index], &packets[index]);
-            }
-        }
+        finish_all(plane, packets, verdicts, (&jobs, statuses), &mut again);
         if again.is_empty() {
             return;
         }
@@ -166,6 +140,29 @@ pub(crate) fn run<A: Aead>(
             return;
         }
         jobs = again;
+    }
+}
+
+/// Pass 3. Jobs of the next round are added to `again`.
+#[inline(never)]
+fn finish_all<A: Aead>(
+    plane: &mut Plane<A>,
+    packets: &mut [Packet],
+    verdicts: &mut [Verdict],
+    (jobs, statuses): (&Jobs, [Status; BATCH]),
+    again: &mut Jobs,
+) {
+    for (job, status) in jobs.iter().zip(statuses) {
+        let index = job.site.index();
+        let (packet, verdict) = (&mut packets[index], &mut verdicts[index]);
+        let onward = Onward { jobs: again, verdict };
+        let Some(fate) = finish(plane, packet, job, status, onward) else {
+            continue;
+        };
+        verdict.fate = fate;
+        if let Fate::Drop(reason) = fate {
+            note_drop(plane, &job.site, reason, verdict, packet);
+        }
     }
 }
 
@@ -198,24 +195,56 @@ fn classify<A: Aead>(
     verdicts: &mut ArrayVec<Verdict, BATCH>,
     jobs: &mut Jobs,
 ) {
-    let mut outers: ArrayVec<Option<Outer>, BATCH> = ArrayVec::new();
-    for packet in packets.iter() {
+    let mut spots = Spots::new();
+    survey(plane, packets, &mut spots);
+    let mut found = Places::new();
+    find(plane, packets, &spots, &mut found);
+    // Filled in where they lie: to move them would cost more than to make them.
+    verdicts.extend(packets.iter().map(|_| Verdict::new(Fate::Held)));
+    check(plane, packets, (&spots, &found), verdicts, jobs);
+}
+
+type Spots = ArrayVec<Option<Spot>, BATCH>;
+type Places = ArrayVec<Option<Location>, BATCH>;
+
+/// Step 1: where ESP is; None for what is not plain ESP to this station. The steps are functions so
+/// that each loop has all registers.
+#[inline(never)]
+fn survey<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &mut Spots) {
+    for packet in packets {
         let ours = plane.is_addressed_to_us(packet);
-        outers.push(if ours { esp::find_esp(packet.data()) } else { None });
+        spots.push(if ours { Spot::find(packet.data()) } else { None });
     }
-    let mut found: ArrayVec<Option<Location>, BATCH> = ArrayVec::new();
-    for outer in &outers {
-        let previous = found.last().copied().flatten();
-        found.push(outer.as_ref().and_then(|outer| seek(plane, outer, previous)));
+}
+
+/// Step 2: whose packets they are.
+#[inline(never)]
+fn find<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &Spots, found: &mut Places) {
+    let mut last = Sought::default();
+    for (packet, spot) in packets.iter().zip(spots) {
+        found.push(match spot {
+            Some(spot) => seek(plane, packet.data(), spot, &mut last),
+            None => None,
+        });
     }
-    for (index, packet) in packets.iter_mut().enumerate() {
-        // Filled in where it lies: to move it would cost more than to make it.
-        verdicts.push(Verdict::new(Fate::Held));
-        let verdict = &mut verdicts[index];
-        let admitted = match &outers[index] {
-            Some(outer) => {
-                let arrival = Arrival { protocol: Protocol::Esp, outer, within: None };
-                admit(plane, index, arrival, found[index], verdict, jobs)
+}
+
+/// Step 3: what becomes a job.
+#[inline(never)]
+fn check<A: Aead>(
+    plane: &mut Plane<A>,
+    packets: &mut [Packet],
+    (spots, found): (&Spots, &Places),
+    verdicts: &mut [Verdict],
+    jobs: &mut Jobs,
+) {
+    let seen = spots.iter().zip(found).zip(verdicts);
+    for ((index, packet), ((spot, &found), verdict)) in packets.iter_mut().enumerate().zip(seen) {
+        let admitted = match spot {
+            Some(spot) => {
+                let data = packet.data();
+                let arrival = Arrival { protocol: Protocol::Esp, spot, data, within: None };
+                admit(plane, index, arrival, found, verdict, jobs)
             }
             None => unusual(plane, packet, index, verdict, jobs),
         };
@@ -225,22 +254,39 @@ fn classify<A: Aead>(
     }
 }
 
-/// Finds the SA of an ESP packet, and asks for what the packet needs of it, unless that is the
-/// `previous` one.
+/// What was last looked up: packets of an SA come in runs. Only of IPv4: source and destination.
+#[derive(Default)]
+struct Sought {
+    spi: u32,
+    addresses: [u8; 8],
+    found: Option<Location>,
+}
+
+/// Finds the SA of an ESP packet, and asks for what the packet needs of it.
 #[inline(always)]
 fn seek<A: Aead>(
     plane: &Plane<A>,
-    outer: &Outer,
-    previous: Option<Location>,
+    data: &[u8],
+    spot: &Spot,
+    last: &mut Sought,
 ) -> Option<Location> {
-    let directory = &plane.snapshot.directory;
-    let found = directory.find(Protocol::Esp, outer.spi, outer.source, outer.destination)?;
-    if previous != Some(found)
-        && found.worker == plane.id
+    let addresses = spot.addresses_v4(data);
+    if let Some(addresses) = addresses
+        && (last.spi, last.addresses) == (spot.spi, *addresses)
+        && last.found.is_some()
+    {
+        return last.found;
+    }
+    let (source, destination) = spot.addresses(data);
+    let found = plane.snapshot.directory.find(Protocol::Esp, spot.spi, source, destination)?;
+    if found.worker == plane.id
         && let Some(entry) = plane.inbound.at(found.slot)
     {
-        entry.prefetch(outer.encapsulated);
-        plane.aead.prefetch(entry.sa.key(), outer.end - outer.esp_at);
+        entry.prefetch(spot.encapsulated);
+        plane.aead.prefetch(entry.sa.key(), usize::from(spot.end - spot.esp_at));
+    }
+    if let Some(&addresses) = addresses {
+        *last = Sought { spi: spot.spi, addresses, found: Some(found) };
     }
     Some(found)
 }
@@ -269,7 +315,8 @@ fn refuse<A: Aead>(
 /// A packet that is for an SA.
 struct Arrival<'a> {
     protocol: Protocol,
-    outer: &'a Outer,
+    spot: &'a Spot,
+    data: &'a [u8],
     /// The group of the SA in whose bundle it was found.
     within: Option<Group>,
 }
@@ -283,8 +330,9 @@ fn find_and_admit<A: Aead>(
     verdict: &mut Verdict,
     jobs: &mut Jobs,
 ) -> Result<(), Fate> {
-    let Outer { spi, source, destination, .. } = *arrival.outer;
-    let found = plane.snapshot.directory.find(arrival.protocol, spi, source, destination);
+    let (source, destination) = arrival.spot.addresses(arrival.data);
+    let directory = &plane.snapshot.directory;
+    let found = directory.find(arrival.protocol, arrival.spot.spi, source, destination);
     admit(plane, index, arrival, found, verdict, jobs)
 }
 
@@ -294,53 +342,58 @@ fn find_and_admit<A: Aead>(
 fn admit<A: Aead>(
     plane: &mut Plane<A>,
     index: usize,
-    Arrival { protocol, outer, within }: Arrival<'_>,
+    Arrival { protocol, spot, data, within }: Arrival<'_>,
     found: Option<Location>,
     verdict: &mut Verdict,
     jobs: &mut Jobs,
 ) -> Result<(), Fate> {
-    verdict.spi = Some(outer.spi);
-    verdict.seq = Some(u64::from(outer.seq));
-    let location = found.ok_or(Fate::Drop(DropReason::NoSa))?;
+    verdict.spi = Some(spot.spi);
+    verdict.seq = Some(u64::from(spot.seq));
+    let Some(location) = found else {
+        return Err(Fate::Drop(DropReason::NoSa));
+    };
     if location.worker != plane.id {
         return Err(Fate::Handoff(location.worker));
     }
-    let entry = plane.inbound.at_mut(location.slot);
-    let Some(entry) =
-        entry.filter(|entry| entry.sa.is_named(protocol, outer.spi))
-    else {
+    let Some(entry) = plane.inbound.at_mut(location.slot) else {
         return Err(Fate::Drop(DropReason::NoSa));
     };
-    let len = outer.end - outer.esp_at;
-    let layout = entry.sa.layout();
-    let checked = if entry.sa.is_expired() {
-        Err(DropReason::Expired)
-    } else if !entry.is_within(within) {
-        Err(DropReason::Bundle)
-    } else if !fits(layout, len) {
-        Err(DropReason::Truncated)
-    } else {
-        entry.sa.precheck(outer.seq).map_err(|_| DropReason::Replay)
+    if !entry.sa.is_named(protocol, spot.spi) {
+        return Err(Fate::Drop(DropReason::NoSa));
+    }
+    if entry.sa.is_expired() {
+        return Err(turned_away(entry, DropReason::Expired));
+    }
+    if !entry.is_within(within) {
+        return Err(turned_away(entry, DropReason::Bundle));
+    }
+    if !fits(entry.sa.layout(), usize::from(spot.end - spot.esp_at)) {
+        return Err(turned_away(entry, DropReason::Truncated));
+    }
+    let Ok(candidate) = entry.sa.precheck(spot.seq) else {
+        return Err(turned_away(entry, DropReason::Replay));
     };
-    let candidate = checked.map_err(|reason| {
-        entry.dropped[reason as usize] += 1;
-        Fate::Drop(reason)
-    })?;
     verdict.seq = Some(candidate.seq());
-    let site = Site {
-        slot: location.slot,
-        ip_at: short(outer.ip_at),
-        esp_at: short(outer.esp_at),
-        esp_end: short(outer.end),
-        index: short(index),
-        outer_tos: outer.tos,
-        is_ah: protocol == Protocol::Ah,
-        encapsulated: outer.encapsulated,
-        moved: outer.encapsulated && entry.peer.is_some_and(|peer| peer != peer_of(outer)),
-        retried: false,
-    };
+    let moved = spot.encapsulated && has_moved(entry, spot, data);
+    #[expect(clippy::cast_possible_truncation, reason = "a batch is smaller")]
+    let index = index as u8;
+    let is_ah = protocol == Protocol::Ah;
+    let site = Site { spot: *spot, slot: location.slot, index, is_ah, moved, retried: false };
     jobs.push(Job { candidate, site });
     Ok(())
+}
+
+/// Counts a packet that an SA does not take.
+#[cold]
+fn turned_away<K>(entry: &mut InboundEntry<K>, reason: DropReason) -> Fate {
+    entry.dropped[reason as usize] += 1;
+    Fate::Drop(reason)
+}
+
+/// True when a packet in UDP came from elsewhere than the peer is known to be.
+#[inline(never)]
+fn has_moved<K>(entry: &InboundEntry<K>, spot: &Spot, data: &[u8]) -> bool {
+    entry.peer.is_some_and(|peer| peer != peer_of(spot, data))
 }
 
 /// Whether a packet of an SA can be so long, from the SPI or the AH header: the text of ESP is a
@@ -353,8 +406,8 @@ fn fits(layout: culvert_esp::Layout, len: usize) -> bool {
     }
 }
 
-fn peer_of(outer: &Outer) -> Peer {
-    Peer { address: outer.source, port: outer.source_port }
+fn peer_of(spot: &Spot, data: &[u8]) -> Peer {
+    Peer { address: spot.addresses(data).0, port: spot.source_port(data) }
 }
 
 /// What is not plain ESP, or not for this station.
@@ -369,17 +422,20 @@ fn unusual<A: Aead>(
     if !plane.is_addressed_to_us(packet) {
         return Err(Fate::Drop(DropReason::OtherHost));
     }
-    let protocol_and_outer = match esp::classify(packet.data()) {
-        Ok(Unprotected::Esp(outer)) => Ok((Protocol::Esp, outer)),
-        Ok(Unprotected::Ah(outer)) => Ok((Protocol::Ah, outer)),
-        other => Err(other),
+    let class = esp::classify(packet.data());
+    let Some((protocol, spot)) = for_an_sa(&class) else {
+        return Err(unprotected(plane, packet, index, class));
     };
-    match protocol_and_outer {
-        Ok((protocol, outer)) => {
-            let arrival = Arrival { protocol, outer: &outer, within: None };
-            find_and_admit(plane, index, arrival, verdict, jobs)
-        }
-        Err(other) => Err(unprotected(plane, packet, index, other)),
+    let arrival = Arrival { protocol, spot: &spot, data: packet.data(), within: None };
+    find_and_admit(plane, index, arrival, verdict, jobs)
+}
+
+/// Protocol and place of what is ESP or AH.
+fn for_an_sa(class: &Result<Unprotected, Malformed>) -> Option<(Protocol, Spot)> {
+    match class {
+        Ok(Unprotected::Esp(outer)) => Some((Protocol::Esp, outer.spot()?)),
+        Ok(Unprotected::Ah(outer)) => Some((Protocol::Ah, outer.spot()?)),
+        _ => None,
     }
 }
 
@@ -388,7 +444,7 @@ fn unprotected<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
     index: usize,
-    class: Result<Unprotected, culvert_wire::Malformed>,
+    class: Result<Unprotected, Malformed>,
 ) -> Fate {
     match class {
         Ok(Unprotected::Runt) => Fate::Drop(DropReason::Runt),
@@ -455,6 +511,7 @@ fn plaintext<A: Aead>(
 }
 
 /// Pass 2: `statuses[i]` becomes the answer for `jobs[i]`.
+#[inline(never)]
 fn crypt<A: Aead>(
     plane: &mut Plane<A>,
     packets: &mut [Packet],
@@ -551,7 +608,7 @@ fn finish<A: Aead>(
     status: Status,
     onward: Onward<'_>,
 ) -> Option<Fate> {
-    let entry = plane.inbound.at_mut(site.slot).expect("classify found the SA in this slot");
+    let mut entry = plane.inbound.at_mut(site.slot).expect("classify found the SA in this slot");
     let Status::Authentic(proof) = status else {
         return forged(entry, candidate, site, onward);
     };
@@ -574,8 +631,8 @@ fn finish<A: Aead>(
     entry.sa.usage_mut().touch(plane.now);
     if entry.sa.is_due() || (site.moved && seq > highest) {
         news(plane, packet, site, seq > highest);
+        entry = plane.inbound.at_mut(site.slot).expect("classify found the SA in this slot");
     }
-    let entry = plane.inbound.at(site.slot).expect("classify found the SA in this slot");
     if !entry.memo.is_plain {
         return finish_unusual(plane, packet, site, covered, onward);
     }
@@ -584,7 +641,7 @@ fn finish<A: Aead>(
         return finish_unusual(plane, packet, site, covered, onward);
     };
     let content = (trailer.next_header, covered.start..covered.start + trailer.payload_len);
-    match entry.memo.forward(plane.known_since, packet, site.outer_tos, content) {
+    match entry.memo.forward(plane.known_since, packet, site.spot.tos, content) {
         Some(port) => Some(Fate::Forward(port)),
         None => finish_unusual(plane, packet, site, covered, onward),
     }
@@ -700,8 +757,8 @@ fn unwrap_transport<A: Aead>(
     onward: Onward<'_>,
 ) -> Option<Fate> {
     let entry = plane.inbound.at(site.slot).expect("classify found the SA in this slot");
-    let original = entry.receiving.original.filter(|_| site.encapsulated);
-    let header_end = site.esp_at() - if site.encapsulated { udp::HEADER_LEN } else { 0 };
+    let original = entry.receiving.original.filter(|_| site.spot.encapsulated);
+    let header_end = site.esp_at() - if site.spot.encapsulated { udp::HEADER_LEN } else { 0 };
     let outer = site.ip_at()..header_end;
     match headers::unwrap_transport(packet.data_mut(), outer, content, original) {
         Ok((at, inner)) => emerge(plane, packet, site, (nature, at, &inner), onward),
@@ -737,14 +794,13 @@ fn news<A: Aead>(plane: &mut Plane<A>, packet: &Packet, site: &Site, newest: boo
     };
     let spi = entry.sa.spi().value();
     let expiry = entry.sa.due(now);
-    let outer = esp::classify_packet(packet.data(), site.ip_at());
     // A peer that control does not hear of now moves with the next packet.
     if site.moved
         && newest
         && listens
-        && let (Ok(Unprotected::Esp(outer)), Some(old)) = (outer, entry.peer)
+        && let Some(old) = entry.peer
     {
-        let new = peer_of(&outer);
+        let new = peer_of(&site.spot, packet.data());
         // Several packets of a batch may have moved.
         if new != old {
             entry.peer = Some(new);
@@ -774,16 +830,13 @@ fn nested<A: Aead>(
     (nature, at, inner): (Nature, usize, ip::Packet),
     onward: &mut Onward<'_>,
 ) -> Option<Option<Fate>> {
-    let (protocol, mut outer) = match esp::classify_packet(packet.data(), at) {
-        Ok(Unprotected::Esp(outer)) => (Protocol::Esp, outer),
-        Ok(Unprotected::Ah(outer)) => (Protocol::Ah, outer),
-        Ok(Unprotected::Fragment(fragment)) => {
-            return nested_fragment(plane, packet, site, (nature, &inner, &fragment)).map(Some);
-        }
-        _ => return None,
-    };
-    let found =
-        plane.snapshot.directory.find(protocol, outer.spi, outer.source, outer.destination)?;
+    let class = esp::classify_packet(packet.data(), at);
+    if let Ok(Unprotected::Fragment(fragment)) = class {
+        return nested_fragment(plane, packet, site, (nature, &inner, &fragment)).map(Some);
+    }
+    let (protocol, mut spot) = for_an_sa(&class)?;
+    let (source, destination) = (inner.source(), inner.destination());
+    let found = plane.snapshot.directory.find(protocol, spot.spi, source, destination)?;
     let here = found.worker == plane.id;
     // A bundle lives on one worker; only what is no bundle may be nested in SAs of two.
     let within = plane.inbound.at(found.slot).filter(|_| here).and_then(|e| e.receiving.within);
@@ -796,7 +849,7 @@ fn nested<A: Aead>(
         return Some(Some(Fate::Drop(DropReason::Ecn)));
     };
     if tos != inner.tos() {
-        outer.tos = tos;
+        spot.tos = tos;
         ip::set_tos(&mut packet.data_mut()[at..], &inner, tos);
     }
     if !here {
@@ -809,7 +862,7 @@ fn nested<A: Aead>(
     }
     let within = within.filter(|&around| around == nature.group);
     let Onward { jobs, verdict } = onward;
-    let arrival = Arrival { protocol, outer: &outer, within };
+    let arrival = Arrival { protocol, spot: &spot, data: packet.data(), within };
     if let Err(fate) = admit(plane, site.index(), arrival, Some(found), verdict, jobs) {
         refuse(plane, packet, Some(at), fate, verdict);
     }
@@ -895,11 +948,11 @@ fn merged_tos<A: Aead>(plane: &mut Plane<A>, site: &Site, nature: Nature, tos: u
     if !nature.is_tunnel {
         return Some(tos);
     }
-    let decap = ecn::decapsulate(tos, site.outer_tos);
+    let decap = ecn::decapsulate(tos, site.spot.tos);
     if decap.alarm {
         tell_of_ecn(plane, site.slot);
     }
-    Some(ecn::forwarded_tos(tos, site.outer_tos, decap.ecn?, nature.dscp))
+    Some(ecn::forwarded_tos(tos, site.spot.tos, decap.ecn?, nature.dscp))
 }
 
 /// Makes a frame hold the packet that came out, changed as forwarding changes it.

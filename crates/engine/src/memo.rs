@@ -78,7 +78,13 @@ impl Memo {
 
     /// Takes down that packets between the addresses of `inner`, which was parsed as `parsed`, may
     /// come out of the SA and go to `hop`.
-    pub(crate) fn remember(&mut self, since: u64, inner: &[u8], parsed: &ip::Packet, hop: &NextHop) {
+    pub(crate) fn remember(
+        &mut self,
+        since: u64,
+        inner: &[u8],
+        parsed: &ip::Packet,
+        hop: &NextHop,
+    ) {
         let ether_type = match parsed {
             ip::Packet::V4(_) => {
                 self.addresses[..8].copy_from_slice(&inner[ADDRESSES_V4]);
@@ -114,27 +120,26 @@ impl Memo {
             return None;
         }
         let at = content.start;
-        let inner = packet.data().get(content)?;
+        let inner = packet.data_mut().get_mut(content)?;
         // The families are kept apart, so that headers stay in registers.
-        if family == ip::PROTOCOL_IPIP {
-            let header = ipv4::parse(inner).ok()?;
+        let len = if family == ip::PROTOCOL_IPIP {
+            let header = ipv4::parse_bare(inner)?;
             let is_known = inner[ADDRESSES_V4] == self.addresses[..8];
-            let parsed = ip::Packet::V4(header);
-            if !is_known || !self.is_usual(inner, &parsed, outer_tos) {
+            if !is_known || !self.is_usual(inner, &ip::Packet::V4(header), outer_tos) {
                 return None;
             }
-            self.frame(packet, at, header.total_len);
-            ipv4::decrement_ttl(&mut packet.data_mut()[usize::from(self.link_len)..]);
+            ipv4::decrement_ttl(inner);
+            header.total_len
         } else {
             let header = ipv6::parse(inner).ok()?;
             let is_known = inner[ADDRESSES_V6] == self.addresses[..];
-            let parsed = ip::Packet::V6(header);
-            if !is_known || !self.is_usual(inner, &parsed, outer_tos) {
+            if !is_known || !self.is_usual(inner, &ip::Packet::V6(header), outer_tos) {
                 return None;
             }
-            self.frame(packet, at, ipv6::HEADER_LEN + header.payload_len);
-            ipv6::decrement_hop_limit(&mut packet.data_mut()[usize::from(self.link_len)..]);
-        }
+            ipv6::decrement_hop_limit(inner);
+            ipv6::HEADER_LEN + header.payload_len
+        };
+        self.frame(packet, at, len);
         Some(self.port)
     }
 

@@ -63,10 +63,14 @@ struct Aside {
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
     seq: u64,
-    esn: bool,
-    /// From a search for the subspace: not to be searched for again.
-    retried: bool,
+    /// [`ESN`], [`RETRIED`]. As bits, for a `Result` with a flag in it is slow to take apart.
+    flags: u8,
 }
+
+/// The number is an extended one.
+const ESN: u8 = 1;
+/// It is from a search for the subspace: not to be searched for again.
+const RETRIED: u8 = 2;
 
 /// Why a sequence number is not acceptable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,7 +103,7 @@ impl Candidate {
     #[inline]
     #[must_use]
     pub fn esn_high(&self) -> Option<u32> {
-        self.esn.then_some((self.seq >> 32) as u32)
+        (self.flags & ESN != 0).then_some((self.seq >> 32) as u32)
     }
 }
 
@@ -203,7 +207,7 @@ impl Window {
     pub fn check(&self, seq_low: u32) -> Result<Candidate, ReplayError> {
         let seq = if self.esn { self.infer(seq_low)? } else { u64::from(seq_low) };
         self.look(seq)?;
-        Ok(Candidate { seq, esn: self.esn, retried: false })
+        Ok(Candidate { seq, flags: u8::from(self.esn) * ESN })
     }
 
     /// The whole number that a packet with this one on the wire is taken to have, whether it is
@@ -309,7 +313,7 @@ impl Window {
     /// count again. An offer that fails is not counted and brings no other.
     #[cold]
     pub fn failed(&mut self, candidate: &Candidate) -> Option<Candidate> {
-        if !candidate.esn || candidate.retried || candidate.seq <= self.top {
+        if candidate.flags != ESN || candidate.seq <= self.top {
             return None;
         }
         let aside = &mut *self.aside;
@@ -324,7 +328,7 @@ impl Window {
         }
         let subspaces = 1 + beyond / RESYNC_EVERY % RESYNC_SUBSPACES;
         let seq = candidate.seq.checked_add(subspaces << 32)?;
-        Some(Candidate { seq, esn: true, retried: true })
+        Some(Candidate { seq, flags: ESN | RETRIED })
     }
 
     /// Numbers that left the window unseen: lost on the way, or later than the window is wide.

@@ -37,6 +37,23 @@ pub fn sum(bytes: &[u8]) -> u16 {
     u16::from_be(fold(sum + u64::from(u32::from_ne_bytes(last))))
 }
 
+/// True when a header with its checksum in it sums to what it must.
+#[inline(always)]
+pub(crate) fn holds(header: &[u8; 20]) -> bool {
+    // Words are read as such: what is taken apart would be put together again octet by octet.
+    let ([first, second, ..], [.., last]) = (header.as_chunks::<8>().0, header.as_chunks::<4>().0)
+    else {
+        return false;
+    };
+    let (sum, carry) = u64::from_ne_bytes(*first).overflowing_add(u64::from_ne_bytes(*second));
+    let more = u64::from(u32::from_ne_bytes(*last)) + u64::from(carry);
+    let (sum, carry) = sum.overflowing_add(more);
+    let sum = sum + u64::from(carry);
+    // The upper half of a number plus its halves swapped is their sum with the carry around.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    sum.wrapping_add(sum.rotate_left(16)) >> 16 == 0xffff
+}
+
 /// The sum of two sums.
 #[inline]
 #[must_use]
@@ -540,6 +557,17 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// The quick check of a header says what the sum says, for right and wrong ones.
+        #[test]
+        fn holds_is_the_sum(header: [u8; 20], wrong in 0..3_u16) {
+            let mut header = header;
+            header[10..12].fill(0);
+            let sum = internet(&header).wrapping_add(wrong);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            prop_assert_eq!(holds(&header), super::sum(&header) == 0xffff);
+            prop_assert!(holds(&header) || wrong != 0);
+        }
 
         /// The fast sum is the definition's, at every length and alignment.
         #[test]

@@ -1,6 +1,7 @@
 //! The ESP header (RFC 4303 section 2), and what a frame from the unprotected side is.
 
 mod classify;
+mod spot;
 
 use crate::Malformed;
 
@@ -10,7 +11,7 @@ pub use classify::Outer;
 pub use classify::Unprotected;
 pub use classify::classify;
 pub use classify::classify_packet;
-pub use classify::find_esp;
+pub use spot::Spot;
 
 /// Octets of SPI and sequence number.
 pub const HEADER_LEN: usize = 8;

@@ -167,97 +167,15 @@ impl FragmentOf {
 /// [`Malformed`] when the Ethernet, IP or (on port 4500) UDP header is, when IPv6 extension headers
 /// are, when a fragment's place is impossible, or when raw ESP or AH is shorter than its header.
 /// UDP to other ports is [`Unprotected::Plain`] whatever its length field says.
-#[inline]
 pub fn classify(frame: &[u8]) -> Result<Unprotected, Malformed> {
-    match find_esp(frame) {
-        Some(outer) => Ok(Unprotected::Esp(outer)),
-        None => classify_frame(frame),
-    }
-}
-
-/// The outer headers of `frame` when it is ESP, raw or in UDP, directly behind an IP header of a
-/// packet that is no fragment: what nearly every frame is, found in little time. None says nothing:
-/// ask [`classify`], which finds the same and all else.
-#[inline(always)]
-#[must_use]
-pub fn find_esp(frame: &[u8]) -> Option<Outer> {
-    let link = ethernet::parse(frame).ok()?;
-    let ip_at = link.payload_at;
-    let packet = &frame[ip_at..];
-    // The families are kept apart to the end: what they have in common would have to be moved.
-    match link.ether_type {
-        ethernet::ETHER_TYPE_IPV4 => {
-            let ip = ipv4::parse(packet).ok().filter(|ip| !ip.is_fragment())?;
-            let found = Found::of(ip.protocol, &packet[..ip.total_len], ip.header_len)?;
-            Some(Outer {
-                spi: found.esp.spi,
-                seq: found.esp.seq,
-                ip_at,
-                esp_at: ip_at + found.at,
-                end: ip_at + found.end,
-                source: IpAddr::V4(ip.source),
-                destination: IpAddr::V4(ip.destination),
-                tos: ip.tos,
-                flow_label: 0,
-                encapsulated: found.source_port.is_some(),
-                source_port: found.source_port.unwrap_or(0),
-            })
-        }
-        ethernet::ETHER_TYPE_IPV6 => {
-            let ip = ipv6::parse(packet).ok()?;
-            let packet = &packet[..ipv6::HEADER_LEN + ip.payload_len];
-            let found = Found::of(ip.next_header, packet, ipv6::HEADER_LEN)?;
-            Some(Outer {
-                spi: found.esp.spi,
-                seq: found.esp.seq,
-                ip_at,
-                esp_at: ip_at + found.at,
-                end: ip_at + found.end,
-                source: IpAddr::V6(ip.source),
-                destination: IpAddr::V6(ip.destination),
-                tos: ip.traffic_class,
-                flow_label: ip.flow_label,
-                encapsulated: found.source_port.is_some(),
-                source_port: found.source_port.unwrap_or(0),
-            })
-        }
-        _ => None,
-    }
-}
-
-/// ESP in an IP packet, whose offsets count from the start of the packet.
-struct Found {
-    esp: Esp,
-    at: usize,
-    end: usize,
-    /// The UDP source port of ESP in UDP.
-    source_port: Option<u16>,
-}
-
-impl Found {
-    /// ESP at `at` of `packet`, where `protocol` is, raw or in UDP.
-    #[inline(always)]
-    fn of(protocol: u8, packet: &[u8], at: usize) -> Option<Found> {
-        let upper = packet.get(at..)?;
-        match protocol {
-            ip::PROTOCOL_ESP => {
-                let esp = parse(upper).ok()?;
-                Some(Found { esp, at, end: packet.len(), source_port: None })
-            }
-            ip::PROTOCOL_UDP => {
-                let header = udp::parse(upper).ok()?;
-                let esp = parse(&upper[udp::HEADER_LEN..header.len]).ok()?;
-                let ours = header.destination_port == NAT_TRAVERSAL_PORT;
-                (ours && esp.spi != NON_ESP_MARKER).then_some(Found {
-                    esp,
-                    at: at + udp::HEADER_LEN,
-                    end: at + header.len,
-                    source_port: Some(header.source_port),
-                })
-            }
-            _ => None,
-        }
-    }
+    let link = ethernet::parse(frame)?;
+    let packet = &frame[link.payload_at..];
+    let ip = match link.ether_type {
+        ethernet::ETHER_TYPE_IPV4 => ip::Packet::V4(ipv4::parse(packet)?),
+        ethernet::ETHER_TYPE_IPV6 => ip::Packet::V6(ipv6::parse(packet)?),
+        _ => return Ok(Unprotected::Other),
+    };
+    classify_ip(frame, link.payload_at, &ip)
 }
 
 /// Says what the IP packet at offset `ip_at` of `bytes` is: [`classify`] for what no Ethernet
@@ -270,20 +188,6 @@ impl Found {
 pub fn classify_packet(bytes: &[u8], ip_at: usize) -> Result<Unprotected, Malformed> {
     let packet = bytes.get(ip_at..).ok_or(Malformed::Truncated)?;
     classify_ip(bytes, ip_at, &ip::parse(packet)?)
-}
-
-/// [`classify`] for what [`find_esp`] did not find: not in a hurry.
-#[cold]
-#[inline(never)]
-fn classify_frame(frame: &[u8]) -> Result<Unprotected, Malformed> {
-    let link = ethernet::parse(frame)?;
-    let packet = &frame[link.payload_at..];
-    let ip = match link.ether_type {
-        ethernet::ETHER_TYPE_IPV4 => ip::Packet::V4(ipv4::parse(packet)?),
-        ethernet::ETHER_TYPE_IPV6 => ip::Packet::V6(ipv6::parse(packet)?),
-        _ => return Ok(Unprotected::Other),
-    };
-    classify_ip(frame, link.payload_at, &ip)
 }
 
 /// Where an upper layer lies: `ip_at + 20 <= upper_at <= end()`.

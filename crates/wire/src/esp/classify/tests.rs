@@ -5,6 +5,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::esp::Spot;
 use crate::ethernet::Mac;
 use crate::icmp::Reported;
 use crate::testing;
@@ -87,7 +88,9 @@ fn classify_raw_esp() {
         let outer = expected(six, vlan, esp_at, esp_at + 12);
         let frame = frame(six, vlan, ip::PROTOCOL_ESP, &ESP);
         assert_eq!(classify(&frame), Ok(Unprotected::Esp(outer)), "{six} {vlan:?}");
-        assert_eq!(find_esp(&frame), Some(outer), "the quick way");
+        let spot = Spot::find(&frame).expect("the quick way");
+        assert_eq!(Some(spot), outer.spot());
+        assert_eq!(spot.addresses(&frame), (outer.source, outer.destination));
     }
 }
 
@@ -113,7 +116,7 @@ fn classify_encapsulated_esp() {
             let segment = datagram(NAT_TRAVERSAL_PORT, checksum, &ESP);
             let frame = frame(six, vlan, ip::PROTOCOL_UDP, &segment);
             assert_eq!(classify(&frame), Ok(Unprotected::Esp(outer)), "{six} {vlan:?}");
-            assert_eq!(find_esp(&frame), Some(outer), "the quick way");
+            assert_eq!(Spot::find(&frame), outer.spot(), "the quick way");
         }
     }
 }
@@ -564,7 +567,14 @@ prop_compose! {
 fn check(frame: &[u8]) -> Result<(), TestCaseError> {
     let classified = classify(frame);
     // The quick way finds nothing but what the slow way finds.
-    prop_assert_eq!(classified, classify_frame(frame));
+    if let Some(spot) = Spot::find(frame) {
+        let Ok(Unprotected::Esp(outer)) = classified else {
+            return Err(TestCaseError::fail("a spot and no ESP"));
+        };
+        prop_assert_eq!(outer.spot(), Some(spot));
+        prop_assert_eq!(spot.addresses(frame), (outer.source, outer.destination));
+        prop_assert_eq!(spot.source_port(frame), outer.source_port);
+    }
     match classified {
         Ok(Unprotected::Esp(outer)) => {
             prop_assert!(outer.esp_at + 8 <= outer.end && outer.end <= frame.len());
