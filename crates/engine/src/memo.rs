@@ -159,9 +159,9 @@ impl Memo {
     fn frame(&self, packet: &mut Packet, at: usize, len: usize) {
         // Outer header, ESP header and IV are longer.
         let link_len = usize::from(self.link_len);
-        headers::keep(packet, at - link_len, link_len + len);
+        let start = packet.headroom() + at - link_len;
+        let data = packet.span(start, link_len + len).expect("the packet was in this frame");
         let (short, tag) = self.link.split_at(ethernet::HEADER_LEN);
-        let data = packet.data_mut();
         data[..ethernet::HEADER_LEN].copy_from_slice(short);
         if link_len == LINK_LEN {
             data[ethernet::HEADER_LEN..LINK_LEN].copy_from_slice(tag);
