@@ -10,6 +10,8 @@
 //! IPv6   tag, slot    rest  address  answer  0          address ...
 //! ```
 
+use std::net::Ipv4Addr;
+
 use culvert_aead::prefetch::prefetch;
 use culvert_spd::Action;
 use culvert_spd::Flow;
@@ -80,7 +82,18 @@ fn halves(address: u128) -> [u64; 2] {
     [(address >> 64) as u64, address as u64]
 }
 
+/// [`rest`] of IPv4 addresses alone.
+const REST_V4: u64 = 1;
+
 impl FlowKey {
+    /// That of IPv4 addresses alone.
+    #[inline(always)]
+    pub(crate) fn between_v4(source: Ipv4Addr, destination: Ipv4Addr) -> FlowKey {
+        let [source, destination] = [source, destination].map(|address| address.to_bits());
+        let addresses = u64::from(source) << 32 | u64::from(destination);
+        FlowKey::V4 { addresses, rest: REST_V4 }
+    }
+
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "addresses of IPv4 have 32 bits")]
     pub(crate) fn of(flow: &Flow) -> FlowKey {
@@ -284,6 +297,13 @@ mod tests {
                 assert_ne!(FlowKey::of(flow), FlowKey::of(other), "{flow:?} {other:?}");
             }
         }
+    }
+
+    /// Addresses alone make the same key either way.
+    #[test]
+    fn keys_of_addresses() {
+        let key = FlowKey::between_v4(7.into(), (!7).into());
+        assert_eq!(key, FlowKey::of(&flow(true, 7)));
     }
 
     /// What was kept comes back whole, or, displaced by others, not at all; and nothing after a

@@ -15,8 +15,11 @@ use culvert_aead::Op;
 use culvert_aead::Protocol;
 use culvert_aead::prefetch::prefetch_start;
 use culvert_esp::Expiry;
+use culvert_esp::Layout;
 use culvert_esp::Mode;
+use culvert_esp::OutboundSa;
 use culvert_esp::SeqError;
+use culvert_esp::outbound::COUNTER_IV_TEXT_AT;
 use culvert_esp::template::Inherited;
 use culvert_esp::tfc;
 use culvert_esp::tfc::TfcPadding;
@@ -41,6 +44,7 @@ use crate::headers;
 use crate::icmp;
 use crate::mailbox::Event;
 use crate::mailbox::Notice;
+use crate::next_hop::NextHop;
 use crate::next_hop::Resolution;
 use crate::options::Mss;
 use crate::plane::Extra;
@@ -51,6 +55,7 @@ use crate::plane::may_be_fragmented;
 use crate::plane::put_link_header;
 use crate::size;
 use crate::size::Fit;
+use crate::tables;
 use crate::tables::Bundle;
 use crate::tables::Location;
 use crate::tables::OUTBOUND_LINES;
@@ -95,42 +100,48 @@ enum Shape {
 
 type Jobs = ArrayVec<Job, BATCH>;
 
-/// What pass 2 has to seal.
+/// What pass 2 has to seal of a packet.
+#[derive(Clone, Copy)]
 struct Seal {
-    index: u8,
-    esp_at: u16,
+    /// [`NO_SLOT`] for nothing.
     slot: u32,
+    esp_at: u16,
     esn_high: Option<u32>,
 }
 
+type Seals = [Seal; BATCH];
+
 impl Seal {
+    const NONE: Seal = Seal { slot: NO_SLOT, esp_at: 0, esn_high: None };
+
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "a batch is small, and so is a frame")]
-    fn new(index: usize, esp_at: usize, slot: u32, esn_high: Option<u32>) -> Seal {
-        Seal { index: index as u8, esp_at: esp_at as u16, slot, esn_high }
+    #[expect(clippy::cast_possible_truncation, reason = "a frame is small")]
+    fn new(slot: u32, esp_at: usize, esn_high: Option<u32>) -> Seal {
+        Seal { slot, esp_at: esp_at as u16, esn_high }
     }
 
     /// Nothing for AH, whose ICV covers what pass 3 does.
-    fn of(job: &Job) -> Option<Seal> {
-        let Job { index, esp_at, slot, esn_high, .. } = *job;
-        (job.shape != Shape::Ah).then(|| Seal::new(index, esp_at, slot, esn_high))
+    fn of(job: &Job) -> Seal {
+        match job.shape {
+            Shape::Ah => Seal::NONE,
+            Shape::Tunnel | Shape::Transport { .. } => {
+                Seal::new(job.slot, job.esp_at, job.esn_high)
+            }
+        }
     }
 }
-
-type Seals = ArrayVec<Seal, BATCH>;
 
 /// What a look at the headers of a packet shows.
 #[derive(Clone, Copy)]
 struct Seen {
     kind: Kind,
+    /// Which of the runs it is in.
+    run: u8,
+    /// The sender may have left its checksum to hardware.
+    completes_checksum: bool,
     /// Where the IP packet starts, and its length.
     at: u8,
     len: u16,
-    /// Where the cache has the flow.
-    flow_at: u32,
-    key: FlowKey,
-    /// The sender may have left its checksum to hardware.
-    completes_checksum: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -142,15 +153,20 @@ enum Kind {
 }
 
 impl Seen {
-    const OTHER: Seen = Seen {
-        kind: Kind::Other,
-        at: 0,
-        len: 0,
-        flow_at: 0,
-        key: FlowKey::V4 { addresses: 0, rest: 0 },
-        completes_checksum: false,
-    };
+    const OTHER: Seen =
+        Seen { kind: Kind::Other, run: 0, completes_checksum: false, at: 0, len: 0 };
 }
+
+/// Packets of one flow, one after the other, but for [other](Kind::Other) ones between.
+struct Run {
+    key: FlowKey,
+    /// Where the cache has the flow.
+    flow_at: usize,
+    /// The first packet.
+    index: usize,
+}
+
+type Runs = ArrayVec<Run, BATCH>;
 
 /// The slot of a packet that is not for one SA alone.
 const NO_SLOT: u32 = u32::MAX;
@@ -161,32 +177,28 @@ pub(crate) fn run<A: Aead>(
     packets: &mut [Packet],
     verdicts: &mut ArrayVec<Verdict, BATCH>,
 ) {
-    let mut seen: ArrayVec<Seen, BATCH> = ArrayVec::new();
-    for packet in packets.iter() {
-        seen.push(look(plane, packet));
+    let (mut all_seen, mut runs) = ([Seen::OTHER; BATCH], Runs::new());
+    for ((index, packet), seen) in packets.iter().enumerate().zip(&mut all_seen) {
+        look(plane, packet, index, seen, &mut runs);
     }
-    let mut slots: ArrayVec<u32, BATCH> = ArrayVec::new();
-    let mut last = NO_SLOT;
-    for (seen, packet) in seen.iter().zip(packets.iter()) {
-        let slot = find(plane, seen, packet);
-        if slot != last {
-            last = slot;
-            fetch(plane, slot, seen.len);
-        }
-        slots.push(slot);
+    let mut slots = [NO_SLOT; BATCH];
+    for (run, slot) in runs.iter().zip(&mut slots) {
+        *slot = find(plane, run, packets);
+        fetch(plane, *slot, packets[run.index].len());
     }
-    let (mut seals, mut jobs) = (Seals::new(), Jobs::new());
-    for (index, packet) in packets.iter_mut().enumerate() {
-        let (seen, slot) = (&seen[index], slots[index]);
+    let (mut seals, mut jobs) = ([Seal::NONE; BATCH], Jobs::new());
+    for ((index, packet), (seen, seal)) in
+        packets.iter_mut().enumerate().zip(all_seen.iter().zip(&mut seals))
+    {
+        let slot = slots[usize::from(seen.run) % BATCH];
         // The families are kept apart, so that headers stay in registers.
-        let sealed = match seen.kind {
-            Kind::V4 => seal_plainly::<A, true>(plane, packet, seen, (index, slot), &mut seals),
-            Kind::V6 => seal_plainly::<A, false>(plane, packet, seen, (index, slot), &mut seals),
-            Kind::Other => None,
+        let is_sealed = match seen.kind {
+            Kind::V4 => seal_plainly::<A, true>(plane, packet, (seen, slot), seal, verdicts),
+            Kind::V6 => seal_plainly::<A, false>(plane, packet, (seen, slot), seal, verdicts),
+            Kind::Other => false,
         };
-        match sealed {
-            Some(verdict) => verdicts.push(verdict),
-            None => apart(plane, packet, index, verdicts, (&mut seals, &mut jobs)),
+        if !is_sealed {
+            apart(plane, packet, index, (seal, verdicts), &mut jobs);
         }
     }
     crypt(plane, packets, &seals);
@@ -195,81 +207,87 @@ pub(crate) fn run<A: Aead>(
     }
 }
 
-/// Reads the headers of a packet, and asks for what the cache knows of its flow.
+/// Reads the headers of a packet, and asks for what the cache knows of its flow if it is not that
+/// of the packet before. What is not for us, or no IP packet, is left [other](Kind::Other).
 #[inline(always)]
-fn look<A: Aead>(plane: &Plane<A>, packet: &Packet) -> Seen {
-    if !plane.is_addressed_to_us(packet) {
-        return Seen::OTHER;
-    }
-    let Ok(link) = ethernet::parse(packet.data()) else {
-        return Seen::OTHER;
-    };
-    let at = link.payload_at;
-    let data = &packet.data()[at..];
-    // The families are kept apart, so that headers stay in registers.
-    match link.ether_type {
-        ethernet::ETHER_TYPE_IPV4 => ipv4::parse(data).map_or(Seen::OTHER, |inner| {
-            note_flow(plane, packet, Kind::V4, (&ip::Packet::V4(inner), at))
-        }),
-        ethernet::ETHER_TYPE_IPV6 => ipv6::parse(data).map_or(Seen::OTHER, |inner| {
-            note_flow(plane, packet, Kind::V6, (&ip::Packet::V6(inner), at))
-        }),
-        _ => Seen::OTHER,
-    }
-}
-
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "offsets in a frame, and sets of the cache")]
-fn note_flow<A: Aead>(
+#[expect(clippy::cast_possible_truncation, reason = "a batch is small, and so is a frame")]
+fn look<A: Aead>(
     plane: &Plane<A>,
     packet: &Packet,
-    kind: Kind,
-    (inner, at): (&ip::Packet, usize),
-) -> Seen {
-    let key = FlowKey::of(&plane.flow(&packet.data()[at..], inner));
-    Seen {
-        kind,
-        at: at as u8,
-        len: inner.total_len() as u16,
-        flow_at: plane.outbound_flows.ask(&key) as u32,
-        key,
-        completes_checksum: completes_checksums(plane, packet),
+    index: usize,
+    seen: &mut Seen,
+    runs: &mut Runs,
+) {
+    let Some(port) = plane.port_of(packet) else {
+        return;
+    };
+    let Ok(link) = ethernet::parse(packet.data()) else {
+        return;
+    };
+    let data = &packet.data()[link.payload_at..];
+    // The families are kept apart, so that headers stay in registers.
+    match link.ether_type {
+        ethernet::ETHER_TYPE_IPV4 => {
+            let Ok(inner) = ipv4::parse(data) else {
+                return;
+            };
+            note_run(plane, plane.key_v4(data, &inner), index, runs);
+            (seen.kind, seen.len) = (Kind::V4, inner.total_len as u16);
+        }
+        ethernet::ETHER_TYPE_IPV6 => {
+            let Ok(inner) = ipv6::parse(data) else {
+                return;
+            };
+            note_run(plane, plane.key_v6(data, &inner), index, runs);
+            (seen.kind, seen.len) = (Kind::V6, (ipv6::HEADER_LEN + inner.payload_len) as u16);
+        }
+        _ => return,
+    }
+    seen.at = link.payload_at as u8;
+    seen.run = (runs.len() - 1) as u8;
+    seen.completes_checksum = port.completes_checksums;
+}
+
+/// Takes down the flow of a packet if it begins a run.
+#[inline(always)]
+fn note_run<A: Aead>(plane: &Plane<A>, key: FlowKey, index: usize, runs: &mut Runs) {
+    if runs.last().is_none_or(|run| run.key != key) {
+        let flow_at = plane.outbound_flows.ask(&key);
+        runs.push(Run { key, flow_at, index });
     }
 }
 
-/// The slot of the SA that policy gives a packet to, if it is one SA of this worker.
+/// The slot of the SA that policy gives a run to, if it is one SA of this worker.
 #[inline(always)]
-fn find<A: Aead>(plane: &mut Plane<A>, seen: &Seen, packet: &Packet) -> u32 {
-    let known = match seen.kind {
-        Kind::V4 | Kind::V6 => plane.outbound_flows.slot(seen.flow_at as usize, &seen.key),
-        Kind::Other => return NO_SLOT,
+fn find<A: Aead>(plane: &mut Plane<A>, run: &Run, packets: &[Packet]) -> u32 {
+    let known = match run.key {
+        FlowKey::V4 { .. } => plane.outbound_flows.slot(run.flow_at, &run.key),
+        FlowKey::V6 { .. } => plane.outbound_flows.slot(run.flow_at, &run.key),
     };
     match known {
         Some(slot) => slot,
-        None => learn(plane, seen, packet),
+        None => learn(plane, run, &packets[run.index]),
     }
 }
 
 /// Asks policy about a flow that the cache does not know.
 #[cold]
-fn learn<A: Aead>(plane: &mut Plane<A>, seen: &Seen, packet: &Packet) -> u32 {
-    let data = &packet.data()[usize::from(seen.at)..];
-    match ip::parse(data) {
-        Ok(inner) => {
-            let flow = plane.flow(data, &inner);
-            plane.learn_outbound(&seen.key, &flow).slot.unwrap_or(NO_SLOT)
-        }
-        Err(_) => NO_SLOT,
-    }
+fn learn<A: Aead>(plane: &mut Plane<A>, run: &Run, packet: &Packet) -> u32 {
+    let flow = ethernet::parse(packet.data()).ok().and_then(|link| {
+        let data = &packet.data()[link.payload_at..];
+        Some(plane.flow(data, &ip::parse(data).ok()?))
+    });
+    let known = flow.map(|flow| plane.learn_outbound(&run.key, &flow));
+    known.and_then(|known| known.slot).unwrap_or(NO_SLOT)
 }
 
 /// Asks for the SA in a slot to be fetched into the cache, with its key for a packet of `len`
 /// octets.
 #[inline(always)]
-fn fetch<A: Aead>(plane: &Plane<A>, slot: u32, len: u16) {
+fn fetch<A: Aead>(plane: &Plane<A>, slot: u32, len: usize) {
     if let Some(entry) = plane.outbound.at(slot) {
         prefetch_start::<OUTBOUND_LINES, _>(entry);
-        plane.aead.prefetch(entry.sa.key(), usize::from(len));
+        plane.aead.prefetch(entry.sa.key(), len);
     }
 }
 
@@ -281,55 +299,133 @@ fn fetch<A: Aead>(plane: &Plane<A>, slot: u32, len: u16) {
 fn seal_plainly<A: Aead, const IS_V4: bool>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
-    seen: &Seen,
-    (index, slot): (usize, u32),
-    seals: &mut Seals,
-) -> Option<Verdict> {
+    (seen, slot): (&Seen, u32),
+    seal: &mut Seal,
+    verdicts: &mut ArrayVec<Verdict, BATCH>,
+) -> bool {
     let id = plane.identification();
-    let entry = plane.outbound.at_mut(slot)?;
-    let hop = entry.next_hop.as_ref()?;
+    let Some(entry) = plane.outbound.at_mut(slot) else {
+        return false;
+    };
+    let Some(hop) = &entry.next_hop else {
+        return false;
+    };
+    if entry.next_hop_generation != plane.next_hop_generation || entry.sa.is_expired() {
+        return false;
+    }
+    let (sa, mtu) = (&mut entry.sa, entry.path_mtu.limit(usize::from(hop.mtu)));
+    let wrapped = match entry.shape {
+        tables::Shape::Common if hop.vlan.is_none() => {
+            wrap_commonly::<A::Key, IS_V4>(sa, (hop, mtu), packet, seen, id)
+        }
+        tables::Shape::Common | tables::Shape::Plain => {
+            wrap::<A::Key, IS_V4>(sa, (hop, mtu), packet, seen, id)
+        }
+        tables::Shape::Any => None,
+    };
+    let Some(Wrapped { esp_at, esn_high, seq }) = wrapped else {
+        return false;
+    };
+    *seal = Seal::new(slot, esp_at, esn_high);
+    let (fate, spi) = (Fate::Forward(hop.port), Some(sa.spi().value()));
+    verdicts.push(Verdict { fate, spi, seq: Some(seq) });
+    sa.usage_mut().touch(plane.now);
+    if sa.is_due() {
+        expire(plane, slot);
+    }
+    true
+}
+
+/// What became of a packet that has all its headers.
+struct Wrapped {
+    esp_at: usize,
+    esn_high: Option<u32>,
+    seq: u64,
+}
+
+/// Octets in front of a packet with common headers: Ethernet, IPv4, ESP.
+const COMMON_HEAD: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + COUNTER_IV_TEXT_AT;
+
+/// Puts all headers around a packet at once where their lengths are known beforehand.
+#[inline(always)]
+fn wrap_commonly<K, const IS_V4: bool>(
+    sa: &mut OutboundSa<K>,
+    (hop, mtu): (&NextHop, usize),
+    packet: &mut Packet,
+    seen: &Seen,
+    id: u16,
+) -> Option<Wrapped> {
     let (at, inner_len) = (usize::from(seen.at), usize::from(seen.len));
     let inherited = inherited_from::<IS_V4>(packet.data().get(at..)?.first_chunk()?);
-    let layout = entry.sa.layout();
-    let (text_at, tail_len) = (usize::from(layout.text_at), layout.tail_len(inner_len));
-    let (link_len, outer_len) = (ethernet::header_len(hop.vlan), entry.sa.template.len());
-    let head_len = link_len + outer_len + text_at;
-    let len = head_len + inner_len + tail_len;
-    let start = (packet.headroom() + at).checked_sub(head_len)?;
-    let ordinary = entry.is_plain
-        && entry.next_hop_generation == plane.next_hop_generation
-        && !entry.sa.is_expired()
-        && inherited.ttl > 0
-        && len - link_len <= entry.path_mtu.limit(usize::from(hop.mtu))
-        && start + len <= packet.capacity();
-    if !ordinary {
+    let len = COMMON_HEAD + inner_len + Layout::COMMON.tail_len(inner_len);
+    let total = len - ethernet::HEADER_LEN;
+    let start = (packet.headroom() + at).checked_sub(COMMON_HEAD)?;
+    if inherited.ttl == 0 || total > mtu || !sa.sequence.is_quiet() {
         return None;
     }
-    let seq = entry.sa.sequence.next_quiet()?;
-    let fate = Fate::Forward(hop.port);
-    let verdict = Verdict { fate, spi: Some(entry.sa.spi().value()), seq: Some(seq.value()) };
-    if seen.completes_checksum {
-        complete_checksum(&mut packet.data_mut()[at..]);
+    let data = packet.span(start, len)?;
+    // Nothing fails from here on: all that could was looked at.
+    let seq = sa.sequence.next_quiet()?;
+    let (head, inner) = data.split_first_chunk_mut::<COMMON_HEAD>()?;
+    let text_len = finish_inner::<IS_V4>(inner, seen, Layout::COMMON);
+    let (link, head) = head.split_first_chunk_mut::<{ ethernet::HEADER_LEN }>()?;
+    ethernet::emit(link, hop.destination, hop.source, None, ethernet::ETHER_TYPE_IPV4);
+    let (outer, esp) = head.split_first_chunk_mut()?;
+    #[expect(clippy::cast_possible_truncation, reason = "within the MTU")]
+    sa.template.apply_bare(outer, total as u16, inherited, id);
+    let number = seq.value();
+    let esn_high = sa.write_counter_header(esp.as_mut_array()?, seq, text_len);
+    let esp_at = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+    Some(Wrapped { esp_at, esn_high, seq: number })
+}
+
+/// Puts all headers around a packet, whatever their lengths.
+#[inline(always)]
+fn wrap<K, const IS_V4: bool>(
+    sa: &mut OutboundSa<K>,
+    (hop, mtu): (&NextHop, usize),
+    packet: &mut Packet,
+    seen: &Seen,
+    id: u16,
+) -> Option<Wrapped> {
+    let (at, inner_len) = (usize::from(seen.at), usize::from(seen.len));
+    let inherited = inherited_from::<IS_V4>(packet.data().get(at..)?.first_chunk()?);
+    let layout = sa.layout();
+    let text_at = usize::from(layout.text_at);
+    let (link_len, outer_len) = (ethernet::header_len(hop.vlan), sa.template.len());
+    let head_len = link_len + outer_len + text_at;
+    let len = head_len + inner_len + layout.tail_len(inner_len);
+    let start = (packet.headroom() + at).checked_sub(head_len)?;
+    if inherited.ttl == 0 || len - link_len > mtu || !sa.sequence.is_quiet() {
+        return None;
     }
-    let data = packet.span(start, len).expect("room was checked");
+    let data = packet.span(start, len)?;
+    // Nothing fails from here on: all that could was looked at.
+    let seq = sa.sequence.next_quiet()?;
     let (link, outer) = data.split_at_mut(link_len);
-    ethernet::emit(link, hop.destination, hop.source, hop.vlan, entry.sa.template.ether_type());
+    ethernet::emit(link, hop.destination, hop.source, hop.vlan, sa.template.ether_type());
     let (esp, inner) = outer[outer_len..].split_at_mut(text_at);
+    let text_len = finish_inner::<IS_V4>(inner, seen, layout);
+    let number = seq.value();
+    let esn_high = sa.write_header(esp, seq, text_len);
+    sa.template.apply(outer, inherited, id);
+    Some(Wrapped { esp_at: link_len + outer_len, esn_high, seq: number })
+}
+
+/// Does to the packet inside what forwarding asks for, and writes what stands behind it; returns
+/// the length of the text.
+#[inline(always)]
+fn finish_inner<const IS_V4: bool>(inner: &mut [u8], seen: &Seen, layout: Layout) -> usize {
+    let len = usize::from(seen.len);
+    if seen.completes_checksum {
+        complete_checksum(&mut inner[..len]);
+    }
     match IS_V4 {
         true => ipv4::decrement_ttl(inner),
         false => ipv6::decrement_hop_limit(inner),
     }
     let protocol = if IS_V4 { ip::PROTOCOL_IPIP } else { ip::PROTOCOL_IPV6 };
-    let text_len = layout.put_tail(&mut inner[inner_len..], protocol) + inner_len;
-    let esn_high = entry.sa.write_header(esp, seq, text_len);
-    entry.sa.template.apply(outer, inherited, id);
-    entry.sa.usage_mut().touch(plane.now);
-    let is_due = entry.sa.is_due();
-    seals.push(Seal::new(index, link_len + outer_len, slot, esn_high));
-    if is_due {
-        expire(plane, slot);
-    }
-    Some(verdict)
+    len + layout.put_tail(&mut inner[len..], protocol)
 }
 
 /// What the outer header takes from a packet whose header begins so.
@@ -356,13 +452,13 @@ fn apart<A: Aead>(
     plane: &mut Plane<A>,
     packet: &mut Packet,
     index: usize,
-    verdicts: &mut ArrayVec<Verdict, BATCH>,
-    (seals, jobs): (&mut Seals, &mut Jobs),
+    (seal, verdicts): (&mut Seal, &mut ArrayVec<Verdict, BATCH>),
+    jobs: &mut Jobs,
 ) {
     let mut verdict = Verdict::new(Fate::Held);
     match classify(plane, packet, index, &mut verdict) {
         Ok(job) => {
-            seals.extend(Seal::of(&job));
+            *seal = Seal::of(&job);
             jobs.push(job);
         }
         Err(fate) => verdict.fate = fate,
@@ -379,14 +475,14 @@ fn finish_all<A: Aead>(
     mut jobs: Jobs,
 ) {
     while !jobs.is_empty() {
-        let (mut seals, mut again) = (Seals::new(), Jobs::new());
+        let (mut seals, mut again) = ([Seal::NONE; BATCH], Jobs::new());
         for job in jobs {
             let (packet, verdict) = (&mut packets[job.index], &mut verdicts[job.index]);
             let fate = match finish(plane, packet, &job) {
                 Ok(fate) => fate,
                 Err(further) => match onward(plane, packet, job.index, further, verdict) {
                     Ok(job) => {
-                        seals.extend(Seal::of(&job));
+                        seals[job.index] = Seal::of(&job);
                         again.push(job);
                         continue;
                     }
@@ -965,16 +1061,14 @@ fn bypass<A: Aead>(
 }
 
 /// Pass 2.
-fn crypt<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], seals: &[Seal]) {
+fn crypt<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], seals: &Seals) {
     let mut ops: ArrayVec<Op<'_, A::Key>, BATCH> = ArrayVec::new();
-    let (mut packets, mut passed) = (packets.iter_mut(), 0);
-    for seal in seals {
-        let index = usize::from(seal.index);
-        let packet = packets.nth(index - passed).expect("seals are in the order of packets");
-        passed = index + 1;
-        let entry = plane.outbound.at(seal.slot).expect("classify found the SA in this slot");
-        let esp = &mut packet.data_mut()[usize::from(seal.esp_at)..];
-        ops.push(Op { key: entry.sa.key(), esn_high: seal.esn_high, esp });
+    for (packet, seal) in packets.iter_mut().zip(seals) {
+        if seal.slot != NO_SLOT {
+            let entry = plane.outbound.at(seal.slot).expect("classify found the SA in this slot");
+            let esp = &mut packet.data_mut()[usize::from(seal.esp_at)..];
+            ops.push(Op { key: entry.sa.key(), esn_high: seal.esn_high, esp });
+        }
     }
     plane.aead.seal(&mut ops);
 }
@@ -1096,7 +1190,8 @@ pub(crate) fn dummy<A: Aead>(plane: &mut Plane<A>, packet: &mut Packet, slot: u3
         Err(reason) => return Fate::Drop(reason),
     };
     loop {
-        let seals = Seals::from_iter(Seal::of(&job));
+        let mut seals = [Seal::NONE; BATCH];
+        seals[0] = Seal::of(&job);
         crypt(plane, std::slice::from_mut(packet), &seals);
         let further = match finish(plane, packet, &job) {
             Ok(fate) => return fate,

@@ -17,6 +17,8 @@ use culvert_wire::ethernet;
 use culvert_wire::ethernet::Mac;
 use culvert_wire::icmp::ErrorKind;
 use culvert_wire::ip;
+use culvert_wire::ipv4::Ipv4;
+use culvert_wire::ipv6::Ipv6;
 
 use crate::audit::Limits;
 use crate::audit::Mismatch;
@@ -186,6 +188,24 @@ impl<A: Aead> Plane<A> {
         }
     }
 
+    /// The flow of an IPv4 packet as a key.
+    #[inline(always)]
+    pub(crate) fn key_v4(&self, packet: &[u8], parsed: &Ipv4) -> FlowKey {
+        match self.looks_at_upper {
+            false => FlowKey::between_v4(parsed.source, parsed.destination),
+            true => whole_key(packet, &ip::Packet::V4(*parsed)),
+        }
+    }
+
+    /// The flow of an IPv6 packet as a key.
+    #[inline(always)]
+    pub(crate) fn key_v6(&self, packet: &[u8], parsed: &Ipv6) -> FlowKey {
+        match self.looks_at_upper {
+            false => FlowKey::of(&between(ip::Packet::V6(*parsed).addresses())),
+            true => whole_key(packet, &ip::Packet::V6(*parsed)),
+        }
+    }
+
     /// The outbound policy for a packet, cached.
     #[inline]
     pub(crate) fn outbound_policy(&mut self, packet: &[u8], parsed: &ip::Packet) -> Match {
@@ -316,16 +336,21 @@ impl<A: Aead> Plane<A> {
     /// What stands between a frame and its processing: is it for this station?
     #[inline]
     pub(crate) fn is_addressed_to_us(&self, packet: &Packet) -> bool {
-        let Some(config) = self.ports[usize::from(packet.port().0)] else {
-            return false;
-        };
+        self.port_of(packet).is_some()
+    }
+
+    /// The port that a packet came in on, if it is for this station.
+    #[inline(always)]
+    pub(crate) fn port_of(&self, packet: &Packet) -> Option<&PortConfig> {
+        let config = self.ports[usize::from(packet.port().0)].as_ref()?;
         let Some(mac) = config.mac else {
-            return true;
+            return Some(config);
         };
         // The address may change while the gateway runs, and VLAN devices may have their own.
-        packet.data().first_chunk().is_some_and(|&destination| {
-            destination == mac.0 || self.next_hops.is_station(packet.port(), Mac(destination))
-        })
+        let &destination = packet.data().first_chunk()?;
+        let ours =
+            destination == mac.0 || self.next_hops.is_station(packet.port(), Mac(destination));
+        ours.then_some(config)
     }
 
     /// Notes what is to be done about the packet at `index` besides its fate.
@@ -400,6 +425,12 @@ impl<A: Aead> Plane<A> {
             |_| Notice::Acquire { policy, group, flow: Flow::of(packet, parsed), resource },
         );
     }
+}
+
+/// The flow of a packet as a key for policies that look at more than addresses.
+#[inline(never)]
+fn whole_key(packet: &[u8], parsed: &ip::Packet) -> FlowKey {
+    FlowKey::of(&Flow::of(packet, parsed))
 }
 
 /// What policies see of a packet that look at more than addresses.

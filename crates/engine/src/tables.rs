@@ -10,6 +10,7 @@ use culvert_aead::Protocol;
 use culvert_aead::prefetch::prefetch;
 use culvert_esp::Expiry;
 use culvert_esp::InboundSa;
+use culvert_esp::Layout;
 use culvert_esp::Lifetime;
 use culvert_esp::Mode;
 use culvert_esp::OutboundSa;
@@ -223,8 +224,7 @@ impl<K> InboundEntry<K> {
 #[repr(C, align(64))]
 pub struct OutboundEntry<K> {
     pub(crate) next_hop: Option<NextHop>,
-    /// ESP in tunnel mode, and nothing is to be done to packets but to seal them.
-    pub(crate) is_plain: bool,
+    pub(crate) shape: Shape,
     pub(crate) next_hop_generation: u64,
     pub(crate) path_mtu: PathMtu,
     /// The SA.
@@ -250,6 +250,18 @@ pub struct OutboundEntry<K> {
     pub(crate) dummy_at: u64,
 }
 
+/// How much of a packet's headers is known beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// ESP in tunnel mode, nothing is to be done to packets but to seal them, and headers are
+    /// [`Layout::COMMON`] behind an IPv4 header without UDP.
+    Common,
+    /// The same with other headers, all of which can be written before a packet is sealed.
+    Plain,
+    /// Anything else.
+    Any,
+}
+
 /// Lines of an outbound entry that each packet needs, its key apart.
 pub(crate) const OUTBOUND_LINES: usize = 5;
 
@@ -268,7 +280,7 @@ impl<K> OutboundEntry<K> {
             started: false,
             untold: None,
             path_mtu: PathMtu::default(),
-            is_plain: false,
+            shape: Shape::Any,
             lease_asked: false,
             next_hop: None,
             next_hop_generation: 0,
@@ -281,9 +293,15 @@ impl<K> OutboundEntry<K> {
 impl<K> OutboundEntry<K> {
     /// Begins its lifetime, if it has not begun: an SA that moves between workers keeps its own.
     pub(crate) fn start(&mut self, now: u64) {
-        self.is_plain = (self.protocol, self.mode) == (Protocol::Esp, Mode::Tunnel)
+        let template = &self.sa.template;
+        let is_plain = (self.protocol, self.mode) == (Protocol::Esp, Mode::Tunnel)
             && (self.sending.mss, self.sending.tfc) == (Mss::Off, TfcPadding::Off)
-            && !self.sa.template.covers_payload();
+            && !template.covers_payload();
+        self.shape = match is_plain {
+            true if template.is_bare_v4() && self.sa.layout() == Layout::COMMON => Shape::Common,
+            true => Shape::Plain,
+            false => Shape::Any,
+        };
         self.sa.sequence.set_margin(self.lease_low);
         // The cached next hop was of another worker's tables.
         self.next_hop_generation = 0;

@@ -33,6 +33,10 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// That of AES-GCM and ChaCha20-Poly1305 with the longest ICV: what nearly all packets have.
+    pub const COMMON: Layout =
+        Layout { protocol: Protocol::Esp, text_at: 16, icv_len: 16, block: 4 };
+
     /// The layout of an algorithm's packets.
     #[must_use]
     pub fn of(algorithm: Algorithm) -> Layout {
@@ -190,6 +194,7 @@ mod tests {
             (text_at, icv_len, block)
         };
         assert_eq!(lengths("aes128gcm16"), (16, 16, 4));
+        assert_eq!(of("aes128gcm16"), Layout::COMMON);
         assert_eq!(lengths("aes256gcm8"), (16, 8, 4));
         assert_eq!(lengths("aes128-sha256"), (24, 16, 16));
         assert_eq!(lengths("aes256gcm16iiv"), (8, 16, 4));

@@ -23,7 +23,7 @@ pub const EPOCHS: u64 = 1 << (u64::BITS - EPOCH_SHIFT);
 pub const EPOCH_SEQUENCE_MAX: u64 = (1 << EPOCH_SHIFT) - 1;
 
 /// Where text starts behind a counter IV.
-const COUNTER_IV_TEXT_AT: usize = ESP_FIXED_LEN + 8;
+pub const COUNTER_IV_TEXT_AT: usize = ESP_FIXED_LEN + 8;
 
 /// An outbound SA with its key `K`, the opaque context of the AEAD provider.
 ///
@@ -167,16 +167,33 @@ impl<K> OutboundSa<K> {
     /// # Panics
     /// When `out` has another length: our own error.
     #[inline(always)]
-    #[expect(clippy::needless_pass_by_value, reason = "a number is spent in one packet")]
     pub fn write_header(&mut self, out: &mut [u8], seq: SeqNo, text_len: usize) -> Option<u32> {
-        let number = seq.value();
         assert_eq!(out.len(), usize::from(self.layout.text_at), "room for the ESP header");
-        #[expect(clippy::cast_possible_truncation, reason = "the low half goes on the wire")]
-        esp::emit(out, self.spi.value(), number as u32);
-        if let Ok(header) = <&mut [u8; COUNTER_IV_TEXT_AT]>::try_from(out) {
-            let iv = self.iv_base | number;
-            header[ESP_FIXED_LEN..].copy_from_slice(&iv.to_be_bytes());
+        match out.as_mut_array() {
+            Some(out) => self.write_counter_header(out, seq, text_len),
+            None => {
+                #[expect(clippy::cast_possible_truncation, reason = "the low half is sent")]
+                esp::emit(out, self.spi.value(), seq.value() as u32);
+                self.usage.count(text_len);
+                self.esn.then_some((seq.value() >> 32) as u32)
+            }
         }
+    }
+
+    /// [`write_header`](Self::write_header) of an algorithm with a counter IV.
+    #[inline(always)]
+    #[expect(clippy::needless_pass_by_value, reason = "a number is spent in one packet")]
+    pub fn write_counter_header(
+        &mut self,
+        out: &mut [u8; COUNTER_IV_TEXT_AT],
+        seq: SeqNo,
+        text_len: usize,
+    ) -> Option<u32> {
+        let number = seq.value();
+        let fixed = u64::from(self.spi.value()) << 32 | number & u64::from(u32::MAX);
+        let iv = self.iv_base | number;
+        out[..ESP_FIXED_LEN].copy_from_slice(&fixed.to_be_bytes());
+        out[ESP_FIXED_LEN..].copy_from_slice(&iv.to_be_bytes());
         self.usage.count(text_len);
         self.esn.then_some((number >> 32) as u32)
     }

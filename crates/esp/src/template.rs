@@ -355,9 +355,16 @@ impl Template {
     #[inline(always)]
     fn apply_v4(&self, packet: &mut [u8], inherited: Inherited, id: u16) {
         let total = u16::try_from(packet.len()).expect("an IP packet");
-        let (out, datagram) = packet
-            .split_first_chunk_mut::<{ ipv4::HEADER_LEN }>()
-            .expect("room for the IPv4 header");
+        let (out, datagram) = packet.split_first_chunk_mut().expect("room for the IPv4 header");
+        self.put_v4(out, total, inherited, id);
+        if usize::from(self.len) > ipv4::HEADER_LEN {
+            self.put_udp(datagram, ipv4::HEADER_LEN);
+        }
+    }
+
+    /// Writes the IPv4 header of a packet of `total` octets.
+    #[inline(always)]
+    fn put_v4(&self, out: &mut [u8; ipv4::HEADER_LEN], total: u16, inherited: Inherited, id: u16) {
         let image: &[u8; ipv4::HEADER_LEN] = self.image.first_chunk().expect("48 octets");
         let tos = self.outer_tos(inherited.tos);
         let ttl = inherited.ttl & self.ttl_mask;
@@ -371,9 +378,28 @@ impl Template {
         out[..8].copy_from_slice(&front.to_be_bytes());
         out[8..16].copy_from_slice(&middle.to_be_bytes());
         out[16..].copy_from_slice(&image[16..]);
-        if usize::from(self.len) > ipv4::HEADER_LEN {
-            self.put_udp(datagram, ipv4::HEADER_LEN);
-        }
+    }
+
+    /// The header of a packet is an IPv4 header and nothing else, for [`apply_bare`].
+    ///
+    /// [`apply_bare`]: Self::apply_bare
+    #[must_use]
+    pub fn is_bare_v4(&self) -> bool {
+        self.is_v4 && self.parts.encapsulation.is_none()
+    }
+
+    /// [`apply`](Self::apply) where the headers are [bare](Self::is_bare_v4), for a packet of
+    /// `total` octets.
+    #[inline(always)]
+    pub fn apply_bare(
+        &self,
+        out: &mut [u8; ipv4::HEADER_LEN],
+        total: u16,
+        inherited: Inherited,
+        id: u16,
+    ) {
+        debug_assert!(self.is_bare_v4(), "other headers are longer");
+        self.put_v4(out, total, inherited, id);
     }
 
     #[inline]

@@ -94,7 +94,7 @@ pub const fn header_len(vlan: Option<u16>) -> usize {
 ///
 /// # Panics
 /// When `out` is not exactly [`header_len`]`(vlan)` octets long.
-#[inline]
+#[inline(always)]
 pub fn emit(out: &mut [u8], destination: Mac, source: Mac, vlan: Option<u16>, ether_type: u16) {
     assert_eq!(out.len(), header_len(vlan), "room for exactly the Ethernet header");
     let (addresses, types) = out.split_at_mut(12);

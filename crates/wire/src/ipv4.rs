@@ -62,7 +62,7 @@ impl Ipv4 {
 /// [`Malformed`] when the version is not 4, the header length is below 20 octets or beyond the
 /// packet, the total length is shorter than the header or longer than `packet`, or the header
 /// checksum is wrong (RFC 1812 section 5.2.2).
-#[inline]
+#[inline(always)]
 pub fn parse(packet: &[u8]) -> Result<Ipv4, Malformed> {
     let header: &[u8; HEADER_LEN] = packet.first_chunk().ok_or(Malformed::Truncated)?;
     let (header_len, total_len) = lengths(header)?;
@@ -72,13 +72,12 @@ pub fn parse(packet: &[u8]) -> Result<Ipv4, Malformed> {
     if total_len < header_len || total_len > packet.len() {
         return Err(Malformed::TotalLength);
     }
-    // The sum over an array is unrolled; headers with options are rare and take the loop.
-    let sum = if header_len == HEADER_LEN {
-        checksum::sum(header)
-    } else {
-        checksum::sum(&packet[..header_len])
+    // Headers with options are rare and take the loop.
+    let is_right = match header_len {
+        HEADER_LEN => checksum::holds(header),
+        _ => checksum::sum(&packet[..header_len]) == 0xffff,
     };
-    if sum != 0xffff {
+    if !is_right {
         return Err(Malformed::Checksum);
     }
     Ok(fields(header, header_len, total_len))
