@@ -217,15 +217,43 @@ fn survey<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &mut Spots) {
     }
 }
 
-/// Step 2: whose packets they are.
+/// Step 2: whose packets they are. What these need of their SAs is asked for, but for the keys: those
+/// of a whole batch would push each other out of the nearest cache, so the AEAD asks for them a few
+/// packets ahead.
 #[inline(never)]
 fn find<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &Spots, found: &mut Places) {
-    let mut last = Sought::default();
+    let directory = &plane.snapshot.directory;
+    let (mut spi, mut addresses, mut last) = (0, [0; 8], None);
+    let mut asked: ArrayVec<(u32, bool), BATCH> = ArrayVec::new();
     for (packet, spot) in packets.iter().zip(spots) {
-        found.push(match spot {
-            Some(spot) => seek(plane, packet.data(), spot, &mut last),
-            None => None,
-        });
+        let Some(spot) = spot else {
+            found.push(None);
+            continue;
+        };
+        // Packets of an SA come in runs.
+        let data = packet.data();
+        let ends = spot.addresses_v4(data);
+        if spot.spi != spi || last.is_none() || ends != Some(&addresses) {
+            let (source, destination) = spot.addresses(data);
+            last = directory.find(Protocol::Esp, spot.spi, source, destination);
+            (spi, addresses) = (spot.spi, ends.copied().unwrap_or_default());
+            if let Some(location) = last
+                && location.worker == plane.id
+            {
+                asked.push((location.slot, spot.encapsulated));
+            }
+            // What was found for IPv6 is for this packet only.
+            if ends.is_none() {
+                found.push(last.take());
+                continue;
+            }
+        }
+        found.push(last);
+    }
+    for (slot, encapsulated) in asked {
+        if let Some(entry) = plane.inbound.at(slot) {
+            entry.prefetch(encapsulated);
+        }
     }
 }
 
@@ -252,43 +280,6 @@ fn check<A: Aead>(
             refuse(plane, packet, None, fate, verdict);
         }
     }
-}
-
-/// What was last looked up: packets of an SA come in runs. Only of IPv4: source and destination.
-#[derive(Default)]
-struct Sought {
-    spi: u32,
-    addresses: [u8; 8],
-    found: Option<Location>,
-}
-
-/// Finds the SA of an ESP packet, and asks for what the packet needs of it.
-#[inline(always)]
-fn seek<A: Aead>(
-    plane: &Plane<A>,
-    data: &[u8],
-    spot: &Spot,
-    last: &mut Sought,
-) -> Option<Location> {
-    let addresses = spot.addresses_v4(data);
-    if let Some(addresses) = addresses
-        && (last.spi, last.addresses) == (spot.spi, *addresses)
-        && last.found.is_some()
-    {
-        return last.found;
-    }
-    let (source, destination) = spot.addresses(data);
-    let found = plane.snapshot.directory.find(Protocol::Esp, spot.spi, source, destination)?;
-    if found.worker == plane.id
-        && let Some(entry) = plane.inbound.at(found.slot)
-    {
-        entry.prefetch(spot.encapsulated);
-        plane.aead.prefetch(entry.sa.key(), usize::from(spot.end - spot.esp_at));
-    }
-    if let Some(&addresses) = addresses {
-        *last = Sought { spi: spot.spi, addresses, found: Some(found) };
-    }
-    Some(found)
 }
 
 /// A packet that goes no further than pass 1; its IP header stands at `at`, if not behind an

@@ -23,6 +23,7 @@
 //! - [`hold`]: packets that wait for a neighbour to be resolved.
 //! - [`inspection`]: the truth about one SA.
 //! - [`awaiting`]: packets that wait for their policy's first SA.
+//! - `memo`: what an inbound SA knows of the flow it last carried.
 //! - [`mailbox`]: commands from and events to the control thread.
 //! - `cache`: an exact-match cache in front of a slower lookup.
 //! - `flows`: what policy said of flows seen before.

@@ -136,9 +136,10 @@ impl Members {
     }
 }
 
-/// An inbound SA in its slot. In the order of memory: what every packet needs comes first.
+/// An inbound SA in its slot. In the order of memory: what every packet needs comes first, and of
+/// that two lines that are fetched as a pair.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(128))]
 pub struct InboundEntry<K> {
     pub(crate) memo: Memo,
     /// The SA.
