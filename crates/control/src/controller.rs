@@ -125,6 +125,7 @@ pub struct Controller<A: Aead> {
     samples: Vec<SaSample>,
     samples_due: usize,
     inspections: Inspections,
+    lends_keys: bool,
 }
 
 impl<A: Aead> Controller<A> {
@@ -166,7 +167,15 @@ impl<A: Aead> Controller<A> {
             samples: Vec::new(),
             samples_due: 0,
             inspections: Inspections::default(),
+            lends_keys: false,
         }
+    }
+
+    /// Whether ESP SAs that are added from now on get a second copy of their key, which their
+    /// worker shares with those that [help](culvert_engine::crew) it. They do not unless this is
+    /// called.
+    pub fn set_lending(&mut self, lends_keys: bool) {
+        self.lends_keys = lends_keys;
     }
 
     /// Remembers so many SAs that are gone, of each direction, from now on; 65536 unless this is

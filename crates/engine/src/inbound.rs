@@ -40,6 +40,7 @@ use culvert_wire::ipv6;
 use culvert_wire::udp;
 
 use crate::audit::Mismatch;
+use crate::crew::Lent;
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
@@ -509,10 +510,11 @@ fn crypt<A: Aead>(
     jobs: &Jobs,
     statuses: &mut [Status; BATCH],
 ) {
+    let own = if plane.crew.is_some() { lend(plane, packets, jobs) } else { jobs.len() };
     let mut ops: ArrayVec<Op<'_, A::Key>, BATCH> = ArrayVec::new();
     // Jobs are in the order of their packets.
     let (mut rest, mut passed) = (packets.iter_mut(), 0);
-    for Job { candidate, site } in jobs {
+    for Job { candidate, site } in &jobs[..own] {
         let packet = rest.nth(site.index() - passed).expect("a job has a packet");
         passed = site.index() + 1;
         if site.is_ah {
@@ -527,10 +529,49 @@ fn crypt<A: Aead>(
     }
     plane.aead.open(&mut ops, statuses);
     let of_esp = ops.len();
-    if of_esp < jobs.len() {
+    if own < jobs.len() {
+        drop(ops);
+        take_back(plane, packets, jobs, statuses);
+    } else if of_esp < jobs.len() {
         drop(ops);
         crypt_ah(plane, packets, jobs, statuses, of_esp);
     }
+}
+
+/// Lends the last packets to other workers, if that pays; returns how many jobs are left.
+#[inline(never)]
+fn lend<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], jobs: &Jobs) -> usize {
+    let Plane { crew: Some(crew), inbound, .. } = plane else { return jobs.len() };
+    let key = |job: &Job| inbound.at(job.site.slot).and_then(|entry| entry.lent_key.as_ref());
+    let octets = |job: &Job| {
+        key(job).filter(|_| !job.site.is_ah).map(|_| job.site.esp_end() - job.site.esp_at())
+    };
+    let left = jobs.len() - crew.share(jobs.iter().map(octets));
+    for (at, job) in jobs.iter().enumerate().skip(left) {
+        let key = key(job).expect("those without are not lent");
+        let packet = packets[job.site.index()].take_out();
+        let esp = (job.site.esp_at(), job.site.esp_end());
+        crew.lend(false, Lent::new(packet, at, esp, job.candidate.esn_high()), key);
+    }
+    if left < jobs.len() {
+        crew.post();
+    }
+    left
+}
+
+/// Takes back what was lent.
+#[inline(never)]
+fn take_back<A: Aead>(
+    plane: &mut Plane<A>,
+    packets: &mut [Packet],
+    jobs: &Jobs,
+    statuses: &mut [Status; BATCH],
+) {
+    let Plane { crew: Some(crew), aead, .. } = plane else { return };
+    crew.finish(aead, |packet, at, status| {
+        packets[jobs[at].site.index()] = packet;
+        statuses[at] = status;
+    });
 }
 
 /// Pass 2 for AH, whose answers go between those for ESP.

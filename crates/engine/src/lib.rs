@@ -19,6 +19,7 @@
 //! - [`tables`]: SAs in their slots, and the snapshot that finds them.
 //! - [`directory`]: which inbound SA a packet is for.
 //! - [`next_hop`]: routes, neighbours and links, as the kernel knows them.
+//! - [`crew`]: one SA over several workers.
 //! - [`handoff`]: packets of an SA that another worker owns.
 //! - [`hold`]: packets that wait for a neighbour to be resolved.
 //! - [`inspection`]: the truth about one SA.
@@ -35,6 +36,7 @@ pub mod audit;
 pub mod awaiting;
 mod cache;
 pub mod counters;
+pub mod crew;
 pub mod directory;
 pub mod fate;
 mod flows;
@@ -61,6 +63,7 @@ pub mod worker;
 pub use audit::AuditRecord;
 pub use counters::Counters;
 pub use counters::SharedCounters;
+pub use crew::Crew;
 pub use fate::DropReason;
 pub use fate::DropReasons;
 pub use fate::Fate;

@@ -36,6 +36,7 @@ use culvert_wire::ipv4;
 use culvert_wire::ipv6;
 use culvert_wire::udp;
 
+use crate::crew::Lent;
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
@@ -1062,8 +1063,10 @@ fn bypass<A: Aead>(
 
 /// Pass 2.
 fn crypt<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], seals: &Seals) {
+    let seals = &seals[..packets.len()];
+    let own = if plane.crew.is_some() { lend(plane, packets, seals) } else { seals.len() };
     let mut ops: ArrayVec<Op<'_, A::Key>, BATCH> = ArrayVec::new();
-    for (packet, seal) in packets.iter_mut().zip(seals) {
+    for (packet, seal) in packets.iter_mut().zip(&seals[..own]) {
         if seal.slot != NO_SLOT {
             let entry = plane.outbound.at(seal.slot).expect("classify found the SA in this slot");
             let esp = &mut packet.data_mut()[usize::from(seal.esp_at)..];
@@ -1071,6 +1074,33 @@ fn crypt<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], seals: &Seals) {
         }
     }
     plane.aead.seal(&mut ops);
+    drop(ops);
+    if own < seals.len()
+        && let Plane { crew: Some(crew), aead, .. } = plane
+    {
+        crew.finish(aead, |packet, at, _| packets[at] = packet);
+    }
+}
+
+/// Lends the last packets to other workers, if that pays; returns how many are left.
+#[inline(never)]
+fn lend<A: Aead>(plane: &mut Plane<A>, packets: &mut [Packet], seals: &[Seal]) -> usize {
+    let Plane { crew: Some(crew), outbound, .. } = plane else { return seals.len() };
+    let key = |seal: &Seal| outbound.at(seal.slot).and_then(|entry| entry.lent_key.as_ref());
+    let octets = |(seal, packet): (&Seal, &Packet)| {
+        key(seal).map(|_| packet.len() - usize::from(seal.esp_at))
+    };
+    let left = seals.len() - crew.share(seals.iter().zip(packets.iter()).map(octets));
+    for (at, seal) in seals.iter().enumerate().skip(left) {
+        let key = key(seal).expect("those without are not lent");
+        let packet = packets[at].take_out();
+        let esp = (usize::from(seal.esp_at), packet.len());
+        crew.lend(true, Lent::new(packet, at, esp, seal.esn_high), key);
+    }
+    if left < seals.len() {
+        crew.post();
+    }
+    left
 }
 
 /// Pass 3, for one packet: outer headers, then the link header if the next hop is known. An error

@@ -25,6 +25,7 @@ use crate::audit::Mismatch;
 use crate::awaiting::AWAITING_MAX;
 use crate::awaiting::Awaiting;
 use crate::cache::Cache;
+use crate::crew::Crew;
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::flows::FlowCache;
@@ -59,6 +60,8 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) ports: [Option<PortConfig>; MAX_PORTS],
     pub(crate) options: Options,
     pub(crate) aead: A,
+    /// Who helps this worker, and whom it helps.
+    pub(crate) crew: Option<Box<Crew<A::Key>>>,
     pub(crate) inbound: Table<InboundEntry<A::Key>>,
     pub(crate) outbound: Table<OutboundEntry<A::Key>>,
     pub(crate) snapshot: Arc<Snapshot>,
@@ -139,6 +142,7 @@ impl<A: Aead> Plane<A> {
             ports,
             options: config.options,
             aead,
+            crew: None,
             inbound: Table::new(config.slots),
             outbound: Table::new(config.slots),
             snapshot: Arc::default(),

@@ -144,6 +144,8 @@ pub struct InboundEntry<K> {
     pub(crate) memo: Memo,
     /// The SA.
     pub sa: InboundSa<K>,
+    /// Its key once more, for workers that [help](crate::crew); without one none does.
+    pub lent_key: Option<Arc<K>>,
     /// ESP or AH.
     pub protocol: Protocol,
     /// What of a packet it protects.
@@ -175,6 +177,7 @@ impl<K> InboundEntry<K> {
         InboundEntry {
             memo: Memo::NONE,
             sa,
+            lent_key: None,
             protocol: Protocol::Esp,
             mode: Mode::Tunnel,
             group,
@@ -230,6 +233,8 @@ pub struct OutboundEntry<K> {
     pub(crate) path_mtu: PathMtu,
     /// The SA.
     pub sa: OutboundSa<K>,
+    /// Its key once more, for workers that [help](crate::crew); without one none does.
+    pub lent_key: Option<Arc<K>>,
     /// ESP or AH.
     pub protocol: Protocol,
     /// What of a packet it protects.
@@ -272,6 +277,7 @@ impl<K> OutboundEntry<K> {
     pub fn new(sa: OutboundSa<K>, lease_low: u64) -> OutboundEntry<K> {
         OutboundEntry {
             sa,
+            lent_key: None,
             protocol: Protocol::Esp,
             mode: Mode::Tunnel,
             sending: Sending::default(),

@@ -28,6 +28,7 @@ use culvert_wire::ip;
 use crate::audit::Limiter;
 use crate::counters::Counters;
 use crate::counters::SharedCounters;
+use crate::crew::Crew;
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
@@ -159,6 +160,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         self.io.service();
         self.inbound_handoff.collect(&mut self.io);
         self.outbound_handoff.collect(&mut self.io);
+        let helped = self.help();
         let mut handled = self.release_held(now);
         handled += self.release_awaiting(now);
         handled += self.tick(now);
@@ -172,7 +174,32 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             assert!(self.counters.balanced(), "a packet has no fate: {:?}", self.counters);
             self.shared.store(&self.counters);
         }
-        handled
+        handled + helped + if handled > 0 { self.help() } else { self.help_idly() }
+    }
+
+    /// Makes it one of a crew: it helps others, and they help with SAs that lend their keys.
+    pub fn join(&mut self, crew: Crew<A::Key>) {
+        self.plane.crew = Some(Box::new(crew));
+    }
+
+    /// Packets whose pass 2 other workers did.
+    #[must_use]
+    pub fn helped(&self) -> u64 {
+        self.plane.crew.as_ref().map_or(0, |crew| crew.helped())
+    }
+
+    /// Works for other workers; returns how many of their packets were done.
+    #[inline]
+    fn help(&mut self) -> usize {
+        let Plane { crew, aead, .. } = &mut self.plane;
+        crew.as_mut().map_or(0, |crew| crew.help(aead))
+    }
+
+    /// The same when there is nothing else to do.
+    #[inline]
+    fn help_idly(&mut self) -> usize {
+        let Plane { crew, aead, .. } = &mut self.plane;
+        crew.as_mut().map_or(0, |crew| crew.help_idly(aead))
     }
 
     /// Blocks until there may be something to do, at most `timeout`.
@@ -180,6 +207,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         let Worker { plane, io, inbound_handoff, outbound_handoff, .. } = self;
         let ready = || {
             !plane.events.is_empty()
+                || plane.crew.as_ref().is_some_and(|crew| crew.is_waiting())
                 || inbound_handoff.is_waiting()
                 || outbound_handoff.is_waiting()
         };

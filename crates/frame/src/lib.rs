@@ -33,3 +33,4 @@ pub use region::RUN_SIZE;
 pub use region::Region;
 pub use token::FreeFrame;
 pub use token::Packet;
+pub use token::prefetch_to_write;

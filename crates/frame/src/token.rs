@@ -8,7 +8,8 @@
 //! has the token (or a `&mut` to it) therefore has exclusive access to the `frames * FRAME_SIZE`
 //! bytes at `base` (a run is minted as one token, and never divided). The mapping is never freed.
 //! `start + len <= frames * FRAME_SIZE` is an invariant of `Packet`, checked by every method that
-//! moves either end.
+//! moves either end. A vacant token has no frames, so by that invariant no bytes, and its base, which
+//! dangles, is never read; it cannot become a `FreeFrame`.
 //!
 //! A token that is dropped instead of recycled is a frame lost for ever: debug builds panic, so
 //! that tests find it; release builds lose the one frame.
@@ -99,6 +100,7 @@ impl FreeFrame {
 impl Packet {
     pub(crate) fn into_parts(self) -> (NonNull<u8>, u16, u16) {
         let this = ManuallyDrop::new(self);
+        assert!(this.frames > 0, "a packet that was taken out has no frame");
         (this.base, this.start, this.len)
     }
 
@@ -144,6 +146,17 @@ impl Packet {
                 _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64).cast());
             }
         }
+    }
+
+    /// Takes the packet out and leaves a vacant token in its place: one without a frame, empty and
+    /// without room, that can be dropped but not recycled. For packets of a batch that somebody
+    /// else works on for a while.
+    #[inline]
+    #[must_use = "the packet must come back, or its frame go to a free list"]
+    pub fn take_out(&mut self) -> Packet {
+        let vacant =
+            Packet { base: NonNull::dangling(), start: 0, len: 0, port: self.port, frames: 0 };
+        std::mem::replace(self, vacant)
     }
 
     /// Length of the contents in bytes.
@@ -275,6 +288,24 @@ impl Packet {
     }
 }
 
+/// Asks for octets to be fetched into the cache, to be written: those of a packet that another core
+/// has worked on.
+#[inline]
+pub fn prefetch_to_write(octets: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in octets.chunks(64) {
+        // SAFETY: the hint reads and writes nothing that a program can observe, and a CPU without
+        // the instruction ignores it. Why not safe: there is no safe form of it.
+        unsafe {
+            use std::arch::x86_64::_MM_HINT_ET0;
+            use std::arch::x86_64::_mm_prefetch;
+            _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = octets;
+}
+
 fn dropped(what: &str) {
     if cfg!(debug_assertions) && !std::thread::panicking() {
         panic!("{what} was dropped instead of recycled");
@@ -289,7 +320,9 @@ impl Drop for FreeFrame {
 
 impl Drop for Packet {
     fn drop(&mut self) {
-        dropped("a packet");
+        if self.frames > 0 {
+            dropped("a packet");
+        }
     }
 }
 
@@ -389,6 +422,28 @@ mod tests {
         assert!(free.is_run());
         let _ = region.release_free(free);
         let _ = region.release_free(minted.pop().unwrap());
+    }
+
+    /// A vacant token has neither contents nor room, and is dropped in peace.
+    #[test]
+    fn taken_out_and_put_back() {
+        let (region, mut place) = packet(b"abc");
+        let packet = place.take_out();
+        assert_eq!((packet.data(), place.data()), (&b"abc"[..], &b""[..]));
+        assert_eq!((place.headroom(), place.tailroom(), place.capacity()), (0, 0, 0));
+        assert!(place.prepend(1).is_none() && place.append(1).is_none());
+        place = packet;
+        assert_eq!(place.data(), b"abc");
+        let _ = region.release_free(place.into_free());
+    }
+
+    /// A vacant token is never recycled, in release builds neither.
+    #[test]
+    #[should_panic(expected = "has no frame")]
+    fn a_vacant_token_is_no_frame() {
+        let (_, mut place) = packet(b"abc");
+        std::mem::forget(place.take_out());
+        std::mem::forget(place.into_free());
     }
 
     /// A dropped token is found in debug builds.

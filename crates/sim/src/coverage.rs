@@ -84,6 +84,8 @@ happenings! {
     TransportNat: "packets delivered out of transport mode behind a NAT",
     /// A packet came out of an SA that is found without looking at addresses.
     FoundBySpi: "packets delivered out of SAs found by SPI alone",
+    /// A packet was sealed or opened for its worker by another one.
+    Helped: "packets done by helpers",
     /// A packet came out of an SA that is found by its source, too.
     FoundBySource: "packets delivered out of SAs found by source, too",
 }

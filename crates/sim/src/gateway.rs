@@ -2,6 +2,8 @@
 //! thread. Only I/O and time are replaced.
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
 use culvert_aead::Aead;
 use culvert_control::ControlError;
@@ -11,6 +13,7 @@ use culvert_control::SequenceStore;
 use culvert_control::WorkerHandle;
 use culvert_control::sequence_store::Marks;
 use culvert_engine::Counters;
+use culvert_engine::Crew;
 use culvert_engine::Handoff;
 use culvert_engine::NextHops;
 use culvert_engine::Options;
@@ -18,6 +21,8 @@ use culvert_engine::PortConfig;
 use culvert_engine::Worker;
 use culvert_engine::WorkerConfig;
 use culvert_engine::WorkerId;
+use culvert_engine::crew::Helper;
+use culvert_engine::crew::Lending;
 use culvert_engine::handoff::Wake;
 use culvert_engine::mailbox::mailbox;
 use culvert_engine::tables::SaSample;
@@ -29,6 +34,8 @@ use culvert_frame::Port;
 use culvert_frame::Region;
 use culvert_spd::Group;
 use culvert_spd::Spd;
+
+use crate::random::Random;
 
 /// Packets a ring between workers holds, unless something else is asked for.
 const HANDOFF_CAPACITY: usize = 256;
@@ -62,6 +69,48 @@ pub struct GatewayConfig {
     pub marks: Option<Marks>,
     /// Time at which it begins, in nanoseconds.
     pub started_at: u64,
+    /// Workers help one another, with every SA of ESP.
+    pub spread: Option<Spread>,
+}
+
+/// How workers help one another.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    /// When packets are lent.
+    pub lending: Lending,
+    /// Helpers besides the workers, which act while a worker turns, in an order drawn from a seed.
+    pub helpers: Option<(usize, u64)>,
+}
+
+impl Spread {
+    /// The ends of the workers.
+    fn crew<A: Aead + Clone + Send + 'static>(
+        &self,
+        wakers: &[Arc<dyn Wake>],
+        aead: &A,
+    ) -> Vec<Crew<A::Key>> {
+        let Some((count, seed)) = self.helpers else {
+            return Crew::of(wakers, self.lending);
+        };
+        let nobody = (0..count).map(|_| Arc::new(NobodySleeps) as Arc<dyn Wake>);
+        let all: Vec<Arc<dyn Wake>> = wakers.iter().cloned().chain(nobody).collect();
+        let mut ends = Crew::of(&all, self.lending);
+        let helpers = ends.split_off(wakers.len()).into_iter();
+        let helpers: Vec<Helper<A>> = helpers.map(|end| Helper::new(end, aead.clone())).collect();
+        let helpers = Arc::new(Mutex::new((helpers, Random::new(seed))));
+        for end in &mut ends {
+            let helpers = Arc::clone(&helpers);
+            end.set_pace(move || {
+                let mut helpers = helpers.lock().unwrap_or_else(PoisonError::into_inner);
+                let (helpers, random) = &mut *helpers;
+                for _ in 0..random.below(8) {
+                    let helper = random.index(helpers.len());
+                    helpers[helper].step();
+                }
+            });
+        }
+        ends
+    }
 }
 
 /// How much room a gateway has for what is on its way.
@@ -159,7 +208,7 @@ impl Wake for NobodySleeps {
     fn wake(&self) {}
 }
 
-impl<A: Aead + Clone> Gateway<A> {
+impl<A: Aead + Clone + Send + 'static> Gateway<A> {
     /// Builds the gateway and installs everything; when this returns, workers know it all.
     ///
     /// # Errors
@@ -192,7 +241,7 @@ impl<A: Aead + Clone> Gateway<A> {
             (0..config.workers).map(|_| Arc::new(NobodySleeps) as Arc<dyn Wake>).collect();
         let inbound = Handoff::mesh(&wakers, room.handoff);
         let outbound = Handoff::mesh(&wakers, room.handoff);
-        let mut workers = Vec::with_capacity(config.workers);
+        let mut workers: Vec<Worker<A, MemIo>> = Vec::with_capacity(config.workers);
         let mut handles = Vec::with_capacity(config.workers);
         for ((id, inbound), outbound) in (0u8..).zip(inbound).zip(outbound) {
             let (worker_end, control_end) = mailbox(room.mailbox);
@@ -212,6 +261,11 @@ impl<A: Aead + Clone> Gateway<A> {
         }
         let store = config.marks.clone().map(SequenceStore::in_memory);
         let mut controller = Controller::new(aead.clone(), handles, slots, store);
+        if let Some(spread) = &config.spread {
+            controller.set_lending(true);
+            let ends = spread.crew(&wakers, aead);
+            workers.iter_mut().zip(ends).for_each(|(worker, crew)| worker.join(crew));
+        }
         for (bundle, parts) in &config.bundles {
             controller.set_bundle(*bundle, parts)?;
         }

@@ -12,6 +12,7 @@ use culvert_engine::Options;
 use culvert_engine::PortConfig;
 use culvert_engine::Side;
 use culvert_engine::WorkerId;
+use culvert_engine::crew::Lending;
 use culvert_engine::next_hop::Link;
 use culvert_engine::next_hop::Route;
 use culvert_engine::next_hop::Target;
@@ -28,6 +29,7 @@ use ipnet::IpNet;
 
 use crate::gateway::GatewayConfig;
 use crate::gateway::Room;
+use crate::gateway::Spread;
 use crate::random::Random;
 use crate::random::mix;
 
@@ -61,6 +63,8 @@ pub const SMALL_WAN_MTUS: [u16; 6] = [1500, 1500, 1440, 1400, 1300, 1280];
 pub const PATH_MTUS: [u16; 6] = [1500, 1500, 1400, 1280, 1006, 576];
 
 const TUNNELS_MAX: u32 = 6;
+/// Helpers of a gateway that has them.
+const HELPERS: usize = 3;
 /// A replay window that no packet falls out of while nothing is lost: one that was fragmented is
 /// put together behind the rest of its batch.
 const LOSSLESS_WINDOW: u32 = 512;
@@ -77,6 +81,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Workers of each gateway.
     pub workers: Vec<usize>,
+    /// Workers have helpers, which lend a hand with any packet.
+    pub has_helpers: bool,
     /// The tunnels at the start.
     pub tunnels: Vec<Tunnel>,
     /// The faults.
@@ -134,6 +140,7 @@ impl Scenario {
                 }
             }
         }
+        let has_helpers = Random::new(mix(!seed)).chance(500);
         let few = FRAMES_RESERVED + random.pick(&[160, 256, 512]);
         let has_stores = faults.restarts > 0 || random.chance(200);
         let room = Room {
@@ -150,6 +157,7 @@ impl Scenario {
         Scenario {
             seed,
             workers,
+            has_helpers,
             tunnels,
             steps: random.between(60, 160),
             rekeys: random.pick(&[0, 0, 10, 50, 300]),
@@ -174,6 +182,7 @@ impl Scenario {
         Scenario {
             seed: 0,
             workers: vec![1; 2],
+            has_helpers: false,
             tunnels,
             faults: Faults::default(),
             steps: 0,
@@ -245,6 +254,10 @@ impl Scenario {
             sas: sas.collect(),
             spd: self.policies(side),
             options: Options { icmp: silent, ..Options::default() },
+            spread: self.has_helpers.then(|| Spread {
+                lending: Lending { packet_octets: 0, chunk_octets: 200 },
+                helpers: Some((HELPERS, self.seed)),
+            }),
             ..GatewayConfig::default()
         }
     }

@@ -474,7 +474,10 @@ impl<'a> Simulation<'a> {
         let before = Rings::of(&self.gateways[end], id);
         let worker = &mut self.gateways[end].workers[index];
         worker.io_mut().limit_sends(limit);
+        let helped = worker.helped();
         worker.turn(self.now);
+        let helped = worker.helped() - helped;
+        (0..helped).for_each(|_| self.note(Happening::Helped));
         let after = Rings::of(&self.gateways[end], id);
         let worker = &self.gateways[end].workers[index];
         self.model.turned(end, worker, id, (&before, &after), self.now)?;

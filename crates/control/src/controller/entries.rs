@@ -1,6 +1,10 @@
 //! From the description of an SA to what a worker owns.
 
+use std::sync::Arc;
+
 use culvert_aead::Aead;
+use culvert_aead::Algorithm;
+use culvert_aead::Keymat;
 use culvert_aead::Protocol;
 use culvert_engine::InboundEntry;
 use culvert_engine::OutboundEntry;
@@ -38,18 +42,34 @@ impl<A: Aead> Controller<A> {
             Direction::Inbound => {
                 let key = self.aead.key(spec.algorithm, &spec.keymat)?;
                 let (receiver, seen) = self.leases.receiver(spec)?;
-                let entry = inbound(spec, key, seen.as_ref())?;
+                let mut entry = inbound(spec, key, seen.as_ref())?;
+                entry.lent_key = self.lent_key(spec.algorithm, &spec.keymat)?;
                 self.leases.receive(id, receiver);
-                Ok(entry)
+                Ok(Entry::Inbound(Box::new(entry)))
             }
             Direction::Outbound => {
                 // The IVs that the provider makes have the epoch as well.
                 let iv_base = spec.epoch.unwrap_or(0) << EPOCH_SHIFT;
                 let keymat = spec.keymat.clone().with_iv_base(iv_base);
                 let key = self.aead.key(spec.algorithm, &keymat)?;
-                self.outbound(id, spec, key)
+                let lent_key = self.lent_key(spec.algorithm, &keymat)?;
+                let mut entry = self.outbound(id, spec, key)?;
+                entry.lent_key = lent_key;
+                Ok(Entry::Outbound(Box::new(entry)))
             }
         }
+    }
+
+    /// The key of an SA once more, if others may help with it.
+    fn lent_key(
+        &self,
+        algorithm: Algorithm,
+        keymat: &Keymat,
+    ) -> Result<Option<Arc<A::Key>>, ControlError> {
+        if !self.lends_keys || algorithm.protocol() == Protocol::Ah {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(self.aead.key(algorithm, keymat)?)))
     }
 
     fn outbound(
@@ -57,7 +77,7 @@ impl<A: Aead> Controller<A> {
         id: SaId,
         spec: &SaSpec,
         key: A::Key,
-    ) -> Result<Entry<A::Key>, ControlError> {
+    ) -> Result<OutboundEntry<A::Key>, ControlError> {
         let template = Template::with_options(
             spec.source,
             spec.destination,
@@ -83,12 +103,16 @@ impl<A: Aead> Controller<A> {
         entry.mode = spec.mode;
         entry.sending = spec.sending;
         entry.lifetime = spec.lifetime;
-        Ok(Entry::Outbound(Box::new(entry)))
+        Ok(entry)
     }
 }
 
 /// An inbound SA, whose window has `seen` something already.
-fn inbound<K>(spec: &SaSpec, key: K, seen: Option<&WindowState>) -> Result<Entry<K>, ControlError> {
+fn inbound<K>(
+    spec: &SaSpec,
+    key: K,
+    seen: Option<&WindowState>,
+) -> Result<InboundEntry<K>, ControlError> {
     let window = match (spec.replay_window, seen) {
         (0, _) if spec.esn => return Err(ControlError::EsnWithoutWindow),
         (0, _) => Window::off(),
@@ -106,5 +130,5 @@ fn inbound<K>(spec: &SaSpec, key: K, seen: Option<&WindowState>) -> Result<Entry
     entry.lifetime = spec.lifetime;
     entry.peer =
         spec.encapsulation.map(|ports| Peer { address: spec.source, port: ports.source_port });
-    Ok(Entry::Inbound(Box::new(entry)))
+    Ok(entry)
 }

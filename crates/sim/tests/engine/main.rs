@@ -27,6 +27,7 @@ mod ah;
 mod attack;
 mod audit;
 mod bundles;
+mod crew;
 mod drop_reasons;
 mod first_packets;
 mod header_duties;
