@@ -16,7 +16,8 @@
 //!
 //! Rekeying is make before break (RFC 7296 section 2.8): the new outbound SA takes packets once its
 //! inbound twin is known, and only when the new one is known does the old one go. Migration moves
-//! the entry, counter and window with it, from slot to control to slot: no moment has two owners.
+//! the entry, counter and window with it, from worker to worker ([`culvert_engine::moves`]): no
+//! moment has two owners, and no packet finds none.
 //!
 //! Nothing here waits: [`Controller::poll`] moves what can be moved and is called again.
 
@@ -26,6 +27,7 @@ mod error;
 mod inspect;
 mod leases;
 mod lifecycle;
+mod migration;
 mod publication;
 mod record;
 mod slots;
@@ -56,6 +58,7 @@ use culvert_spd::Group;
 use bundles::Bundles;
 use inspect::Inspections;
 use leases::Leases;
+use migration::Migration;
 use publication::Publication;
 use record::Record;
 use record::Stage;
@@ -126,6 +129,7 @@ pub struct Controller<A: Aead> {
     samples_due: usize,
     inspections: Inspections,
     lends_keys: bool,
+    migrations: Vec<Migration>,
 }
 
 impl<A: Aead> Controller<A> {
@@ -168,6 +172,7 @@ impl<A: Aead> Controller<A> {
             samples_due: 0,
             inspections: Inspections::default(),
             lends_keys: false,
+            migrations: Vec::new(),
         }
     }
 

@@ -341,14 +341,17 @@ fn admit<A: Aead>(
 ) -> Result<(), Fate> {
     verdict.spi = Some(spot.spi);
     verdict.seq = Some(u64::from(spot.seq));
-    let Some(location) = found else {
+    let Some(mut location) = found else {
         return Err(Fate::Drop(DropReason::NoSa));
     };
     if location.worker != plane.id {
-        return Err(Fate::Handoff(location.worker));
+        location = plane.place(true, location, plane.handed_over);
+        if location.worker != plane.id {
+            return Err(Fate::Handoff(location.worker));
+        }
     }
     let Some(entry) = plane.inbound.at_mut(location.slot) else {
-        return Err(Fate::Drop(DropReason::NoSa));
+        return Err(gone(plane, location));
     };
     if !entry.sa.is_named(protocol, spot.spi) {
         return Err(Fate::Drop(DropReason::NoSa));
@@ -373,6 +376,15 @@ fn admit<A: Aead>(
     let site = Site { spot: *spot, slot: location.slot, index, is_ah, moved, retried: false };
     jobs.push(Job { candidate, site });
     Ok(())
+}
+
+/// What becomes of a packet whose SA is not in its slot.
+#[cold]
+fn gone<A: Aead>(plane: &Plane<A>, location: Location) -> Fate {
+    match plane.place(true, location, plane.handed_over).worker {
+        worker if worker != plane.id => Fate::Handoff(worker),
+        _ => Fate::Drop(DropReason::NoSa),
+    }
 }
 
 /// Counts a packet that an SA does not take.
@@ -869,6 +881,7 @@ fn nested<A: Aead>(
     let (protocol, mut spot) = for_an_sa(&class)?;
     let (source, destination) = (inner.source(), inner.destination());
     let found = plane.snapshot.directory.find(protocol, spot.spi, source, destination)?;
+    let found = plane.place(true, found, plane.handed_over);
     let here = found.worker == plane.id;
     // A bundle lives on one worker; only what is no bundle may be nested in SAs of two.
     let within = plane.inbound.at(found.slot).filter(|_| here).and_then(|e| e.receiving.within);

@@ -18,6 +18,7 @@
 //! - [`options`]: how an SA treats packets.
 //! - [`tables`]: SAs in their slots, and the snapshot that finds them.
 //! - [`directory`]: which inbound SA a packet is for.
+//! - [`moves`]: SAs that move between workers.
 //! - [`next_hop`]: routes, neighbours and links, as the kernel knows them.
 //! - [`crew`]: one SA over several workers.
 //! - [`handoff`]: packets of an SA that another worker owns.
@@ -48,6 +49,7 @@ pub mod ids;
 pub mod inbound;
 pub mod inspection;
 pub mod mailbox;
+pub mod moves;
 mod memo;
 pub mod next_hop;
 pub mod options;

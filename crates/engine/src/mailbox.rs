@@ -16,8 +16,10 @@ use culvert_spd::Flow;
 use culvert_spd::Group;
 
 use crate::audit::AuditRecord;
+use crate::handoff::Wake;
 use crate::ids::WorkerId;
 use crate::inspection::Inspection;
+use crate::moves::Move;
 use crate::next_hop::NextHops;
 use crate::next_hop::Target;
 use crate::tables::InboundEntry;
@@ -34,6 +36,14 @@ pub enum Command<K> {
     Inbound(u32, Option<Box<InboundEntry<K>>>),
     /// Put an outbound SA into a slot. Answer: [`Event::Outbound`] with what was there.
     Outbound(u32, Option<Box<OutboundEntry<K>>>),
+    /// Pass the SA in a slot on to another worker. Answer: [`Event::Left`].
+    Pass(Move, Recipient<K>),
+    /// An inbound SA comes from another worker. Answer: [`Event::Inbound`].
+    AdoptInbound(Move, Box<InboundEntry<K>>),
+    /// An outbound SA comes from another worker. Answer: [`Event::Outbound`].
+    AdoptOutbound(Move, Box<OutboundEntry<K>>),
+    /// Everybody knows the new place of this SA. Answer: [`Event::Settled`].
+    Settle(Move),
     /// Use this snapshot from now on. Answer: [`Event::Snapshot`] with the old one.
     Snapshot(Arc<Snapshot>),
     /// Use these next hops from now on. Answer: [`Event::NextHops`] with the old ones.
@@ -70,6 +80,10 @@ pub enum Event<K> {
     Inbound(u32, Option<Box<InboundEntry<K>>>),
     /// What an outbound slot held before; its sequence numbers up to `last` are used.
     Outbound(u32, Option<Box<OutboundEntry<K>>>),
+    /// An SA has been passed on; or it has not, as there was no room, and is still here.
+    Left(Move, bool),
+    /// A move is forgotten here.
+    Settled(Move),
     /// The snapshot that is no longer used here.
     Snapshot(Arc<Snapshot>),
     /// The next hops that are no longer used here.
@@ -95,6 +109,21 @@ pub enum Event<K> {
         /// Last number used.
         last: u64,
     },
+}
+
+/// The worker that an SA is passed on to.
+pub struct Recipient<K> {
+    commands: Arc<ArrayQueue<Command<K>>>,
+    wake: Arc<dyn Wake>,
+}
+
+impl<K> Recipient<K> {
+    /// Gives it a command; gives that back when there is no room.
+    pub(crate) fn send(&self, command: Command<K>) -> Result<(), Command<K>> {
+        self.commands.push(command)?;
+        self.wake.wake();
+        Ok(())
+    }
 }
 
 /// Other limits for an SA.
@@ -305,6 +334,12 @@ impl<K> ControlEnd<K> {
     /// The command itself, when the worker has not caught up.
     pub fn send(&self, command: Command<K>) -> Result<(), Command<K>> {
         self.commands.push(command)
+    }
+
+    /// This worker, for another one to pass an SA on to.
+    #[must_use]
+    pub fn recipient(&self, wake: Arc<dyn Wake>) -> Recipient<K> {
+        Recipient { commands: Arc::clone(&self.commands), wake }
     }
 
     /// The next event.

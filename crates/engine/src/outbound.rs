@@ -549,9 +549,7 @@ fn protect<A: Aead>(
             false => refuse(plane, packet, index, at, DropReason::NoOutboundSa),
         });
     };
-    if bundle.worker != plane.id {
-        return Err(Fate::Handoff(bundle.worker));
-    }
+    let bundle = plane.bundle_here(bundle)?;
     let place = Place { index, applied: 0, is_small_v6: false };
     encapsulate(plane, packet, inner, at, (&bundle, place), verdict)
 }
@@ -596,9 +594,7 @@ fn unmatched<A: Aead>(
         plane.audit_sent(&Verdict { fate, ..*verdict }, None, packet.data(), at);
         return Err(fate);
     };
-    if bundle.worker != plane.id {
-        return Err(Fate::Handoff(bundle.worker));
-    }
+    let bundle = plane.bundle_here(bundle)?;
     let place = Place { index, applied: 0, is_small_v6: false };
     encapsulate(plane, packet, &inner, at, (&bundle, place), verdict)
 }

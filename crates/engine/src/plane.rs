@@ -35,16 +35,22 @@ use crate::ids::Side;
 use crate::ids::WorkerId;
 use crate::inbound;
 use crate::inspection::Inspection;
+use crate::mailbox::Command;
 use crate::mailbox::Event;
 use crate::mailbox::Limit;
 use crate::mailbox::Notice;
+use crate::mailbox::Recipient;
 use crate::mailbox::WorkerEnd;
+use crate::moves::Move;
+use crate::moves::Moves;
 use crate::next_hop::NextHop;
 use crate::next_hop::NextHops;
 use crate::next_hop::Resolution;
 use crate::options::Options;
 use crate::outbound;
+use crate::tables::Bundle;
 use crate::tables::InboundEntry;
+use crate::tables::Location;
 use crate::tables::OutboundEntry;
 use crate::tables::Snapshot;
 use crate::tables::Table;
@@ -75,6 +81,8 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) outbound_flows: FlowCache,
     pub(crate) inbound_flows: FlowCache,
     pub(crate) hops: Cache<(bool, u128), Resolution>,
+    /// SAs that left and came lately.
+    pub(crate) moves: Moves,
     pub(crate) events: WorkerEnd<A::Key>,
     /// Time of this turn, in nanoseconds.
     pub(crate) now: u64,
@@ -154,6 +162,7 @@ impl<A: Aead> Plane<A> {
             outbound_flows: FlowCache::new(config.slots),
             inbound_flows: FlowCache::new(config.slots),
             hops: Cache::new(CACHE_SLOTS),
+            moves: Moves::default(),
             events: mailbox,
             now: 0,
             handed_over: false,
@@ -277,6 +286,71 @@ impl<A: Aead> Plane<A> {
         self.looks_at_upper = !snapshot.spd.is_address_only();
         self.is_news = true;
         std::mem::replace(&mut self.snapshot, snapshot)
+    }
+
+    /// Where the SA is that was to be at a place: somewhere else while it moves.
+    #[cold]
+    pub(crate) fn place(&self, inbound: bool, at: Location, handed_over: bool) -> Location {
+        let Location { worker, slot } = at;
+        if worker != self.id {
+            // What this worker received itself goes behind what it has sent there before.
+            let came = self.moves.came(inbound, at).filter(|_| handed_over);
+            return came.map_or(at, |slot| Location { worker: self.id, slot });
+        }
+        let is_here = match inbound {
+            true => self.inbound.at(slot).is_some(),
+            false => self.outbound.at(slot).is_some(),
+        };
+        let left = self.moves.left(inbound, at).filter(|_| !is_here);
+        left.map_or(at, |worker| Location { worker, slot })
+    }
+
+    /// A bundle, if it is of this worker; else its packets are handed over.
+    pub(crate) fn bundle_here(&self, bundle: Bundle) -> Result<Bundle, Fate> {
+        // SAs of longer bundles stay where they are.
+        let place = match *bundle.slots() {
+            [slot] => {
+                let at = Location { worker: bundle.worker, slot };
+                self.place(false, at, self.handed_over)
+            }
+            _ if bundle.worker == self.id => return Ok(bundle),
+            _ => return Err(Fate::Handoff(bundle.worker)),
+        };
+        match place.worker == self.id {
+            true => Ok(Bundle::of(place)),
+            false => Err(Fate::Handoff(place.worker)),
+        }
+    }
+
+    /// Passes an SA on to another worker; false, and it stays, when there is no room.
+    pub(crate) fn pass(&mut self, moved: Move, to: &Recipient<A::Key>) -> bool {
+        let slot = moved.from.slot;
+        if !self.moves.has_room() {
+            return false;
+        }
+        let command = match moved.inbound {
+            true => {
+                self.inbound.replace(slot, None).map(|entry| Command::AdoptInbound(moved, entry))
+            }
+            false => {
+                self.outbound.replace(slot, None).map(|entry| Command::AdoptOutbound(moved, entry))
+            }
+        };
+        match to.send(command.expect("control knows who is in a slot")) {
+            Ok(()) => {
+                self.moves.leave(moved);
+                true
+            }
+            Err(Command::AdoptInbound(_, entry)) => {
+                self.inbound.replace(slot, Some(entry));
+                false
+            }
+            Err(Command::AdoptOutbound(_, entry)) => {
+                self.outbound.replace(slot, Some(entry));
+                false
+            }
+            Err(_) => unreachable!("what was sent comes back"),
+        }
     }
 
     /// Gives the SA in a slot other limits, and tells control what they make due.

@@ -55,6 +55,7 @@ use crate::plane::may_be_fragmented;
 use crate::plane::put_link_header;
 use crate::reassembly::Outcome;
 use crate::reassembly::Reassembly;
+use crate::tables::Location;
 use crate::tables::SaSample;
 use crate::tables::Snapshot;
 
@@ -253,6 +254,13 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         Some(spi.value())
     }
 
+    /// Where the SA is that a snapshot says is at a place, for packets that were handed over or
+    /// not; differs while an SA moves.
+    #[must_use]
+    pub fn place(&self, inbound: bool, at: Location, handed_over: bool) -> Location {
+        self.plane.place(inbound, at, handed_over)
+    }
+
     /// The snapshot in use.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
@@ -325,6 +333,23 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                     }
                     Event::Outbound(slot, plane.outbound.replace(slot, entry))
                 }
+                Command::Pass(moved, to) => Event::Left(moved, plane.pass(moved, &to)),
+                Command::AdoptInbound(moved, mut entry) => {
+                    entry.start(plane.now);
+                    plane.moves.come(moved);
+                    let slot = moved.to.slot;
+                    Event::Inbound(slot, plane.inbound.replace(slot, Some(entry)))
+                }
+                Command::AdoptOutbound(moved, mut entry) => {
+                    entry.start(plane.now);
+                    plane.moves.come(moved);
+                    let slot = moved.to.slot;
+                    Event::Outbound(slot, plane.outbound.replace(slot, Some(entry)))
+                }
+                Command::Settle(moved) => {
+                    plane.moves.settle(&moved);
+                    Event::Settled(moved)
+                }
                 Command::Snapshot(snapshot) => Event::Snapshot(plane.replace_snapshot(snapshot)),
                 Command::NextHops(next_hops) => {
                     plane.hops.clear();
@@ -375,6 +400,10 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         let dropped = handoff.take(&mut self.io, &mut self.batch);
         self.counters.taken += (self.batch.len() + dropped) as u64;
         (0..dropped).for_each(|_| self.counters.record(Fate::Drop(DropReason::NoFrame)));
+        if !self.batch.is_empty() {
+            // An SA that was passed on came before packets that follow it.
+            self.apply_commands();
+        }
         self.plane.handed_over = true;
         let handled = self.process(side, now);
         self.plane.handed_over = false;

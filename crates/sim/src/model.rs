@@ -24,6 +24,7 @@ use culvert_aead::Aead;
 use culvert_aead::Protocol;
 use culvert_engine::Counters;
 use culvert_engine::DropReason;
+use culvert_engine::Location;
 use culvert_engine::Side;
 use culvert_engine::Worker;
 use culvert_engine::WorkerId;
@@ -387,7 +388,7 @@ impl<'a> Model<'a> {
         self.begin(end);
         for frame in frames {
             let outcome = match from {
-                Side::Unprotected => self.inbound(end, (worker, id), frame)?,
+                Side::Unprotected => self.inbound(end, (worker, id, handed_over), frame)?,
                 Side::Protected => self.outbound(end, (worker, id, handed_over), frame)?,
             };
             let side = usize::from(from == Side::Protected);
@@ -584,7 +585,7 @@ impl<'a> Model<'a> {
     fn inbound<A: Aead>(
         &mut self,
         end: usize,
-        (worker, id): (&Worker<A, MemIo>, WorkerId),
+        (worker, id, handed_over): (&Worker<A, MemIo>, WorkerId, bool),
         frame: &Frame,
     ) -> Checked<Outcome> {
         let octets = &frame.octets;
@@ -616,6 +617,7 @@ impl<'a> Model<'a> {
         let Some(location) = found else {
             return Ok(Outcome::Drop(DropReason::NoSa));
         };
+        let location = worker.place(true, location, handed_over);
         if location.worker != id {
             return Ok(Outcome::Handoff(location.worker));
         }
@@ -856,10 +858,12 @@ impl<'a> Model<'a> {
         let Some(bundle) = bundle else {
             return Ok(Outcome::Drop(DropReason::NoOutboundSa));
         };
-        if bundle.worker != id {
-            return Ok(Outcome::Handoff(bundle.worker));
+        let location = Location { worker: bundle.worker, slot: bundle.slots()[0] };
+        let location = worker.place(false, location, handed_over);
+        if location.worker != id {
+            return Ok(Outcome::Handoff(location.worker));
         }
-        let Some(spi) = worker.spi_at(false, bundle.slots()[0]) else {
+        let Some(spi) = worker.spi_at(false, location.slot) else {
             return Ok(Outcome::Drop(DropReason::NoOutboundSa));
         };
         let sender = this.senders.get_mut(&spi).ok_or("an SA of nobody")?;

@@ -65,7 +65,6 @@ fn check_coverage(summary: &Summary) {
         Ttl,
         NoPolicy,
         Discard,
-        NoOutboundSa,
         Expired,
         SequenceExhausted,
         TooBig,

@@ -14,7 +14,6 @@ use super::ControlError;
 use super::Controller;
 use super::SaId;
 use super::record::Entry;
-use super::record::Stage;
 use crate::sa::Direction;
 
 /// Answers, and SAs that are gone, which are kept until they are taken.
@@ -67,7 +66,7 @@ impl<A: Aead> Controller<A> {
     pub fn inspect(&mut self, id: SaId) -> Result<(), ControlError> {
         let record = self.record_mut(id)?;
         let Location { worker, slot } = record.location;
-        if matches!(record.stage, Stage::Leaving(_)) {
+        if record.stage.is_on_its_way() {
             self.inspections.deferred.insert(id);
             return Ok(());
         }

@@ -145,34 +145,6 @@ impl<A: Aead> Controller<A> {
         Ok(())
     }
 
-    /// Moves an SA to another worker, with its counter or window. While it is on its way, which
-    /// takes a few turns, its packets find no SA; those of an outbound SA take an older one of its
-    /// group if there is one.
-    ///
-    /// # Errors
-    /// When there is no such SA or worker, the worker has no room, or the SA is bound to where it
-    /// is.
-    pub fn migrate_sa(&mut self, id: SaId, worker: WorkerId) -> Result<(), ControlError> {
-        let record = self.records.get(&id).filter(|record| !record.is_doomed);
-        let record = record.ok_or(ControlError::UnknownSa(id))?;
-        if record.stage != Stage::Installed {
-            return Err(ControlError::Moving(id));
-        }
-        let is_bundled = |group| self.bundles.is_bundled(record.direction, group);
-        if record.resource.is_some() || record.groups().any(is_bundled) {
-            return Err(ControlError::Bound(id));
-        }
-        let (direction, from) = (record.direction, record.location);
-        if from.worker == worker {
-            return Ok(());
-        }
-        let target = self.workers.get_mut(usize::from(worker.0));
-        let target = target.ok_or(ControlError::UnknownWorker(worker))?;
-        let slot = target.slots(direction).take(id).ok_or(ControlError::Full(self.slots))?;
-        self.call_back(id, Some(Location { worker, slot }));
-        Ok(())
-    }
-
     /// Gives an SA other limits. What it did counts against them, from when it was made or first
     /// used; an event that was told is told again only if its new limit is still to be reached.
     ///
@@ -182,7 +154,7 @@ impl<A: Aead> Controller<A> {
         let record = self.record_mut(id)?;
         let (inbound, location) = (record.direction == Direction::Inbound, record.location);
         // On its way, it gets them when it is back here.
-        if matches!(record.stage, Stage::Leaving(_)) {
+        if record.stage.is_on_its_way() {
             record.lifetime = Some(lifetime);
             return Ok(());
         }
@@ -291,7 +263,7 @@ impl<A: Aead> Controller<A> {
         });
         serving.sort_by_key(|record| record.order);
         let worker = |record: &Record| match record.stage {
-            Stage::Leaving(Some(next)) => next.worker,
+            Stage::Moving(next) => next.worker,
             _ => record.location.worker,
         };
         let of_one = |record: &Record| {
@@ -320,6 +292,8 @@ impl<A: Aead> Controller<A> {
                     self.forget();
                 }
             }
+            Event::Left(moved, has_left) => self.left(moved, has_left),
+            Event::Settled(_) => {}
             Event::NextHops(_) => self.untaken_next_hops -= 1,
             Event::Leased(_) | Event::Retargeted(_) | Event::Limited(_) => {}
             Event::Sample(samples) => {
@@ -356,7 +330,7 @@ impl<A: Aead> Controller<A> {
         for (id, ceiling) in extended {
             let Some(record) = self.records.get(&id) else { continue };
             // On its way, it gets the new ceiling when it is back here.
-            if !matches!(record.stage, Stage::Leaving(_)) {
+            if !record.stage.is_on_its_way() {
                 let Location { worker, slot } = record.location;
                 self.command(worker, Command::Lease { slot, ceiling });
             }
@@ -373,8 +347,10 @@ impl<A: Aead> Controller<A> {
             return false;
         }
         if record.is_doomed {
-            if record.is_forgotten(taken) {
-                self.call_back(id, None);
+            // Workers that do not know of its last move must find its slot empty.
+            let is_settled = self.migrations.iter().all(|migration| migration.id() != id);
+            if is_settled && record.is_forgotten(taken) {
+                self.call_back(id);
             }
             return false;
         }
@@ -420,9 +396,9 @@ impl<A: Aead> Controller<A> {
     }
 
     /// Asks the worker for the entry of an SA.
-    fn call_back(&mut self, id: SaId, next: Option<Location>) {
+    fn call_back(&mut self, id: SaId) {
         let record = self.records.get_mut(&id).expect("only SAs of record are called back");
-        record.stage = Stage::Leaving(next);
+        record.stage = Stage::Leaving;
         let Location { worker, slot } = record.location;
         let command = match record.direction {
             Direction::Inbound => Command::Inbound(slot, None),
@@ -449,78 +425,42 @@ impl<A: Aead> Controller<A> {
                 self.publication.ask();
                 Ok(())
             }
-            (Stage::Leaving(next), Some(entry)) => self.came_back(id, entry, next),
+            (Stage::Moving(_), None) => {
+                self.arrived(id);
+                Ok(())
+            }
+            (Stage::Leaving, Some(entry)) => self.came_back(id, entry),
             (stage, entry) => {
                 panic!("slot {slot} answered with an entry: {}, in {stage:?}", entry.is_some())
             }
         }
     }
 
-    /// An SA has left its slot: it goes to the next one, or for good.
-    fn came_back(
-        &mut self,
-        id: SaId,
-        entry: Entry<A::Key>,
-        next: Option<Location>,
-    ) -> Result<(), ControlError> {
+    /// An SA has left its slot for good.
+    fn came_back(&mut self, id: SaId, entry: Entry<A::Key>) -> Result<(), ControlError> {
+        self.vacate(id);
+        let record = self.records.remove(&id).expect("slots belong to SAs of record");
+        self.busy.remove(&id);
+        let last = self.retire(id, record.spi, &entry);
+        match record.direction {
+            Direction::Inbound => {
+                self.leases.end_receiving(id, last.window.as_ref());
+                Ok(())
+            }
+            Direction::Outbound => self.leases.end(id, last.sequence),
+        }
+    }
+
+    /// An SA is no longer in its slot: that rests while packets on their way must find it empty.
+    pub(super) fn vacate(&mut self, id: SaId) {
         let record = self.records.get_mut(&id).expect("slots belong to SAs of record");
         let (direction, from) = (record.direction, record.location);
-        // Packets on their way to the old slot must find it empty.
         let named = record.named.take().map(|(_, last)| last);
-        let is_doomed = record.is_doomed;
         let named = named.filter(|&last| last >= self.publication.taken());
         self.slots_at(from, direction).leave(from.slot, named);
         if named.is_some() {
             self.publication.ask();
         }
-        match next {
-            Some(to) if !is_doomed => {
-                self.send_on(id, entry, to);
-                Ok(())
-            }
-            next => {
-                if let Some(to) = next {
-                    self.slots_at(to, direction).leave(to.slot, None);
-                }
-                let spi = self.records.remove(&id).map_or(0, |record| record.spi);
-                self.busy.remove(&id);
-                let last = self.retire(id, spi, &entry);
-                match direction {
-                    Direction::Inbound => {
-                        self.leases.end_receiving(id, last.window.as_ref());
-                        Ok(())
-                    }
-                    Direction::Outbound => self.leases.end(id, last.sequence),
-                }
-            }
-        }
-    }
-
-    /// Moves the entry of an SA to another slot, with what has changed since it left.
-    fn send_on(&mut self, id: SaId, entry: Entry<A::Key>, to: Location) {
-        let record = self.records.get_mut(&id).expect("it has just come back");
-        let from = std::mem::replace(&mut record.location, to);
-        record.stage = Stage::Installing;
-        let (direction, peer) = (record.direction, record.peer);
-        let lifetime = record.lifetime.take();
-        if direction == Direction::Inbound {
-            self.claims.relocate(record.protocol, record.spi, from, to);
-        }
-        let Location { worker, slot } = to;
-        self.command(worker, entry.put(slot));
-        // What was said while it was on its way.
-        let inbound = direction == Direction::Inbound;
-        if let Some(peer) = peer {
-            self.command(worker, Command::Retarget { inbound, slot, peer });
-        }
-        if let Some(lifetime) = lifetime {
-            let limit = Limit { inbound, slot, lifetime };
-            self.command(worker, Command::Limit(Box::new(limit)));
-        }
-        if !inbound && let Some(ceiling) = self.leases.ceiling(id) {
-            self.command(worker, Command::Lease { slot, ceiling });
-        }
-        self.inspect_deferred(id);
     }
 
     /// The peer of an SA is somewhere else.
@@ -533,7 +473,7 @@ impl<A: Aead> Controller<A> {
             self.publication.ask();
         }
         // On its way, it gets its new peer when it is back here.
-        if !matches!(record.stage, Stage::Leaving(_)) {
+        if !record.stage.is_on_its_way() {
             let Location { worker, slot } = record.location;
             self.command(worker, Command::Retarget { inbound, slot, peer });
         }
@@ -632,7 +572,7 @@ impl<A: Aead> Controller<A> {
         self.workers[usize::from(worker.0)].backlog.push_back(command);
     }
 
-    fn slots_at(&mut self, location: Location, direction: Direction) -> &mut Slots {
+    pub(super) fn slots_at(&mut self, location: Location, direction: Direction) -> &mut Slots {
         self.workers[usize::from(location.worker.0)].slots(direction)
     }
 

@@ -102,6 +102,7 @@ impl<A: Aead> Controller<A> {
         for worker in &mut self.workers {
             worker.backlog.push_back(Command::Snapshot(Arc::clone(&snapshot)));
         }
+        self.settle_moves();
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {

@@ -58,8 +58,17 @@ pub(super) enum Stage {
     Installing,
     /// In its slot.
     Installed,
-    /// Asked back from its slot: to go to another one, or for good.
-    Leaving(Option<Location>),
+    /// Passed on by its worker to another place.
+    Moving(Location),
+    /// Asked back from its slot, for good.
+    Leaving,
+}
+
+impl Stage {
+    /// True when no worker can be told anything about it.
+    pub(super) fn is_on_its_way(self) -> bool {
+        matches!(self, Stage::Moving(_) | Stage::Leaving)
+    }
 }
 
 /// An SA of record.
@@ -142,7 +151,7 @@ impl Record {
 
     /// True when snapshots made now name it.
     pub(super) fn is_named_now(&self) -> bool {
-        self.stage == Stage::Installed && !self.is_doomed
+        matches!(self.stage, Stage::Installed | Stage::Moving(_)) && !self.is_doomed
     }
 
     /// All workers have a snapshot that names it.

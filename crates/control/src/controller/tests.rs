@@ -424,9 +424,14 @@ fn migration_moves_the_counter() {
     lab.step(&[new]);
     assert_eq!(lab.places(0x2001)[0].0, old, "not before the old owner has let go");
     lab.step(&[old]);
-    assert_eq!(lab.places(0x2001), []);
+    assert_eq!(lab.places(0x2001), [], "in the mailbox of the new one");
+    let (inbound, moves) = (false, [true, false].map(|given| (given, from)));
+    let places = moves.map(|(given, at)| lab.workers[old].place(inbound, at, given).worker);
+    assert_eq!(places, [to; 2], "the old owner hands on");
     lab.step(&[new]);
     assert_eq!(lab.places(0x2001), [(new, 4711, spec.destination)]);
+    let places = moves.map(|(given, at)| lab.workers[new].place(inbound, at, given).worker);
+    assert_eq!(places, [to, from.worker], "the new one takes what was handed on, and that only");
     lab.step(&[new]);
     let full = lab.controller.add_sa(&outbound(0x2002));
     assert!(matches!(full, Err(ControlError::Full(1))), "the old worker may look there");
@@ -434,6 +439,8 @@ fn migration_moves_the_counter() {
     let other = lab.controller.add_sa(&outbound(0x2002)).unwrap();
     lab.settle();
     assert_eq!(lab.controller.location(other), Some(from));
+    let places = moves.map(|(given, at)| lab.workers[new].place(inbound, at, given));
+    assert_eq!(places, [from; 2], "the move is forgotten");
     let gone = lab.controller.migrate_sa(id, WorkerId(9));
     assert!(matches!(gone, Err(ControlError::UnknownWorker(_))));
 }

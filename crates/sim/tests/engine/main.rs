@@ -36,6 +36,7 @@ mod icmp;
 mod inspection;
 mod jumbo;
 mod lifetimes;
+mod moves;
 mod nat;
 mod notices;
 mod packets;
