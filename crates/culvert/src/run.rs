@@ -42,6 +42,7 @@ use culvert_control::SequenceStore;
 use culvert_control::WorkerHandle;
 use culvert_control::kernel::Follower;
 use culvert_engine::Counters;
+use culvert_engine::Crew;
 use culvert_engine::Handoff;
 use culvert_engine::Location;
 use culvert_engine::Options;
@@ -50,6 +51,7 @@ use culvert_engine::Side;
 use culvert_engine::Worker;
 use culvert_engine::WorkerConfig;
 use culvert_engine::WorkerId;
+use culvert_engine::crew::Lending;
 use culvert_engine::handoff::Wake;
 use culvert_engine::mailbox::mailbox;
 use culvert_engine::tables::SaSample;
@@ -244,8 +246,10 @@ fn assemble(
     let aead = selection.provider;
     info!(provider = aead.name(), reason = selection.reason, "AEAD");
     let slots = config.control.as_ref().map_or(sas.len().max(1), |control| control.max_sas);
-    let (handles, workers) = make_workers(&control, aead, ios, slots, options);
-    let controller = Controller::new(aead, handles, slots, store);
+    let spread = config.workers.spread;
+    let (handles, workers) = make_workers(&control, aead, ios, slots, (options, spread));
+    let mut controller = Controller::new(aead, handles, slots, store);
+    controller.set_lending(spread.is_some());
     let mut gateway = Gateway::new(controller, control, epochs, (takes_all, prefixes), start);
     let ids = install(&mut gateway.controller, config, sas)?;
     gateway.controller.set_policies(&spd);
@@ -406,7 +410,7 @@ fn make_workers(
     aead: Provider,
     ios: Vec<XdpIo>,
     slots: usize,
-    options: Options,
+    (options, spread): (Options, Option<u16>),
 ) -> (Vec<WorkerHandle<<Provider as Aead>::Key>>, Vec<CulvertWorker>) {
     let port = |port: &culvert_xdp::PortControl| PortConfig {
         side: match port.side() {
@@ -423,14 +427,19 @@ fn make_workers(
     let outbound = Handoff::mesh(&wakers, HANDOFF_CAPACITY);
     let mut handles = Vec::with_capacity(ios.len());
     let mut workers = Vec::with_capacity(ios.len());
-    let parts = ios.into_iter().zip(inbound).zip(outbound).zip(wakers);
+    let parts = ios.into_iter().zip(inbound).zip(outbound).zip(&wakers);
     for (id, (((io, inbound), outbound), wake)) in (0u8..).zip(parts) {
         let (worker_end, control_end) = mailbox(MAILBOX_CAPACITY);
         let config = WorkerConfig { id: WorkerId(id), ports: ports.clone(), slots, options };
         let worker = Worker::new(&config, aead, io, worker_end, inbound, outbound);
         let counters = worker.shared_counters();
+        let wake = Arc::clone(wake);
         handles.push(WorkerHandle { mailbox: control_end, wake, counters });
         workers.push(worker);
+    }
+    if let Some(octets) = spread {
+        let crew = Crew::of(&wakers, Lending::from_octets(usize::from(octets)));
+        workers.iter_mut().zip(crew).for_each(|(worker, end)| worker.join(end));
     }
     (handles, workers)
 }

@@ -25,6 +25,7 @@ mod settings;
 use std::fs::File;
 use std::io;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -65,7 +66,7 @@ const KEYS: [&str; 12] = [
 ];
 const INTERFACES_KEYS: [&str; 8] =
     ["protected", "unprotected", "take", "pin", "on_stop", "mode", "zero_copy", "jumbo"];
-const WORKERS_KEYS: [&str; 2] = ["count", "cores"];
+const WORKERS_KEYS: [&str; 3] = ["count", "cores", "spread"];
 const LAB_KEYS: [&str; 1] = ["static_keys"];
 
 /// Where state is kept, if the file does not say.
@@ -76,6 +77,9 @@ const FILE_MAX: u64 = 64 << 20;
 
 /// Longest name of an interface, in octets (`IFNAMSIZ` without the final zero).
 const INTERFACE_NAME_MAX: usize = 15;
+
+/// Octets from which on packets may be lent.
+const SPREAD: RangeInclusive<u16> = 64..=9000;
 
 /// Most workers of one gateway.
 const WORKERS_MAX: usize = 64;
@@ -188,6 +192,9 @@ pub struct Workers {
     /// The core of each worker, all different; empty leaves it to the program, and otherwise its
     /// length is `count`.
     pub cores: Vec<usize>,
+    /// Octets of a packet, on average over a batch, from which on workers help one another with the
+    /// packets of one SA; `None` when they never do.
+    pub spread: Option<u16>,
 }
 
 /// What only a lab should do.
@@ -416,8 +423,9 @@ fn read_interface(field: &Field<'_>) -> Result<String, ConfigError> {
 
 fn read_workers(section: &Section<'_>) -> Result<Workers, ConfigError> {
     let count = section.optional("count").map(|field| field.number(1..=WORKERS_MAX)).transpose()?;
+    let spread = section.optional("spread").map(|field| field.number(SPREAD)).transpose()?;
     let Some(field) = section.optional("cores") else {
-        return Ok(Workers { count, cores: Vec::new() });
+        return Ok(Workers { count, cores: Vec::new(), spread });
     };
     let mut cores = Vec::new();
     for core in field.list("a list of core numbers such as [0, 1]")? {
@@ -435,7 +443,7 @@ fn read_workers(section: &Section<'_>) -> Result<Workers, ConfigError> {
         None if length > WORKERS_MAX => {
             Err(field.error(format_args!("expected at most {WORKERS_MAX} cores, found {length}")))
         }
-        _ => Ok(Workers { count: Some(length), cores }),
+        _ => Ok(Workers { count: Some(length), cores, spread }),
     }
 }
 

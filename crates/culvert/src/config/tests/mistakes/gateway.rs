@@ -70,7 +70,7 @@ fn unknown_keys() -> Vec<Mistake> {
         (
             "count = 2",
             "threads = 2",
-            "gw.toml:8: workers.threads: unknown key: expected one of count, cores",
+            "gw.toml:8: workers.threads: unknown key: expected one of count, cores, spread",
         ),
         (
             "static_keys = true",
@@ -317,6 +317,11 @@ fn workers_and_paths() -> Vec<Mistake> {
             "count = 2",
             "count = 0",
             "gw.toml:8: workers.count: expected an integer from 1 to 64, found `0`",
+        ),
+        (
+            "count = 2",
+            "spread = 63",
+            "gw.toml:8: workers.spread: expected an integer from 64 to 9000, found `63`",
         ),
         (
             "count = 2",
