@@ -37,6 +37,7 @@ mod inspection;
 mod jumbo;
 mod lifetimes;
 mod moves;
+mod memos;
 mod nat;
 mod notices;
 mod packets;
