@@ -14,9 +14,14 @@ use culvert_aead::Algorithm;
 use culvert_aead::ICV_LEN;
 use culvert_aead::Keymat;
 use culvert_aead::Op;
+use culvert_aead::Protocol;
 use culvert_aead::Provider;
 use culvert_aead::Status;
 use culvert_aead::TEXT_AT;
+use culvert_engine::Location;
+use culvert_engine::WorkerId;
+use culvert_engine::directory::Directory;
+use culvert_engine::options::Lookup;
 use culvert_esp::Window;
 use culvert_spd::Action;
 use culvert_spd::Flow;
@@ -32,6 +37,7 @@ use culvert_wire::ip;
 use culvert_wire::ipv4;
 
 const BATCH: usize = 64;
+const FIRST_SPI: u32 = 0x1000;
 
 /// Seals and opens a batch of packets of one SA.
 fn aead(criterion: &mut Criterion) {
@@ -107,6 +113,28 @@ fn ipnet(address: Ipv4Addr) -> ipnet::IpNet {
     std::net::IpAddr::from(address).into()
 }
 
+/// The SA of a packet by its SPI, among many: SPIs in an order without a pattern.
+fn directory(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("directory");
+    let ends = (Ipv4Addr::new(192, 0, 2, 2).into(), Ipv4Addr::new(192, 0, 2, 1).into());
+    for count in [1u32, 10_000, 100_000] {
+        let mut directory = Directory::default();
+        for slot in 0..count {
+            let location = Location { worker: WorkerId(0), slot };
+            let name = (Protocol::Esp, FIRST_SPI + slot);
+            directory.insert(name, Lookup::Spi, ends, location).expect("SPIs differ");
+        }
+        let mut number = 0u32;
+        group.bench_function(BenchmarkId::new("find", count), |bencher| {
+            bencher.iter(|| {
+                number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let spi = FIRST_SPI + number % count;
+                directory.find(Protocol::Esp, black_box(spi), ends.0, ends.1)
+            });
+        });
+    }
+}
+
 /// The outer headers of an ESP packet.
 fn classify(criterion: &mut Criterion) {
     let mut frame = vec![0x5a; 14 + 20 + 100];
@@ -128,5 +156,5 @@ fn classify(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(pieces, aead, replay, policy, classify);
+criterion_group!(pieces, aead, replay, policy, directory, classify);
 criterion_main!(pieces);
