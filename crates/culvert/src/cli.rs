@@ -204,13 +204,32 @@ pub enum LinkType {
 
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
-    /// The worker's whole turn over memory, on one pinned core.
-    #[command(after_help = "Example:\n  culvert bench engine --direction inbound --algorithm \
-                            aes256gcm16 --size 64 --rounds 9 --json")]
+    /// The worker's whole turn over memory, on pinned cores.
+    #[command(after_help = "Examples:\n  culvert bench engine --size 64,1420 --sas 1,10000\n  \
+                            culvert bench engine --direction outbound --workers 1,2\n  \
+                            culvert bench engine --algorithm aes256gcm16 --rounds 9 --json")]
     Engine(EngineArgs),
+    /// Sealing and opening batches of packets, and nothing else.
+    #[command(after_help = "Example:\n  culvert bench aead --size 64,256,1420 --sas 64")]
+    Aead(AeadArgs),
     /// Encrypted forwarding against plain forwarding, over AF_XDP and veth; needs root.
     #[command(after_help = "Example:\n  sudo culvert bench veth --size 1420 --runs 5")]
     Veth(VethArgs),
+    /// Send the packets of `bench veth` out of an interface until a signal comes; needs root.
+    Generate(GenerateArgs),
+}
+
+/// Arguments of `culvert bench generate`.
+#[derive(Clone, Debug, Args)]
+pub struct GenerateArgs {
+    /// Interface they leave.
+    pub interface: String,
+    /// Octets of the IP packet.
+    #[arg(long, default_value_t = 1420, value_parser = clap::value_parser!(u16).range(46..=1500))]
+    pub size: u16,
+    /// Core to run on.
+    #[arg(long, default_value_t = 1)]
+    pub core: usize,
 }
 
 /// Arguments of `culvert bench veth`.
@@ -242,34 +261,53 @@ pub struct VethArgs {
     pub json: bool,
 }
 
-/// Arguments of `culvert bench engine`.
+/// Arguments of `culvert bench engine`. Each combination of the lists is a cell of the table.
 #[derive(Clone, Debug, Args)]
 pub struct EngineArgs {
-    /// Direction of the packets.
-    #[arg(long, value_enum)]
-    pub direction: BenchDirection,
+    /// Directions of the packets.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "outbound,inbound")]
+    pub direction: Vec<BenchDirection>,
     /// Algorithm, by strongSwan's keyword; one of AH with `ah-` in front.
     #[arg(long, default_value = "aes128gcm16", value_parser = bench::engine::algorithm)]
     pub algorithm: Algorithm,
-    /// AEAD provider, `vaes` or `rustcrypto`; the fastest that runs here when absent.
-    #[arg(long)]
-    pub provider: Option<String>,
+    /// AEAD providers; the fastest that runs here when absent.
+    #[arg(long, value_delimiter = ',')]
+    pub provider: Vec<String>,
     /// Octets of the inner IP packet.
-    #[arg(long, default_value_t = 1420, value_parser = clap::value_parser!(u16).range(28..=1500))]
-    pub size: u16,
-    /// Number of SAs.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub sas: u32,
-    /// Number of policies, each for one destination; one for each SA when absent.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1420",
+        value_parser = clap::value_parser!(u16).range(28..=9000)
+    )]
+    pub size: Vec<u16>,
+    /// SAs of each worker.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub sas: Vec<u32>,
+    /// Workers, each on a core of its own, with SAs of its own.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1",
+        value_parser = clap::value_parser!(u16).range(1..=64)
+    )]
+    pub workers: Vec<u16>,
+    /// Policies of each worker, each for one destination; one for each SA when absent.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub policies: Option<u32>,
-    /// Flows that packets go round, each of a policy of its own; all policies when absent.
+    /// Flows that packets of a worker go round, each of a policy of its own; all policies when
+    /// absent.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub flows: Option<u32>,
     /// Seconds of timed turns in each round.
     #[arg(long, default_value_t = 0.2)]
     pub seconds: f64,
-    /// Rounds; the figure is the median of their medians.
+    /// Rounds, each of which visits all cells; a figure is the median of its rounds' medians.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// Extended sequence numbers.
@@ -278,10 +316,47 @@ pub struct EngineArgs {
     /// Packets in a batch.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub batch: u16,
+    /// Core of the first worker; others follow.
+    #[arg(long, default_value_t = 0)]
+    pub core: usize,
+    /// Print one JSON object for each cell, a line each.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `culvert bench aead`.
+#[derive(Clone, Debug, Args)]
+pub struct AeadArgs {
+    /// Algorithm, by strongSwan's keyword.
+    #[arg(long, default_value = "aes128gcm16")]
+    pub algorithm: Algorithm,
+    /// AEAD provider; the fastest that runs here when absent.
+    #[arg(long)]
+    pub provider: Option<String>,
+    /// Octets of text.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "64,128,256,512,1024,1420",
+        value_parser = clap::value_parser!(u16).range(4..=9000)
+    )]
+    pub size: Vec<u16>,
+    /// SAs that packets of a batch take in turn.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub sas: u16,
+    /// Seconds of timed batches of each size in each round.
+    #[arg(long, default_value_t = 0.02)]
+    pub seconds: f64,
+    /// Rounds; a figure is the median of its rounds' medians.
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Packets in a batch.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub batch: u16,
     /// Core to run on.
     #[arg(long, default_value_t = 0)]
     pub core: usize,
-    /// Print one JSON object.
+    /// Print one JSON object for each cell, a line each.
     #[arg(long)]
     pub json: bool,
 }
@@ -312,7 +387,9 @@ impl Cli {
             Command::Sim(args) => sim::run(&args),
             Command::Exec(args) => exec::run(args),
             Command::Bench(BenchCommand::Engine(args)) => bench::engine::run(&args),
+            Command::Bench(BenchCommand::Aead(args)) => bench::aead::run(&args),
             Command::Bench(BenchCommand::Veth(args)) => bench::veth::run(&args),
+            Command::Bench(BenchCommand::Generate(args)) => bench::generate::run(&args),
         }
     }
 }

@@ -51,6 +51,28 @@ pub struct Round {
     pub mean: f64,
 }
 
+impl Round {
+    /// What rounds of several workers at the same time say together: packets of all by ticks of
+    /// all, that is, harmonic means.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub(super) fn together(rounds: &[Round]) -> Round {
+        assert!(!rounds.is_empty(), "no worker, no round");
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        let count = rounds.len() as f64;
+        let harmonic = |figure: fn(&Round) -> f64| {
+            count / rounds.iter().map(|round| figure(round).recip()).sum::<f64>()
+        };
+        Round {
+            turns: rounds.iter().map(|round| round.turns).sum(),
+            median: harmonic(|round| round.median),
+            best: harmonic(|round| round.best),
+            mean: harmonic(|round| round.mean),
+        }
+    }
+}
+
 /// The median of some figures.
 ///
 /// # Panics
@@ -73,6 +95,15 @@ mod tests {
         let round = turns.round(64);
         assert_eq!((round.turns, round.median, round.best), (5, 11.0, 10.0));
         assert!((round.mean - 9212.0 / 320.0).abs() < 1e-9, "{}", round.mean);
+    }
+
+    /// A worker that takes three times as long adds a third of the other's rate.
+    #[test]
+    fn workers_together() {
+        let round = |cycles| Round { turns: 1, median: cycles, best: cycles, mean: cycles };
+        let both = Round::together(&[round(100.0), round(300.0)]);
+        assert_eq!(both.turns, 2);
+        assert!((2.0 / both.median - (1.0 / 100.0 + 1.0 / 300.0)).abs() < 1e-12);
     }
 
     /// The median of figures in any order.
