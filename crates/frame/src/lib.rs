@@ -1,15 +1,17 @@
 //! Packet memory: frames that exist once and are moved, never shared.
 //!
 //! - [`region`]: the one leaked mapping that holds every frame, and the only place that mints them.
+//! - [`memory`]: where its memory comes from, in huge pages where there are any.
 //! - [`token`]: [`FreeFrame`] and [`Packet`], the two states a frame can be in outside the kernel.
 //! - [`io`]: [`PacketIo`], what a worker asks of the outside world, and [`Port`].
 //! - [`mem`]: [`MemIo`], packets in queues, for tests, benches and the simulator.
 //!
-//! This crate contains unsafe code, in `token.rs` and `region.rs` only; the argument for it stands
-//! at the top of `token.rs`.
+//! This crate contains unsafe code, in `token.rs`, `region.rs` and `memory.rs` only; the argument for
+//! it stands at the top of `token.rs`, and of `memory.rs`.
 
 pub mod io;
 pub mod mem;
+pub mod memory;
 pub mod region;
 pub mod token;
 
@@ -19,6 +21,7 @@ pub use io::MAX_PORTS;
 pub use io::PacketIo;
 pub use io::Port;
 pub use mem::MemIo;
+pub use memory::Pages;
 pub use region::FRAME_SIZE;
 pub use region::HEADROOM;
 pub use region::MAX_HEAD_GROWTH;

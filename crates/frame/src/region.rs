@@ -8,12 +8,11 @@
 //! outlive its memory?"), and lets every AF_XDP socket of the process register the same UMEM.
 //! A region mints each of its frames exactly once.
 
-use std::alloc::Layout;
-use std::alloc::alloc_zeroed;
-use std::alloc::handle_alloc_error;
 use std::ptr::NonNull;
 
 use crate::io::Port;
+use crate::memory;
+use crate::memory::Pages;
 use crate::token::FreeFrame;
 use crate::token::Packet;
 
@@ -53,8 +52,6 @@ pub const MAX_SINGLE_FRAME: usize = 1536;
 /// Ethernet MTU plus header and one VLAN tag.
 const STANDARD_LINK_FRAME: usize = 1500 + 14 + 4;
 
-const PAGE: usize = 4096;
-
 #[expect(clippy::cast_possible_truncation, reason = "a handful")]
 const RUN: u8 = RUN_FRAMES as u8;
 
@@ -65,7 +62,7 @@ const _: () = assert!(RUN_SIZE <= u16::MAX as usize, "offsets in a run fit in 16
 const _: () = assert!(RUN_FRAMES <= 8, "a mask of the frames of a run fits in 8 bits");
 const _: () = assert!(MAX_JUMBO_FRAME >= 9000 + 14 + 4, "the usual jumbo MTU works");
 const _: () = assert!(MAX_SINGLE_FRAME >= STANDARD_LINK_FRAME, "only large packets need runs");
-const _: () = assert!(PAGE.is_multiple_of(FRAME_SIZE));
+const _: () = assert!(FRAME_SIZE <= 4096, "memory is aligned to a page");
 
 /// One mapping of `frames * FRAME_SIZE + runs * RUN_SIZE` bytes.
 #[derive(Debug)]
@@ -147,10 +144,7 @@ impl Region {
         let bytes = runs.checked_mul(RUN_FRAMES).and_then(|more| more.checked_add(frames));
         let bytes = bytes.and_then(|all| all.checked_mul(FRAME_SIZE));
         let bytes = bytes.expect("region size overflows");
-        let layout = Layout::from_size_align(bytes.next_multiple_of(PAGE), PAGE).expect("layout");
-        // SAFETY: the layout has a non-zero size. Why not safe: no safe API gives page alignment.
-        let base = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        let base = memory::leak(bytes);
         let region: &'static Region = Box::leak(Box::new(Region { base, frames, runs }));
         let singles = (0..frames)
             // SAFETY: each frame is minted here once, and nowhere else while it is held outside
@@ -184,6 +178,12 @@ impl Region {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         false
+    }
+
+    /// The pages it is made of, once they are in use; `None` when the kernel does not tell.
+    #[must_use]
+    pub fn pages(&self) -> Option<Pages> {
+        memory::pages_at(self.base.as_ptr() as usize)
     }
 
     /// Address of the first byte, for registering the region as a UMEM.

@@ -294,6 +294,8 @@ pub fn prepare(config: &Config) -> Result<Gateway, Error> {
     let published = workers.iter().map(|io| Arc::clone(io.published())).collect();
     let everything = config.everything.is_some();
     let control = Control { region, ports, published, everything, pins };
+    let pages = region.pages().map(|pages| pages.to_string());
+    tracing::info!(mib = region.len() >> 20, pages, "packet memory");
     for port in &control.ports {
         port.log();
     }
