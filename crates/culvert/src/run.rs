@@ -86,8 +86,9 @@ use gateway::Gateway;
 use keying::Keying;
 use news::NewsLog;
 
-/// Turns without a packet after which a worker sleeps.
-const IDLE_TURNS: u32 = 64;
+/// How long a worker looks for more packets after the last one before it sleeps, in nanoseconds:
+/// going to sleep and waking up takes about as long.
+const SPIN_NS: u64 = 50_000;
 /// Longest sleep of a worker: packets on hold expire in its turns.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How often control looks at the workers' events.
@@ -130,6 +131,18 @@ pub struct IoReport {
     pub no_run: u64,
     /// Packets of several buffers dropped as they were longer than a run.
     pub too_long: u64,
+    /// System calls that told the kernel to send.
+    #[serde(default)]
+    pub tx_kicks: u64,
+    /// System calls that told a driver of new frames to receive into.
+    #[serde(default)]
+    pub rx_kicks: u64,
+    /// System calls that waited for something to do.
+    #[serde(default)]
+    pub polls: u64,
+    /// System calls that took note of having been woken by another thread.
+    #[serde(default)]
+    pub wakes: u64,
 }
 
 /// What one interface was used as.
@@ -466,11 +479,12 @@ fn start(
             if !core_affinity::set_for_current(core) {
                 warn!(worker = index, core = core.id, "cannot pin the worker to its core");
             }
-            let mut idle = 0;
+            let mut sleep_at = 0;
             while !stop.load(Relaxed) {
                 let now = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                idle = if worker.turn(now) > 0 { 0 } else { idle + 1 };
-                if idle > IDLE_TURNS {
+                if worker.turn(now) > 0 {
+                    sleep_at = now.saturating_add(SPIN_NS);
+                } else if now >= sleep_at {
                     worker.wait(SLEEP_MAX);
                 }
             }
@@ -622,8 +636,19 @@ fn finish(
 }
 
 fn io_report(counters: culvert_xdp::IoCounters) -> IoReport {
-    let culvert_xdp::IoCounters { received, sent, not_accepted, no_run, too_long, .. } = counters;
-    IoReport { received, sent, not_accepted, no_run, too_long }
+    let culvert_xdp::IoCounters {
+        received,
+        sent,
+        not_accepted,
+        no_run,
+        too_long,
+        tx_kicks,
+        rx_kicks,
+        polls,
+        wakes,
+        ..
+    } = counters;
+    IoReport { received, sent, not_accepted, no_run, too_long, tx_kicks, rx_kicks, polls, wakes }
 }
 
 fn port_report(port: &culvert_xdp::PortControl) -> PortReport {

@@ -20,8 +20,11 @@
 //!
 //! # System calls
 //!
-//! One kick a batch, not a packet: in copy mode `sendto` is where the sending happens, and its
-//! fixed cost is shared by the batch. Receiving makes no call while packets keep coming, unless the
+//! One kick for many packets: in copy mode `sendto` is where the sending happens, and its fixed
+//! cost (the call, and code of the kernel's that has to come back into the caches) is shared. While
+//! a receive ring fills whole batches, packets to send are gathered for [`GATHER_TURNS`]; as soon as
+//! none does, everything is sent at once, so that a packet waits for another only when more are
+//! there than the worker can handle, and never long. Receiving makes no call while packets keep coming, unless the
 //! driver asks for one (need-wakeup).
 //!
 //! What this file does not do: it never waits for room (a batch that does not fit after a bounded
@@ -46,10 +49,14 @@ use culvert_frame::Region;
 use crate::pool::Pool;
 use crate::socket::Socket;
 use crate::wake::Sleeper;
+use crate::wake::Slept;
 use crate::wake::Waker;
 
 /// Most times one `send` fills the TX ring and kicks before it leaves the rest to the caller.
 const SEND_ATTEMPTS: u32 = 4;
+
+/// Turns whose packets are sent together while there is a backlog.
+const GATHER_TURNS: u32 = 4;
 
 /// Fewer missing frames than this do not start a refill, unless a ring is half empty.
 const REFILL_BATCH: usize = 32;
@@ -77,12 +84,22 @@ pub struct IoCounters {
     pub tx_kicks: u64,
     /// System calls that told a driver of new frames to receive into.
     pub rx_kicks: u64,
-    /// Times the worker went to sleep.
-    pub waits: u64,
+    /// System calls that waited for a packet or somebody's call: times the worker slept.
+    pub polls: u64,
+    /// System calls that took note of having been woken by another thread.
+    pub wakes: u64,
     /// Received packets of several buffers that were dropped, as no run was free.
     pub no_run: u64,
     /// Received packets of several buffers that were dropped, as they were longer than a run holds.
     pub too_long: u64,
+}
+
+impl IoCounters {
+    /// System calls made, of whatever kind.
+    #[must_use]
+    pub fn syscalls(&self) -> u64 {
+        self.tx_kicks + self.rx_kicks + self.polls + self.wakes
+    }
 }
 
 /// Where the frames (or the runs) of a worker are; the sum changes only by what its caller holds.
@@ -113,6 +130,10 @@ pub struct XdpIo {
     pool: Pool,
     reserve: usize,
     fill_target: usize,
+    /// Ports whose last batch was full, a bit each: more packets wait there.
+    backlog: u32,
+    /// Turns since everything was sent.
+    gathered: u32,
     sleeper: Sleeper,
     counters: IoCounters,
     published: Arc<PublishedCounters>,
@@ -137,6 +158,8 @@ impl XdpIo {
             pool,
             reserve,
             fill_target: share.min(ring_size),
+            backlog: 0,
+            gathered: 0,
             sleeper,
             counters: IoCounters::default(),
             published: Arc::default(),
@@ -230,6 +253,8 @@ impl PacketIo for XdpIo {
         let before = batch.len();
         self.queues[usize::from(port.0)].receive(batch, &mut self.pool);
         self.counters.received += (batch.len() - before) as u64;
+        let bit = 1 << port.0;
+        self.backlog = if batch.is_full() { self.backlog | bit } else { self.backlog & !bit };
     }
 
     fn send(&mut self, port: Port, batch: &mut Batch) {
@@ -240,7 +265,9 @@ impl PacketIo for XdpIo {
         let (offered, in_frames) = (batch.len(), socket.counters().unsendable);
         for _ in 0..SEND_ATTEMPTS {
             socket.enqueue(batch, &mut self.pool);
-            socket.kick_tx(&mut self.pool);
+            if self.backlog == 0 || !batch.is_empty() {
+                socket.kick_tx(&mut self.pool);
+            }
             if batch.is_empty() {
                 break;
             }
@@ -264,24 +291,34 @@ impl PacketIo for XdpIo {
     }
 
     fn service(&mut self) {
+        self.gathered += 1;
+        let is_due = self.backlog == 0 || self.gathered >= GATHER_TURNS;
+        if is_due {
+            self.gathered = 0;
+        }
         for socket in self.queues.iter_mut().filter(|socket| socket.sending() > 0) {
             socket.reap(&mut self.pool);
-            socket.kick_tx(&mut self.pool);
+            if is_due {
+                socket.kick_tx(&mut self.pool);
+            }
         }
         self.refill();
         self.published.store(&self.counters());
     }
 
     fn wait(&mut self, timeout: Duration, ready: &dyn Fn() -> bool) {
-        self.counters.waits += 1;
         let timeout = if self.is_impatient() { timeout.min(IMPATIENT) } else { timeout };
         // Polling a socket also wakes its driver and sends what is left in its TX ring.
-        self.sleeper.sleep(self.queues.iter().map(AsFd::as_fd), timeout, ready);
+        let sockets = self.queues.iter().map(AsFd::as_fd);
+        let slept = self.sleeper.sleep(sockets, timeout, ready);
+        self.counters.polls += u64::from(slept != Slept::Not);
+        self.counters.wakes += u64::from(slept == Slept::Woken);
     }
 }
 
 impl Drop for XdpIo {
     fn drop(&mut self) {
+        self.queues.iter_mut().for_each(|socket| socket.kick_tx(&mut self.pool));
         self.pool.release(self.region);
     }
 }
@@ -289,7 +326,7 @@ impl Drop for XdpIo {
 /// The counters as last published by the worker, on a cache line of their own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct PublishedCounters([AtomicU64; 10]);
+pub(crate) struct PublishedCounters([AtomicU64; 11]);
 
 impl PublishedCounters {
     fn store(&self, counters: &IoCounters) {
@@ -301,7 +338,8 @@ impl PublishedCounters {
             bad_descriptors,
             tx_kicks,
             rx_kicks,
-            waits,
+            polls,
+            wakes,
             no_run,
             too_long,
         } = *counters;
@@ -313,7 +351,8 @@ impl PublishedCounters {
             bad_descriptors,
             tx_kicks,
             rx_kicks,
-            waits,
+            polls,
+            wakes,
             no_run,
             too_long,
         ];
@@ -332,7 +371,8 @@ impl PublishedCounters {
             bad_descriptors,
             tx_kicks,
             rx_kicks,
-            waits,
+            polls,
+            wakes,
             no_run,
             too_long,
         ] = &self.0;
@@ -345,7 +385,8 @@ impl PublishedCounters {
             bad_descriptors: load(bad_descriptors),
             tx_kicks: load(tx_kicks),
             rx_kicks: load(rx_kicks),
-            waits: load(waits),
+            polls: load(polls),
+            wakes: load(wakes),
             no_run: load(no_run),
             too_long: load(too_long),
         }
@@ -358,6 +399,7 @@ mod tests {
 
     use super::*;
     use crate::ring::Descriptor;
+    use crate::ring::fake::ask_for_wakeups;
     use crate::socket::fake;
     use crate::socket::fake::Kernel;
 
@@ -555,6 +597,49 @@ mod tests {
         batch.drain(..).for_each(|packet| io.recycle(packet.into_free()));
     }
 
+    /// One turn of a forwarder from port 0 to port 1; the system calls made so far.
+    fn turn(io: &mut XdpIo) -> u64 {
+        let mut batch = Batch::new();
+        io.service();
+        io.recv(Port(0), &mut batch);
+        io.send(Port(1), &mut batch);
+        assert!(batch.is_empty());
+        io.counters().syscalls()
+    }
+
+    /// While batches are full their packets are sent together, those of some turns with one call; a
+    /// batch that is not full is sent at once, and what was gathered with it.
+    #[test]
+    fn a_backlog_is_sent_together() {
+        let (mut io, mut kernels) = rig(2048, 1024);
+        ask_for_wakeups(&kernels[1].tx);
+        arrive(&mut kernels[0], 10);
+        assert_eq!(turn(&mut io), 1, "no backlog");
+        depart(&mut kernels[1], 10);
+        arrive(&mut kernels[0], 64 * 9 + 7);
+        let calls: Vec<u64> = (0..8).map(|_| turn(&mut io)).collect();
+        assert_eq!(calls, [1, 1, 1, 1, 2, 2, 2, 2]);
+        depart(&mut kernels[1], 7 * 64);
+        assert_eq!(turn(&mut io), 3, "those of the eighth turn were left");
+        assert_eq!(turn(&mut io), 4, "the rest is less than a batch");
+        (0..2).for_each(|_| depart(&mut kernels[1], 1024));
+        assert_eq!(turn(&mut io), 4, "nothing is left to send");
+        assert_eq!(io.counters().sent, 10 + 64 * 9 + 7);
+        assert_eq!(io.frames().sending, 0);
+    }
+
+    /// A backlog that ends with a full batch keeps nothing back either, whether there is another
+    /// turn or not.
+    #[test]
+    fn nothing_is_kept_back() {
+        let (mut io, mut kernels) = rig(512, 128);
+        ask_for_wakeups(&kernels[1].tx);
+        arrive(&mut kernels[0], 64);
+        assert_eq!(turn(&mut io), 0, "more may wait");
+        assert_eq!(turn(&mut io), 0, "there is no more");
+        assert_eq!(turn(&mut io), 1);
+    }
+
     /// What is published is what is read, field by field.
     #[test]
     fn counters_survive_publishing() {
@@ -566,9 +651,10 @@ mod tests {
             bad_descriptors: 5,
             tx_kicks: 6,
             rx_kicks: 7,
-            waits: 8,
-            no_run: 9,
-            too_long: 10,
+            polls: 8,
+            wakes: 9,
+            no_run: 10,
+            too_long: 11,
         };
         let published = PublishedCounters::default();
         published.store(&counters);

@@ -303,6 +303,13 @@ pub(crate) mod fake {
         Arc::new(Mapping::anonymous(SLOTS_AT + capacity as usize * 16).unwrap())
     }
 
+    /// Has the other end make a system call whenever it wrote something.
+    pub(crate) fn ask_for_wakeups<T>(consumer: &Consumer<T>) {
+        // SAFETY: checked to lie inside the mapping, and accessed atomically by both ends.
+        let flags = unsafe { consumer.ring.flags.as_ref() };
+        flags.store(libc::XDP_RING_NEED_WAKEUP, Ordering::Relaxed);
+    }
+
     /// Both ends of one ring.
     pub(crate) fn pair<T: Copy>(capacity: u32) -> (Producer<T>, Consumer<T>) {
         ends(&memory(capacity), capacity)

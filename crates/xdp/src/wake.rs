@@ -60,6 +60,17 @@ struct Shared {
     sleeping: AtomicBool,
 }
 
+/// What a sleep was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slept {
+    /// None: there was work after all.
+    Not,
+    /// It ended by a packet, a signal or the timeout.
+    Till,
+    /// Somebody ended it.
+    Woken,
+}
+
 impl Waker {
     /// Makes the worker's `wait` return, now or the next time it is about to sleep. Work published
     /// before the call is seen by the worker; a worker that is awake costs one fence and one load.
@@ -92,24 +103,29 @@ impl Sleeper {
         sockets: impl Iterator<Item = BorrowedFd<'fd>>,
         timeout: Duration,
         ready: &dyn Fn() -> bool,
-    ) {
+    ) -> Slept {
         self.shared.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        if !ready() {
-            self.block(sockets, timeout);
-        }
+        let slept = if ready() { Slept::Not } else { self.block(sockets, timeout) };
         self.shared.sleeping.store(false, Ordering::Relaxed);
+        slept
     }
 
-    fn block<'fd>(&self, sockets: impl Iterator<Item = BorrowedFd<'fd>>, timeout: Duration) {
+    fn block<'fd>(
+        &self,
+        sockets: impl Iterator<Item = BorrowedFd<'fd>>,
+        timeout: Duration,
+    ) -> Slept {
         let mut polled: ArrayVec<PollFd<'_>, { MAX_PORTS + 1 }> = ArrayVec::new();
         polled.push(PollFd::new(self.shared.event.as_fd(), PollFlags::POLLIN));
         polled.extend(sockets.take(MAX_PORTS).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         // An error (a signal) ends the sleep like a wake-up for nothing.
         let _ = ppoll(&mut polled, Some(TimeSpec::from_duration(timeout)), None);
-        if polled[0].any().unwrap_or(true) {
-            let _ = self.shared.event.read();
+        if !polled[0].any().unwrap_or(true) {
+            return Slept::Till;
         }
+        let _ = self.shared.event.read();
+        Slept::Woken
     }
 }
 
@@ -135,7 +151,8 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(20));
                 waker.wake();
             });
-            sleeper.sleep(iter::empty(), LONG, &|| false);
+            let slept = sleeper.sleep(iter::empty(), LONG, &|| false);
+            assert_eq!(slept, Slept::Woken);
         });
         assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
     }
@@ -145,7 +162,7 @@ mod tests {
     fn does_not_sleep_when_ready() {
         let sleeper = Sleeper::new().unwrap();
         let start = Instant::now();
-        sleeper.sleep(iter::empty(), LONG, &|| true);
+        assert_eq!(sleeper.sleep(iter::empty(), LONG, &|| true), Slept::Not);
         assert!(start.elapsed() < LONG / 2);
     }
 
@@ -173,7 +190,8 @@ mod tests {
             false
         });
         let start = Instant::now();
-        sleeper.sleep(iter::empty(), Duration::from_millis(30), &|| false);
+        let slept = sleeper.sleep(iter::empty(), Duration::from_millis(30), &|| false);
+        assert_eq!(slept, Slept::Till);
         assert!(start.elapsed() >= Duration::from_millis(30));
     }
 

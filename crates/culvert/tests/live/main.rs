@@ -1,6 +1,7 @@
 //! The program `culvert`, live: two gateways in network namespaces, AF_XDP over veth, and hosts
 //! behind them that know nothing of it. Needs root; skips itself loudly without.
 //!
+//! - [`calls`]: system calls, under load and without.
 //! - [`carry`]: traffic of all kinds arrives, whole, in order, and only ESP crosses the wire.
 //! - [`closed`]: nothing leaves in clear, however a gateway ends.
 //! - [`forms`]: transport mode, AH, NAT keepalives.
@@ -15,6 +16,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod calls;
 mod carry;
 mod closed;
 mod forms;
