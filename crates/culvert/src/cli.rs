@@ -244,11 +244,11 @@ pub struct VethArgs {
     /// AEAD provider, `vaes` or `rustcrypto`; the fastest that runs here when absent.
     #[arg(long)]
     pub provider: Option<String>,
-    /// Runs of each forwarder, taken in turn.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    /// Windows of each forwarder, taken in turn.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub runs: u32,
-    /// Seconds of each run.
-    #[arg(long, default_value_t = 2.0)]
+    /// Seconds of each window.
+    #[arg(long, default_value_t = 0.3)]
     pub seconds: f64,
     /// Core of the forwarder.
     #[arg(long, default_value_t = 0)]

@@ -6,11 +6,14 @@
 //!   core 1                    core 0
 //! ```
 //!
-//! Two forwarders run in turn over the same I/O layer: a plain one that moves each frame from lan0
-//! to wan0 unchanged, and culvert's worker, which seals it into a tunnel. The kernel generates the
-//! packets on another core, faster than either forwards. What counts is the number of frames a
-//! second that wan0 accepted; the result is the ratio of the medians. On veth most of the time goes
-//! into the kernel's copies and socket buffers, which both forwarders pay alike.
+//! Two forwarders share one thread and the very same sockets, frames and I/O layer, and take turns
+//! of a fraction of a second: a plain one that moves each frame from lan0 to wan0 unchanged, and
+//! culvert's worker, which seals it into a tunnel. The kernel generates the packets on another core,
+//! faster than either forwards. What counts is the time of stretches of turns with full batches: of
+//! a window the one that a tenth is below, and of all windows the median of the ratios of
+//! neighbours. So neither other work on the cores nor a machine that is slow for a second bends it. On veth most of the time goes into the kernel's copies
+//! and socket buffers, which both forwarders pay alike: sending runs the sink's end too, on the
+//! forwarder's core.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -24,6 +27,7 @@ use anyhow::Result;
 use anyhow::ensure;
 use culvert_aead::Aead;
 use culvert_aead::Keymat;
+use culvert_aead::Provider;
 use culvert_control::Controller;
 use culvert_control::Direction;
 use culvert_control::SaSpec;
@@ -40,6 +44,7 @@ use culvert_engine::WorkerId;
 use culvert_engine::handoff::Wake;
 use culvert_engine::mailbox::mailbox;
 use culvert_esp::Spi;
+use culvert_frame::BATCH;
 use culvert_frame::Batch;
 use culvert_frame::PacketIo;
 use culvert_frame::Port;
@@ -67,11 +72,19 @@ use crate::lab::sites::random_key;
 const PROTECTED: Port = Port(0);
 const UNPROTECTED: Port = Port(1);
 
-/// Time before a run is measured.
-const WARM_UP: Duration = Duration::from_millis(300);
+/// Windows of each forwarder that are not counted.
+const WARM_UP: u32 = 2;
 
 /// Frames the kernel generates in one call; setting one up takes some milliseconds.
-const GENERATE: u32 = 1 << 17;
+const GENERATE: u32 = 1 << 18;
+
+/// Turns with a full batch, one after the other, that are timed together: packets of several turns
+/// are sent in one. The first ones after another turn are not: they leave more unsent than they
+/// found.
+const STRETCH: usize = 8;
+
+/// Stretches of a window whose time is noted.
+const STRETCHES_MAX: usize = 1 << 16;
 
 /// Next hop of everything that is sealed: nobody, so that the sink's stack drops it at once.
 const NOBODY: Mac = Mac([2, 0, 0, 0, 0, 0x99]);
@@ -85,18 +98,47 @@ pub struct Comparison {
     pub algorithm: String,
     /// AEAD provider.
     pub provider: String,
-    /// Frames a second of the plain forwarder, each run.
+    /// Packets that the plain forwarder sends in a second, each window.
     pub plain_pps: Vec<f64>,
-    /// Frames a second of culvert, each run.
+    /// The same of culvert.
     pub culvert_pps: Vec<f64>,
     /// Median of the plain forwarder.
     pub plain_median_pps: f64,
     /// Median of culvert.
     pub culvert_median_pps: f64,
-    /// culvert's median by the plain one's.
+    /// Median of the ratios of neighbouring windows, culvert's by the plain one's.
     pub ratio: f64,
+    /// The plain forwarder's costs, all windows together.
+    pub plain: Costs,
+    /// culvert's costs, all windows together.
+    pub culvert: Costs,
     /// Model of the CPU.
     pub cpu: String,
+}
+
+/// What packets cost one forwarder.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Costs {
+    /// System calls a packet, of whatever kind.
+    pub syscalls_per_packet: f64,
+    /// Nanoseconds a packet, the sink's part of sending included.
+    pub ns_per_packet: f64,
+    /// Packets in a turn that had any.
+    pub packets_per_turn: f64,
+    /// Share of turns without a packet: the generator was too slow.
+    pub idle: f64,
+}
+
+/// One forwarder's share of a run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    /// Nanoseconds of a packet, in turns with full batches.
+    ns_per_packet: f64,
+    /// Turns with packets, and without.
+    busy: u64,
+    idle: u64,
+    sent: u64,
+    syscalls: u64,
 }
 
 /// Runs the command.
@@ -107,22 +149,22 @@ pub fn run(args: &VethArgs) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "bench veth needs root: try sudo");
     ensure!(args.seconds > 0.0 && args.seconds <= 60.0, "--seconds: expected 0 to 60");
     let cancel = Cancel::on_signals()?;
-    let mut plain_pps = Vec::new();
-    let mut culvert_pps = Vec::new();
-    for _ in 0..args.runs {
-        plain_pps.push(measure(args, &cancel, forward_plain)?);
-        culvert_pps.push(measure(args, &cancel, forward_sealed)?);
-    }
-    let (plain, culvert) = (median(&plain_pps), median(&culvert_pps));
+    let (plain, culvert): (Vec<Window>, Vec<Window>) =
+        measure(args, &cancel)?.into_iter().skip(WARM_UP as usize).unzip();
+    let pps = |windows: &[Window]| windows.iter().map(Window::pps).collect::<Vec<_>>();
+    let (plain_pps, culvert_pps) = (pps(&plain), pps(&culvert));
+    let ratios: Vec<f64> = culvert_pps.iter().zip(&plain_pps).map(|(one, of)| one / of).collect();
     let comparison = Comparison {
         size: args.size,
         algorithm: args.algorithm.to_string(),
         provider: engine::provider(args.provider.as_deref())?.name().to_owned(),
-        plain_median_pps: plain,
-        culvert_median_pps: culvert,
-        ratio: culvert / plain,
+        plain_median_pps: median(&plain_pps),
+        culvert_median_pps: median(&culvert_pps),
+        ratio: median(&ratios),
         plain_pps,
         culvert_pps,
+        plain: Costs::of(&plain),
+        culvert: Costs::of(&culvert),
         cpu: engine::cpu_model(),
     };
     print(args, &comparison)
@@ -133,24 +175,27 @@ fn print(args: &VethArgs, comparison: &Comparison) -> Result<()> {
         println!("{}", serde_json::to_string(comparison)?);
         return Ok(());
     }
-    let kpps = |rates: &[f64]| {
-        rates.iter().map(|rate| format!("{:.0}", rate / 1e3)).collect::<Vec<_>>().join(" ")
+    println!(
+        "{} octets, {}, {} ({}), {} pairs of {} s",
+        args.size, args.algorithm, comparison.provider, comparison.cpu, args.runs, args.seconds
+    );
+    let line = |name: &str, rates: &[f64], median: f64, costs: &Costs| {
+        let best = rates.iter().copied().fold(0.0, f64::max);
+        println!(
+            "{name} median {:.0} kpps, best {:.0}; {:.4} system calls and {:.0} ns a packet, \
+             {:.1} packets a turn, {:.0} % of turns without",
+            median / 1e3,
+            best / 1e3,
+            costs.syscalls_per_packet,
+            costs.ns_per_packet,
+            costs.packets_per_turn,
+            costs.idle * 100.0
+        );
     };
-    println!(
-        "{} octets, {}, {} ({})",
-        args.size, args.algorithm, comparison.provider, comparison.cpu
-    );
-    println!(
-        "plain AF_XDP forwarder  kpps {}  median {:.0}",
-        kpps(&comparison.plain_pps),
-        comparison.plain_median_pps / 1e3
-    );
-    println!(
-        "culvert, sealing        kpps {}  median {:.0}",
-        kpps(&comparison.culvert_pps),
-        comparison.culvert_median_pps / 1e3
-    );
-    println!("ratio {:.2}", comparison.ratio);
+    let Comparison { plain_median_pps, culvert_median_pps, plain, culvert, .. } = comparison;
+    line("plain AF_XDP forwarder ", &comparison.plain_pps, *plain_median_pps, plain);
+    line("culvert, sealing       ", &comparison.culvert_pps, *culvert_median_pps, culvert);
+    println!("ratio {:.3}", comparison.ratio);
     Ok(())
 }
 
@@ -160,12 +205,68 @@ fn median(rates: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// One run of one forwarder: frames a second that left.
-fn measure(
-    args: &VethArgs,
-    cancel: &Cancel,
-    forward: impl FnOnce(&VethArgs, XdpIo, &AtomicBool) -> Result<()> + Send,
-) -> Result<f64> {
+impl Window {
+    fn pps(&self) -> f64 {
+        1e9 / self.ns_per_packet
+    }
+
+    /// Runs turns for a while. A turn says how many packets it had.
+    fn run(
+        length: Duration,
+        forwarder: &mut Forwarder,
+        turn: fn(&mut Forwarder) -> usize,
+    ) -> Window {
+        let before = forwarder.io().counters();
+        let mut window = Window::default();
+        let mut stretches = Vec::with_capacity(STRETCHES_MAX);
+        let start = Instant::now();
+        let (mut now, mut began, mut full) = (start, start, 0);
+        while now - start < length {
+            let handled = turn(forwarder);
+            let then = std::mem::replace(&mut now, Instant::now());
+            *(if handled > 0 { &mut window.busy } else { &mut window.idle }) += 1;
+            full = if handled == BATCH { full + 1 } else { 0 };
+            began = if full % STRETCH == 1 { then } else { began };
+            let is_whole = full % STRETCH == 0 && full > STRETCH;
+            if is_whole && stretches.len() < STRETCHES_MAX {
+                stretches.push((now - began).as_secs_f64());
+            }
+        }
+        let after = forwarder.io().counters();
+        window.ns_per_packet = undisturbed(&mut stretches) * 1e9 / (STRETCH * BATCH) as f64;
+        window.sent = after.sent - before.sent;
+        window.syscalls = after.syscalls() - before.syscalls();
+        window
+    }
+}
+
+/// The time that a tenth of them is below: one that nothing interrupted.
+fn undisturbed(times: &mut [f64]) -> f64 {
+    if times.is_empty() {
+        return f64::NAN;
+    }
+    let tenth = times.len() / 10;
+    *times.select_nth_unstable_by(tenth, f64::total_cmp).1
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+impl Costs {
+    fn of(windows: &[Window]) -> Costs {
+        let sum = |of: fn(&Window) -> u64| windows.iter().map(of).sum::<u64>() as f64;
+        let (busy, idle) = (sum(|window| window.busy), sum(|window| window.idle));
+        let sent = sum(|window| window.sent);
+        let ns: Vec<f64> = windows.iter().map(|window| window.ns_per_packet).collect();
+        Costs {
+            syscalls_per_packet: sum(|window| window.syscalls) / sent,
+            ns_per_packet: median(&ns),
+            packets_per_turn: sent / busy,
+            idle: idle / (busy + idle),
+        }
+    }
+}
+
+/// The windows of the plain forwarder and of culvert, in pairs.
+fn measure(args: &VethArgs, cancel: &Cancel) -> Result<Vec<(Window, Window)>> {
     let mut namespaces = Namespaces::new(cancel)?;
     let (generator, gateway, sink) =
         (namespaces.add("gen")?, namespaces.add("gw")?, namespaces.add("sink")?);
@@ -177,18 +278,24 @@ fn measure(
     control.ports_mut()[0].steer_mut().set_prefixes(&[("10.0.0.0".parse()?, 8)])?;
     let io = opened.workers.into_iter().next().context("one worker")?;
     let frame = engine::plain_frame(args.size);
-    let stop = Arc::new(AtomicBool::new(false));
-    let rate = thread::scope(|scope| {
+    let stop = AtomicBool::new(false);
+    let windows = thread::scope(|scope| {
         let source = scope.spawn(|| generate(args, &generator, &frame, &stop));
-        let forwarder = scope.spawn(|| forward(args, io, &stop));
-        let rate = rate(args, cancel, &gateway);
+        let forwarder = scope.spawn(|| forward(args, io, cancel));
+        let windows = forwarder.join().expect("the forwarder does not panic");
         stop.store(true, Relaxed);
-        forwarder.join().expect("the forwarder does not panic")?;
         source.join().expect("the generator does not panic")?;
-        rate
+        windows
     })?;
-    ensure!(rate > 0.0, "nothing was forwarded");
-    Ok(rate)
+    for (plain, culvert) in &windows {
+        let rates = [plain.pps(), culvert.pps()];
+        ensure!(rates.iter().all(|rate| rate.is_finite()), "the generator was too slow");
+    }
+    // What was handed over to be sent did leave.
+    let handed: u64 = windows.iter().map(|(plain, culvert)| plain.sent + culvert.sent).sum();
+    let left = gateway.counters("wan0")?.tx_packets;
+    ensure!(left >= handed - handed / 100, "wan0 sent {left} of {handed} frames");
+    Ok(windows)
 }
 
 fn open(args: &VethArgs) -> Result<culvert_xdp::Gateway> {
@@ -200,17 +307,6 @@ fn open(args: &VethArgs) -> Result<culvert_xdp::Gateway> {
     ];
     engine::pin(args.core)?;
     Ok(culvert_xdp::open(&culvert_xdp::Config::new(ports, 1))?)
-}
-
-/// Frames a second that wan0 sent while the forwarder runs.
-fn rate(args: &VethArgs, cancel: &Cancel, gateway: &Ns) -> Result<f64> {
-    cancel.sleep(WARM_UP)?;
-    let start = Instant::now();
-    let before = gateway.counters("wan0")?.tx_packets;
-    cancel.sleep(Duration::from_secs_f64(args.seconds))?;
-    let sent = gateway.counters("wan0")?.tx_packets - before;
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    Ok(sent as f64 / start.elapsed().as_secs_f64())
 }
 
 fn generate(args: &VethArgs, generator: &Ns, frame: &[u8], stop: &AtomicBool) -> Result<()> {
@@ -225,30 +321,45 @@ fn generate(args: &VethArgs, generator: &Ns, frame: &[u8], stop: &AtomicBool) ->
     })?
 }
 
-/// Moves every frame from lan0 to wan0.
-fn forward_plain(args: &VethArgs, mut io: XdpIo, stop: &AtomicBool) -> Result<()> {
-    engine::pin(args.core)?;
-    let mut batch = Batch::new();
-    while !stop.load(Relaxed) {
-        io.service();
-        io.recv(PROTECTED, &mut batch);
-        if batch.is_empty() {
-            continue;
-        }
-        io.send(UNPROTECTED, &mut batch);
-        batch.drain(..).for_each(|packet| io.recycle(packet.into_free()));
-    }
-    Ok(())
-}
-
 struct Awake;
 
 impl Wake for Awake {
     fn wake(&self) {}
 }
 
-/// Runs culvert's worker with one outbound SA.
-fn forward_sealed(args: &VethArgs, io: XdpIo, stop: &AtomicBool) -> Result<()> {
+/// Both forwarders, over the worker's I/O.
+struct Forwarder {
+    worker: Worker<Provider, XdpIo>,
+    /// The plain one's packets.
+    batch: Batch,
+}
+
+impl Forwarder {
+    fn io(&mut self) -> &mut XdpIo {
+        self.worker.io_mut()
+    }
+
+    /// Moves a batch from lan0 to wan0.
+    fn turn_plain(&mut self) -> usize {
+        let Forwarder { worker, batch } = self;
+        let io = worker.io_mut();
+        io.service();
+        io.recv(PROTECTED, batch);
+        let received = batch.len();
+        if received > 0 {
+            io.send(UNPROTECTED, batch);
+            batch.drain(..).for_each(|packet| io.recycle(packet.into_free()));
+        }
+        received
+    }
+
+    fn turn_sealing(&mut self) -> usize {
+        self.worker.turn(0)
+    }
+}
+
+/// Runs both forwarders in turn, culvert's worker with one outbound SA.
+fn forward(args: &VethArgs, io: XdpIo, cancel: &Cancel) -> Result<Vec<(Window, Window)>> {
     engine::pin(args.core)?;
     let aead = engine::provider(args.provider.as_deref())?;
     let (worker_end, control_end) = mailbox(64);
@@ -277,10 +388,15 @@ fn forward_sealed(args: &VethArgs, io: XdpIo, stop: &AtomicBool) -> Result<()> {
         controller.poll()?;
         worker.turn(0);
     }
-    while !stop.load(Relaxed) {
-        worker.turn(0);
+    let mut forwarder = Forwarder { worker, batch: Batch::new() };
+    let length = Duration::from_secs_f64(args.seconds);
+    let mut windows = Vec::new();
+    for _ in 0..args.runs + WARM_UP {
+        cancel.check()?;
+        let plain = Window::run(length, &mut forwarder, Forwarder::turn_plain);
+        windows.push((plain, Window::run(length, &mut forwarder, Forwarder::turn_sealing)));
     }
-    Ok(())
+    Ok(windows)
 }
 
 fn sa(args: &VethArgs) -> Result<SaSpec> {
