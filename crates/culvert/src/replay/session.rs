@@ -81,6 +81,7 @@ impl Session {
             options: assembly::options(config),
             marks: None,
             started_at: 0,
+            spread: None,
         };
         let gateway = Gateway::new(&gateway, &Provider::best().provider, next_hops)
             .context("cannot install the SAs")?;
