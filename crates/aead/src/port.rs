@@ -46,9 +46,9 @@
 //!
 //! - A packet reported [`Status::Authentic`] verified under its own key, IV and sequence number;
 //!   the [`Verified`] inside can be made by the providers of this crate only.
-//! - The ICV is verified before anything is decrypted, and the buffer of a forged packet is
-//!   exactly what it was, to the last octet. So it never holds plaintext, and the caller may try
-//!   again with another high half (RFC 4303 appendix A3).
+//! - No plaintext of a forged packet is ever seen: when a call returns, its buffer is exactly what
+//!   it was, to the last octet. A provider verifies before it decrypts, or puts back what it
+//!   decrypted. So the caller may try again with another high half (RFC 4303 appendix A3).
 //! - No bytes of a packet make a provider panic on [`Aead::open`] and [`Aead::open_ah`].
 //! - ICVs are compared in a time that depends on lengths only.
 

@@ -5,6 +5,8 @@
 
 #![expect(unsafe_code, reason = "there is no safe form of the prefetch instruction")]
 
+use std::ops::Range;
+
 use crate::port::Op;
 
 /// How many packets ahead a key is asked for: four of the smallest take several times as long as a
@@ -39,6 +41,25 @@ pub fn prefetch_start<const LINES: usize, T>(value: &T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
+}
+
+/// Asks for some lines of the cache, counted from the one where `value` points to.
+#[inline(always)]
+pub(crate) fn prefetch_lines<T>(value: *const T, lines: Range<usize>) {
+    let start = value.cast::<u8>();
+    for line in lines {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE is part of every x86-64, and the instruction neither reads what the program
+        // can observe nor faults. Why not safe: the compiler wants that said for each call into a
+        // function with a target feature.
+        unsafe {
+            use std::arch::x86_64::_MM_HINT_T0;
+            use std::arch::x86_64::_mm_prefetch;
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(LINE * line).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (start, line);
+    }
 }
 
 /// The instruction reads nothing that the program can observe and never faults, so that the

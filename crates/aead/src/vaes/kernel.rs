@@ -1,5 +1,5 @@
-//! AES-GCM over one ESP packet in vectors of 64 octets: the mathematics, and the only code of the
-//! provider that touches memory through pointers.
+//! AES-GCM over one ESP packet in vectors of 64 octets: what all the kernels of this provider do,
+//! and the one for packets that run alone.
 //!
 //! # Layout: one packet is one run of blocks
 //!
@@ -19,12 +19,16 @@
 //! its AES rounds come for free with those of the text. The lanes of the text are then where a
 //! naive reading of the formulas puts them, all loads are of whole vectors but for the last, and
 //! `m`, the number of blocks hashed, is that of the header and the text plus one for the lengths.
+//! That one is in no vector: it is always multiplied with H^1, and so by itself.
+//!
+//! The counters of a packet are the same as those of any other. They are a table, which is added
+//! to the nonce and to the first round key in one instruction a vector.
 //!
 //! # GHASH: octets, bits and a factor of x
 //!
 //! GHASH works on polynomials over GF(2) modulo P = x^128 + x^7 + x^2 + x + 1, and GCM takes the
 //! first bit of a block, the highest of its first octet, for the coefficient of x^0 (SP 800-38D
-//! section 6.3). A block with its octets reversed ([`reflect`]) is therefore an integer whose bit
+//! section 6.3). A block with its octets reversed (`reflect`) is therefore an integer whose bit
 //! `127 - i` is the coefficient of x^i: everything is mirrored. A carry-less product does not mind
 //! that: of A = sum a_i 2^(127-i) and B likewise it is the sum of (a·b)_k 2^(254-k), which is the
 //! mirrored product in 256 bits, shifted right by one.
@@ -32,7 +36,7 @@
 //! The shift is made once, on the key: what is kept of H^k is H^k·x^-1, in the mirror one bit to
 //! the left. A bit that falls out there is x^-1 = x^127 + x^6 + x + 1 (P divided by x), mirrored
 //! c2000000000000000000000000000001. With such a B, bit `255 - k` of the product is the
-//! coefficient of x^k of a·b: no shift anywhere else. See [`times_inverse_x`].
+//! coefficient of x^k of a·b: no shift anywhere else. See `times_inverse_x`.
 //!
 //! # Reduction
 //!
@@ -44,126 +48,160 @@
 //! and into q2 q1 (the product), after which q1, now complete, folds into q3, and into q3 q2. Two
 //! multiplications in all, and none is left over: the product's lower half ends where the next
 //! fold begins. The sum of the two inner products of a multiplication lies over q2 q1 as well,
-//! so that it joins the first fold. See [`reduce`].
+//! so that it joins the first fold. See `reduce`.
 //!
 //! # Powers of H, and when to reduce
 //!
 //! Products of many blocks are added before they are reduced, as reduction is linear. While the
-//! packet is long, 16 blocks are taken at a time, and *all four lanes* of vector `j` of such a
-//! group are multiplied by H^(16-4j): each lane carries a sum of its own, and the carried lanes
+//! packet is long, eight vectors are taken at a time, and *all four lanes* of vector `j` of such a
+//! group are multiplied by H^(32-4j): each lane carries a sum of its own, and the carried lanes
 //! are added to the first vector of what follows. For block `i` of lane `l` of a group that is
 //! followed by r more blocks that gives, as long as the rest is multiplied with the right power
-//! for its place, H^(r-l) in the first vector: H^(16-4j)·H^(r-l) = H^(16+r-i) with i = 4j + l,
-//! which is the power the layout above asks for.
+//! for its place, H^(r-l) in the first vector: H^(32-4j)·H^(r-l) = H^(32+r-i) with i = 4j + l,
+//! which is the power the layout above asks for. A group of four vectors does the same with H^16
+//! to H^4.
 //!
-//! The rest, the *tail*, of at most 20 blocks with the lengths among them, is multiplied by H^r to
-//! H^1, read from a table of descending powers at `20 - r`. Carried lanes need r >= 4, or a lane
-//! of theirs would have no power: a group is taken only while more than 20 blocks are left, so a
-//! tail behind a group has at least 5. Lanes behind the lengths hold zeroes, in the tail and in
-//! its powers.
+//! The rest, the *tail*, of at most 19 blocks, is multiplied by H^r to H^2, and the lengths by
+//! H^1, so that `r` counts them. Its powers are read from a table of descending powers at
+//! `20 - r`. Carried lanes need r >= 4, or a lane of theirs would have no power: a group is taken
+//! only if three blocks are behind it, however short the last. Lanes behind the text hold zeroes,
+//! in the tail and in its powers, but for the sums that are carried there, which have powers.
 //!
 //! # Order of the work
 //!
-//! A packet of one tail stays in registers: sealed, its vectors go from the cipher to the hash and
-//! to memory; opened, they are hashed, and stored decrypted if the ICV is right. A longer one is
-//! passed over twice, [`crypt`] and [`icv_of`], in the order that its direction wants: a packet is
-//! in the nearest cache, and the CPU overlaps the two only where they meet. So nothing is decrypted
-//! before it is known to be authentic, and there is nothing to wipe.
+//! The CPU this was measured on, an Intel of the fifth generation of scalable Xeons, does one
+//! vector of AES rounds in a cycle on one port, one of multiplications on another, and everything
+//! else on whichever is free. So ten rounds of AES for 64 octets are a floor of ten cycles, under
+//! which four multiplications for the same octets, a reflection and what adds them up just fit.
+//! Karatsuba's three would want shuffles and additions from the same ports, and gain nothing.
+//! (AMD's Zen 4 and 5 do two rounds in a cycle and half a multiplication. There the
+//! multiplications are the floor.) What is left to lose is waiting: a round takes four cycles, a
+//! reduction some twenty, and a packet that waits for its last round, then for its hash, uses a
+//! fraction of either port.
 //!
-//! Not done: working on several packets at once, which would fill the waits in short ones; and
-//! interleaving the rounds of AES with the multiplications in one pass over a long one.
+//! So the packet is read once, and the rounds of a group stand between the multiplications of
+//! another that does not depend on them: when sealing those of the group before, which is sealed
+//! already, when opening those of the same, whose sealed octets are there from the start. Compilers
+//! take such an interleaving apart, since it needs more registers; `in_order!` keeps it. Between
+//! packets the CPU finds by itself what does not depend on what.
+//!
+//! Short packets are better off four at a time: see `short`. Here they come if there are not four
+//! of a kind.
+//!
+//! # What a forged packet costs
+//!
+//! A packet of one tail is in registers until its ICV is known to be right, and stored then. Of a
+//! longer one the groups are decrypted in place while they are hashed. If the ICV is wrong, the
+//! same keystream is added once more, which makes the packet what it was: `restore`. Until then
+//! nobody but this function can see the octets, as it holds the only reference to them. A forged
+//! long packet thus takes up to twice the time of an authentic one, about what it took when the
+//! packet was read twice in any case.
 //!
 //! GCM's limit of 2^36 - 32 octets of text (SP 800-38D section 5.2.1.1) is not checked: no buffer
 //! of a packet comes near it.
 //!
 //! # Constant time
 //!
-//! Branches, masks and addresses depend on lengths alone, the instructions used on secrets take
-//! the same time for all operands, and ICVs are compared as one vector.
-//!
-//! # Unsafe code
-//!
-//! All arithmetic is in safe functions that have the target features. What remains are the loads
-//! and stores: each takes a slice or an array and touches its octets only, with the mask, where
-//! there is one, computed from the length of the slice in the same function.
+//! Branches, masks and addresses depend on lengths, on numbers of vectors and on the verdict, which
+//! is public. The instructions used on secrets take the same time for all operands, and ICVs are
+//! compared as one vector.
 
-#![expect(unsafe_code, reason = "loads and stores of vectors go through pointers")]
+#![expect(unsafe_code, reason = "inline assembly without an instruction, to keep an order")]
 
 use std::arch::x86_64::*;
 
-use crate::port::ICV_LEN;
+use crate::vaes::math::BLOCK;
+use crate::vaes::math::FAR_POWERS;
+use crate::vaes::math::LANES;
+use crate::vaes::math::POWERS;
+use crate::vaes::math::Schedule;
+use crate::vaes::math::Start;
+use crate::vaes::math::Sum;
+use crate::vaes::math::TAIL_LEN;
+use crate::vaes::math::VECTOR;
+use crate::vaes::math::add_lanes;
+use crate::vaes::math::behind_first_lane;
+use crate::vaes::math::each;
+use crate::vaes::math::in_order;
+use crate::vaes::math::is_equal;
+use crate::vaes::math::lengths;
+use crate::vaes::math::load;
+use crate::vaes::math::load_block;
+use crate::vaes::math::load_first;
+use crate::vaes::math::load_first_lanes;
+use crate::vaes::math::masked_xor;
+use crate::vaes::math::masked_xor_not;
+use crate::vaes::math::multiply;
+use crate::vaes::math::ones;
+use crate::vaes::math::reduce;
+use crate::vaes::math::reflect;
+use crate::vaes::math::rounds;
+use crate::vaes::math::states;
+use crate::vaes::math::store;
+use crate::vaes::math::store_block;
+use crate::vaes::math::store_first;
 
-/// Powers of H in a context: as many blocks as the longest tail has.
-pub(super) const POWERS: usize = 20;
+/// Vectors in a long group, and in a short one.
+const LONG: usize = 8;
+const SHORT: usize = 4;
 
-/// Powers of H beyond those, one for every fourth block: what a group of eight vectors takes.
-pub(super) const FAR_POWERS: usize = 3;
+/// Octets of them.
+const LONG_LEN: usize = LONG * VECTOR;
+const SHORT_LEN: usize = SHORT * VECTOR;
 
-/// Round keys of the longest schedule.
-pub(super) const ROUND_KEYS: usize = 15;
+/// Octets behind a group at least: three blocks and the lengths are a power for each carried lane.
+const BEHIND: usize = 2 * BLOCK + 1;
 
-/// Octets of a block.
-const BLOCK: usize = 16;
+// Behind a group that is taken, long or short, there is enough; and between them they leave no
+// more than a tail.
+const _: () = assert!(TAIL_LEN + 1 >= SHORT_LEN + BEHIND);
+const _: () = assert!(LONG_LEN + BEHIND - 1 <= SHORT_LEN + TAIL_LEN);
+const _: () = assert!(POWERS / LANES + FAR_POWERS == LONG && TAIL_LEN <= 5 * VECTOR);
 
-/// Octets of a vector.
-const VECTOR: usize = 64;
-
-/// Blocks in a vector.
-const LANES: usize = VECTOR / BLOCK;
-
-/// Vectors in a group.
-const GROUP: usize = 4;
-
-/// Octets in a group.
-const GROUP_LEN: usize = GROUP * VECTOR;
-
-/// Octets of packet that a tail has room for: one of its blocks is the lengths.
-const TAIL_LEN: usize = (POWERS - 1) * BLOCK;
-
-/// The octets of the first lane, in masks of 64 bits.
-const FIRST_LANE: __mmask8 = 0b11;
-
-// A tail behind a group has a power for each carried lane, and a group is there to be taken.
-const _: () = assert!(POWERS - GROUP * LANES >= LANES && TAIL_LEN >= GROUP_LEN);
-const _: () = assert!(POWERS.is_multiple_of(LANES) && POWERS / LANES <= 5);
-
-/// What the kernels need of a key: powers of H times x^-1, reflected, H^20 first; and the round
-/// keys, as many as its size asks for.
-pub(super) struct Schedule<'a, const KEYS: usize> {
-    pub(super) powers: &'a [__m128i; POWERS],
-    pub(super) round_keys: &'a [__m128i; KEYS],
+/// Keystream for the next `$vectors` vectors of a place, while the last `$pending` of the vectors
+/// `$sealed`, nothing, a short group or a long one, are taken into the hash.
+macro_rules! keystream_and_hash {
+    ($keys:expr, $vectors:expr, $schedule:expr, $place:expr, $pending:expr, $sealed:expr) => {{
+        const { assert!($keys > LONG + 2) };
+        let (schedule, sealed) = ($schedule.again(), $sealed);
+        let (round_keys, pending) = (schedule.round_keys, $pending);
+        let mut states = states::<$keys, { $vectors }>(round_keys, $place.nonce, $place.vector);
+        let mut sum = Sum::zero();
+        rounds!($keys, $vectors, states, round_keys, round, {
+            if round % 2 == 0 && round <= LONG && LONG - (round - 2) <= pending {
+                let (even, odd) = (round - 2, round - 1);
+                let mut block = reflect(sealed[even]);
+                if LONG - even == pending {
+                    block = _mm512_xor_si512(block, $place.carried);
+                }
+                sum.add_products(
+                    [block, reflect(sealed[odd])],
+                    [stride(schedule, LONG - even), stride(schedule, LONG - odd)],
+                );
+                in_order!(sum.low, sum.middle, sum.high);
+            }
+            if round == LONG && pending > 0 {
+                $place.carried = reduce(sum);
+            }
+            keep_in_order!($vectors, states);
+        });
+        states
+    }};
 }
 
-/// What is different for every packet besides its octets, reflected.
-#[derive(Clone, Copy)]
-pub(super) struct Start {
-    /// J0: nonce, then a counter of one.
-    pub(super) j0: __m128i,
-    /// The only block of AAD padded with zeroes; or, of longer AAD, the GHASH of all blocks but
-    /// the last, plus the last.
-    pub(super) aad: __m128i,
-    /// Length of the AAD.
-    pub(super) aad_bits: u64,
-}
-
-/// The body with `$j` = 0, 1 ... `$count` - 1, for counts up to five. Arrays of vectors stay in
-/// registers only if every index is a constant early on, which a loop does not guarantee.
-macro_rules! each {
-    ($count:expr, $j:ident, $body:block) => {
-        each!(@ $count, $j, $body, 0, 1, 2, 3, 4)
-    };
-    (@ $count:expr, $j:ident, $body:block, $($index:literal),*) => {
-        $({
-            let $j: usize = $index;
-            if $j < $count $body
-        })*
+/// [`in_order`] for arrays of up to eight vectors.
+macro_rules! keep_in_order {
+    ($vectors:expr, $states:ident) => {
+        each!($vectors, j, {
+            in_order!($states[j]);
+        });
     };
 }
 
 /// Encrypts `packet`, which is 16 octets that stay as they are, text, and room for the ICV.
 ///
 /// # Panics
-/// When there is no room for the ICV.
+/// When there is no room for header and ICV.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
 pub(super) fn seal<const KEYS: usize>(
@@ -171,26 +209,43 @@ pub(super) fn seal<const KEYS: usize>(
     start: Start,
     packet: &mut [u8],
 ) {
-    let (rest, icv) = packet.split_last_chunk_mut().expect("room for header and ICV");
-    if rest.len() > TAIL_LEN {
-        crypt(schedule, start, rest);
-        store_block(icv, icv_of(schedule, start, rest));
-        return;
-    }
+    let (mut rest, icv) = packet.split_last_chunk_mut().expect("room for header and ICV");
     let lengths = lengths(start.aad_bits, rest.len());
-    let mut counters = counters(start.j0);
-    let mut place = Place::first(start.aad);
+    let mut place = Place::first(start, rest);
+    // Sealed and not hashed yet: the last `pending` of them.
+    let mut pending = 0;
+    let mut sealed = [_mm512_setzero_si512(); LONG];
+    while rest.len() >= LONG_LEN + BEHIND {
+        let (group, behind) = rest.split_first_chunk_mut::<LONG_LEN>().expect("longer");
+        let keystream = keystream_and_hash!(KEYS, LONG, schedule, place, pending, &sealed);
+        sealed = place.crypt(&load_group(group), &keystream);
+        store_group(group, &sealed);
+        pending = LONG;
+        rest = behind;
+    }
+    if rest.len() > TAIL_LEN {
+        let (group, behind) = rest.split_first_chunk_mut::<SHORT_LEN>().expect("longer");
+        let keystream = keystream_and_hash!(KEYS, SHORT, schedule, place, pending, &sealed);
+        let short = place.crypt(&load_group(group), &keystream);
+        store_group(group, &short);
+        each!(SHORT, j, {
+            sealed[LONG - SHORT + j] = short[j];
+        });
+        pending = SHORT;
+        rest = behind;
+    }
     macro_rules! tail {
         ($vectors:literal) => {{
-            let keystream = keystream::<KEYS, $vectors>(schedule.round_keys, &mut counters);
-            let sealed = place.crypt(&load_tail(rest), &keystream);
-            // What the keystream left behind the end of the packet is not text.
-            let sealed = cut(&sealed, rest.len());
+            let keystream = keystream_and_hash!(KEYS, $vectors, schedule, place, pending, &sealed);
+            let mut sealed = place.crypt(&load_tail(rest), &keystream);
             store_tail(rest, &sealed);
-            place.hash_tail(schedule.powers, &sealed, rest.len(), lengths)
+            // What the keystream left behind the end of the packet is not text.
+            let last = ones(rest.len() - VECTOR * ($vectors - 1));
+            sealed[$vectors - 1] = _mm512_and_si512(sealed[$vectors - 1], last);
+            place.hash_tail(schedule, &sealed, rest.len(), lengths)
         }};
     }
-    let computed = match tail_vectors(rest.len()) {
+    let computed = match rest.len().div_ceil(VECTOR) {
         1 => tail!(1),
         2 => tail!(2),
         3 => tail!(3),
@@ -201,7 +256,7 @@ pub(super) fn seal<const KEYS: usize>(
 }
 
 /// Verifies `packet`, which is 16 octets that stay as they are, text, and ICV; and decrypts the
-/// text if it is authentic. Otherwise nothing is written.
+/// text if it is authentic. Otherwise the octets are what they were when it returns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
 pub(super) fn open<const KEYS: usize>(
@@ -209,26 +264,50 @@ pub(super) fn open<const KEYS: usize>(
     start: Start,
     packet: &mut [u8],
 ) -> bool {
-    let Some((rest, icv)) = packet.split_last_chunk_mut() else {
+    let Some((packet, icv)) = packet.split_last_chunk_mut() else {
         return false;
     };
     let icv = load_block(icv);
-    if rest.len() > TAIL_LEN {
-        let authentic = is_equal(icv_of(schedule, start, rest), icv);
-        if authentic {
-            crypt(schedule, start, rest);
-        }
-        return authentic;
+    let (lengths, mut place) = (lengths(start.aad_bits, packet.len()), Place::first(start, packet));
+    let mut rest = &mut *packet;
+    while rest.len() >= LONG_LEN + BEHIND {
+        let (group, behind) = rest.split_first_chunk_mut::<LONG_LEN>().expect("longer");
+        let keystream = keystream_and_hash!(
+            KEYS,
+            LONG,
+            schedule,
+            place,
+            LONG,
+            &load_group::<LONG_LEN, LONG>(group)
+        );
+        let opened = place.crypt(&load_group(group), &keystream);
+        store_group(group, &opened);
+        rest = behind;
     }
-    let lengths = lengths(start.aad_bits, rest.len());
-    let mut counters = counters(start.j0);
-    let mut place = Place::first(start.aad);
+    if rest.len() > TAIL_LEN {
+        let (group, behind) = rest.split_first_chunk_mut::<SHORT_LEN>().expect("longer");
+        let short: [_; SHORT] = load_group(group);
+        let mut sealed = [_mm512_setzero_si512(); LONG];
+        each!(SHORT, j, {
+            sealed[LONG - SHORT + j] = short[j];
+        });
+        let keystream = keystream_and_hash!(KEYS, SHORT, schedule, place, SHORT, &sealed);
+        store_group(group, &place.crypt(&short, &keystream));
+        rest = behind;
+    }
     macro_rules! tail {
         ($vectors:literal) => {{
-            let keystream = keystream::<KEYS, $vectors>(schedule.round_keys, &mut counters);
-            let sealed = load_tail(rest);
+            let sealed = load_tail::<$vectors>(rest);
+            let keystream = keystream_and_hash!(
+                KEYS,
+                $vectors,
+                schedule,
+                place,
+                0,
+                &[_mm512_setzero_si512(); LONG]
+            );
             let opened = place.crypt(&sealed, &keystream);
-            let computed = place.hash_tail(schedule.powers, &sealed, rest.len(), lengths);
+            let computed = place.hash_tail(schedule, &sealed, rest.len(), lengths);
             let authentic = is_equal(computed, icv);
             if authentic {
                 store_tail(rest, &opened);
@@ -236,73 +315,38 @@ pub(super) fn open<const KEYS: usize>(
             authentic
         }};
     }
-    match tail_vectors(rest.len()) {
+    let authentic = match rest.len().div_ceil(VECTOR) {
         1 => tail!(1),
         2 => tail!(2),
         3 => tail!(3),
         4 => tail!(4),
         _ => tail!(5),
+    };
+    let tail = rest.len();
+    if !authentic && packet.len() > tail {
+        restore(schedule, start, packet, tail);
     }
+    authentic
 }
 
-/// The ICV that `packet`, sealed and without its ICV, should have.
+/// Adds the keystream to the groups of a forged packet once more: all but the `tail` last octets of
+/// header and text. So that they are what they were.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn icv_of<const KEYS: usize>(
+#[cold]
+#[inline(never)]
+fn restore<const KEYS: usize>(
     schedule: &Schedule<'_, KEYS>,
     start: Start,
-    packet: &[u8],
-) -> __m128i {
-    let lengths = lengths(start.aad_bits, packet.len());
-    let strides = strides(schedule.powers);
-    let keystream = keystream::<KEYS, 1>(schedule.round_keys, &mut counters(start.j0));
-    let mut place = Place::first(start.aad);
-    place.mask = _mm512_castsi512_si128(keystream[0]);
-    let mut rest = packet;
-    while rest.len() > TAIL_LEN {
-        let (group, later) = rest.split_first_chunk().expect("a group is no longer");
-        place.hash_group(&strides, &load_group(group));
-        rest = later;
-    }
-    macro_rules! tail {
-        ($vectors:literal) => {
-            place.hash_tail::<$vectors>(schedule.powers, &load_tail(rest), rest.len(), lengths)
-        };
-    }
-    match tail_vectors(rest.len()) {
-        1 => tail!(1),
-        2 => tail!(2),
-        3 => tail!(3),
-        4 => tail!(4),
-        _ => tail!(5),
-    }
-}
-
-/// Adds the keystream to all of `packet`, which has no ICV, but its first 16 octets.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn crypt<const KEYS: usize>(schedule: &Schedule<'_, KEYS>, start: Start, packet: &mut [u8]) {
-    let mut counters = counters(start.j0);
-    let mut place = Place::first(start.aad);
-    let mut rest = packet;
-    while rest.len() > GROUP_LEN {
-        let (group, later) = rest.split_first_chunk_mut().expect("a group is no longer");
-        let keystream = keystream::<KEYS, GROUP>(schedule.round_keys, &mut counters);
+    packet: &mut [u8],
+    tail: usize,
+) {
+    let groups = packet.len() - tail;
+    let (groups, _) = packet[..groups].as_chunks_mut::<SHORT_LEN>();
+    let mut place = Place::first(start, groups.as_flattened());
+    for group in groups {
+        let keystream =
+            keystream_and_hash!(KEYS, SHORT, schedule, place, 0, &[_mm512_setzero_si512(); LONG]);
         store_group(group, &place.crypt(&load_group(group), &keystream));
-        place.header = 0;
-        rest = later;
-    }
-    macro_rules! tail {
-        ($vectors:literal) => {{
-            let keystream = keystream::<KEYS, $vectors>(schedule.round_keys, &mut counters);
-            store_tail(rest, &place.crypt(&load_tail(rest), &keystream));
-        }};
-    }
-    match rest.len().div_ceil(VECTOR) {
-        1 => tail!(1),
-        2 => tail!(2),
-        3 => tail!(3),
-        _ => tail!(4),
     }
 }
 
@@ -320,121 +364,19 @@ pub(super) fn absorb(powers: &[__m128i; POWERS], aad: &[u8]) -> __m128i {
     hash
 }
 
-/// The product of a reflected element and one that has been through [`times_inverse_x`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-pub(super) fn multiply(a: __m128i, b: __m128i) -> __m128i {
-    let mut sum = Sum::zero();
-    sum.add_product(_mm512_zextsi128_si512(a), _mm512_zextsi128_si512(b));
-    _mm512_castsi512_si128(reduce(sum))
-}
-
-/// A reflected element times x^-1: see the head of this file.
-pub(super) fn times_inverse_x(element: u128) -> u128 {
-    const INVERSE_X: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
-    // All ones if the bit that falls out is set: no branch, as H is secret.
-    let fallen = 0_u128.wrapping_sub(element >> 127);
-    element << 1 ^ fallen & INVERSE_X
-}
-
-/// AES of a block of zeroes, octets in the order of memory.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-pub(super) fn encrypt_zeroes<const KEYS: usize>(round_keys: &[__m128i; KEYS]) -> __m128i {
-    let mut state = round_keys[0];
-    for round_key in &round_keys[1..KEYS - 1] {
-        state = _mm_aesenc_si128(state, *round_key);
-    }
-    _mm_aesenclast_si128(state, round_keys[KEYS - 1])
-}
-
-/// A block from an integer: what [`reflect`] makes of the octets of the integer, most significant
-/// first.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-pub(super) fn block(integer: u128) -> __m128i {
-    #[expect(clippy::cast_possible_truncation, reason = "one half, then the other")]
-    let (high, low) = ((integer >> 64) as u64, integer as u64);
-    _mm_set_epi64x(high.cast_signed(), low.cast_signed())
-}
-
-/// The inverse of [`block`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-pub(super) fn integer(block: __m128i) -> u128 {
-    let high = _mm_extract_epi64::<1>(block).cast_unsigned();
-    let low = _mm_cvtsi128_si64(block).cast_unsigned();
-    u128::from(high) << 64 | u128::from(low)
-}
-
-/// The last block hashed: lengths in bits of the AAD and of the text, `len` being of header and
-/// text (SP 800-38D section 7.1).
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn lengths(aad_bits: u64, len: usize) -> __m128i {
-    let text_bits = (len - BLOCK) as u128 * 8;
-    block(u128::from(aad_bits) << 64 | text_bits)
-}
-
-/// How many vectors a tail of `len` octets of packet has, the block of the lengths included.
-fn tail_vectors(len: usize) -> usize {
-    (len.div_ceil(BLOCK) + 1).div_ceil(LANES)
-}
-
-/// H^16, H^12, H^8 and H^4, each in all lanes.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn strides(powers: &[__m128i; POWERS]) -> [__m512i; GROUP] {
-    let mut strides = [_mm512_setzero_si512(); GROUP];
-    each!(GROUP, j, {
-        strides[j] = _mm512_broadcast_i32x4(powers[POWERS - LANES * (GROUP - j)]);
-    });
-    strides
-}
-
-/// The first four counters, reflected, so that they can be counted in the lowest 32 bits of each
-/// lane: GCM's inc32, without a carry into the nonce.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn counters(j0: __m128i) -> __m512i {
-    let ahead = _mm512_set_epi32(0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0);
-    _mm512_add_epi32(_mm512_broadcast_i32x4(j0), ahead)
-}
-
-/// The next `VECTORS` vectors of keystream; `counters` moves on.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn keystream<const KEYS: usize, const VECTORS: usize>(
-    round_keys: &[__m128i; KEYS],
-    counters: &mut __m512i,
-) -> [__m512i; VECTORS] {
-    let mut states = [_mm512_setzero_si512(); VECTORS];
-    let lanes = _mm512_set_epi32(0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4);
-    let round_key = _mm512_broadcast_i32x4(round_keys[0]);
-    each!(VECTORS, j, {
-        states[j] = _mm512_xor_si512(reflect(*counters), round_key);
-        *counters = _mm512_add_epi32(*counters, lanes);
-    });
-    for round_key in &round_keys[1..KEYS - 1] {
-        let round_key = _mm512_broadcast_i32x4(*round_key);
-        each!(VECTORS, j, {
-            states[j] = _mm512_aesenc_epi128(states[j], round_key);
-        });
-    }
-    let round_key = _mm512_broadcast_i32x4(round_keys[KEYS - 1]);
-    each!(VECTORS, j, {
-        states[j] = _mm512_aesenclast_epi128(states[j], round_key);
-    });
-    states
-}
-
 /// Where in a packet the work is, and what it has brought so far.
 struct Place {
-    /// [`FIRST_LANE`] while the next vector is the packet's first, then nothing.
-    header: __mmask8,
-    /// See [`Start::aad`].
-    aad: __m128i,
-    /// The encrypted J0.
-    mask: __m128i,
-    /// The hash so far: what is to be added to the next vector, lane by lane.
+    /// See [`Start::nonce`].
+    nonce: __m512i,
+    /// The next vector to be encrypted or decrypted.
+    vector: usize,
+    /// Ones where keystream is to be added to the next vector: not to the header, which the first
+    /// one has.
+    added: __m512i,
+    /// In the first lane, once the first vector is done, the encrypted J0.
+    mask: __m512i,
+    /// The hash so far: what is to be added to the next vector hashed, lane by lane. At first what
+    /// makes the header the AAD.
     carried: __m512i,
 }
 
@@ -442,12 +384,15 @@ impl Place {
     /// At the first octet of a packet.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     #[inline]
-    fn first(aad: __m128i) -> Place {
+    fn first(start: Start, packet: &[u8]) -> Place {
+        let header = load_block(packet.first_chunk().expect("room for the header"));
+        let header = reflect(_mm512_zextsi128_si512(header));
         Place {
-            header: FIRST_LANE,
-            aad,
-            mask: _mm_setzero_si128(),
-            carried: _mm512_setzero_si512(),
+            nonce: start.nonce,
+            vector: 0,
+            added: behind_first_lane(),
+            mask: _mm512_setzero_si512(),
+            carried: _mm512_xor_si512(header, _mm512_zextsi128_si512(start.aad)),
         }
     }
 
@@ -463,165 +408,58 @@ impl Place {
         each!(VECTORS, j, {
             changed[j] = _mm512_xor_si512(octets[j], keystream[j]);
         });
-        changed[0] = _mm512_mask_mov_epi64(changed[0], self.header, octets[0]);
-        let lane = _mm512_castsi512_si128(keystream[0]);
-        self.mask = _mm_mask_mov_epi64(self.mask, self.header, lane);
+        changed[0] = masked_xor(keystream[0], self.added, octets[0]);
+        self.mask = masked_xor_not(keystream[0], self.added, self.mask);
+        self.added = _mm512_set1_epi64(-1);
+        self.vector += VECTORS;
         changed
     }
 
-    /// Takes a group of sealed octets into the hash.
+    /// Takes the last `len` sealed octets, with zeroes behind, and the lengths into the hash;
+    /// returns the ICV.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     #[inline]
-    fn hash_group(&mut self, strides: &[__m512i; GROUP], sealed: &[__m512i; GROUP]) {
-        let blocks = self.blocks(sealed);
-        let mut sum = Sum::zero();
-        each!(GROUP, j, {
-            sum.add_product(blocks[j], strides[j]);
-        });
-        self.carried = reduce(sum);
-    }
-
-    /// Takes the last `len` sealed octets and the lengths into the hash; returns the ICV.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-    #[inline]
-    fn hash_tail<const VECTORS: usize>(
+    fn hash_tail<const KEYS: usize, const VECTORS: usize>(
         &mut self,
-        powers: &[__m128i; POWERS],
+        schedule: &Schedule<'_, KEYS>,
         sealed: &[__m512i; VECTORS],
         len: usize,
         lengths: __m128i,
     ) -> __m128i {
-        let text = len.div_ceil(BLOCK);
-        let mut blocks = self.blocks(sealed);
-        let lane = 0b1111 << (text % LANES * LANES);
-        blocks[VECTORS - 1] = _mm512_mask_broadcast_i32x4(blocks[VECTORS - 1], lane, lengths);
-        let powers = &powers[POWERS - (text + 1)..];
+        let powers = &schedule.powers[POWERS - (len.div_ceil(BLOCK) + 1)..];
         let mut sum = Sum::zero();
+        let last = _mm512_zextsi128_si512(schedule.powers[POWERS - 1]);
+        sum.add_product(_mm512_zextsi128_si512(lengths), last);
         each!(VECTORS, j, {
-            sum.add_product(blocks[j], load_powers(powers, j));
+            let mut block = reflect(sealed[j]);
+            if j == 0 {
+                block = _mm512_xor_si512(block, self.carried);
+            }
+            sum.add_product(block, load_first_lanes(&powers[LANES * j..]));
         });
         let hash = _mm512_zextsi128_si512(add_lanes(reduce(sum)));
-        _mm_xor_si128(_mm512_castsi512_si128(reflect(hash)), self.mask)
-    }
-
-    /// Sealed octets as blocks to be hashed: reflected, the header replaced by the AAD, and with
-    /// the carried lanes.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-    #[inline]
-    fn blocks<const VECTORS: usize>(&mut self, sealed: &[__m512i; VECTORS]) -> [__m512i; VECTORS] {
-        let mut blocks = [_mm512_setzero_si512(); VECTORS];
-        each!(VECTORS, j, {
-            blocks[j] = reflect(sealed[j]);
-        });
-        let aad = _mm512_zextsi128_si512(self.aad);
-        blocks[0] = _mm512_mask_mov_epi64(blocks[0], self.header, aad);
-        blocks[0] = _mm512_xor_si512(blocks[0], self.carried);
-        self.header = 0;
-        blocks
+        _mm512_castsi512_si128(_mm512_xor_si512(reflect(hash), self.mask))
     }
 }
 
-/// Products that are not reduced yet, lane by lane: the quarters q1 q0, q2 q1 and q3 q2.
-struct Sum {
-    low: __m512i,
-    middle: __m512i,
-    high: __m512i,
-}
-
-impl Sum {
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-    #[inline]
-    fn zero() -> Sum {
-        let zero = _mm512_setzero_si512();
-        Sum { low: zero, middle: zero, high: zero }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-    #[inline]
-    fn add_product(&mut self, a: __m512i, b: __m512i) {
-        self.low = _mm512_xor_si512(self.low, _mm512_clmulepi64_epi128::<0x00>(a, b));
-        self.high = _mm512_xor_si512(self.high, _mm512_clmulepi64_epi128::<0x11>(a, b));
-        let inner = _mm512_clmulepi64_epi128::<0x01>(a, b);
-        self.middle = xor3(self.middle, inner, _mm512_clmulepi64_epi128::<0x10>(a, b));
-    }
-}
-
-/// Folds the lower half into the upper, in each lane: see the head of this file.
+/// H^(4·`vectors`) in all lanes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn reduce(sum: Sum) -> __m512i {
-    let fold = _mm512_set1_epi64(0xc200_0000_0000_0000_u64.cast_signed());
-    let middle =
-        xor3(sum.middle, swap_halves(sum.low), _mm512_clmulepi64_epi128::<0x00>(sum.low, fold));
-    xor3(sum.high, swap_halves(middle), _mm512_clmulepi64_epi128::<0x00>(middle, fold))
-}
-
-/// The halves of each lane exchanged.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn swap_halves(lanes: __m512i) -> __m512i {
-    _mm512_shuffle_epi32::<0b01_00_11_10>(lanes)
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn xor3(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
-    _mm512_ternarylogic_epi64::<0b1001_0110>(a, b, c)
-}
-
-/// The octets of each lane in reverse order.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn reflect(lanes: __m512i) -> __m512i {
-    let order = block(0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f);
-    _mm512_shuffle_epi8(lanes, _mm512_broadcast_i32x4(order))
-}
-
-/// The sum of the four lanes.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn add_lanes(lanes: __m512i) -> __m128i {
-    let upper = _mm512_extracti64x4_epi64::<1>(lanes);
-    let halves = _mm256_xor_si256(_mm512_castsi512_si256(lanes), upper);
-    _mm_xor_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
-}
-
-/// Whether all octets are equal, in a time that does not tell which.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn is_equal(a: __m128i, b: __m128i) -> bool {
-    let difference = _mm_xor_si128(a, b);
-    _mm_testz_si128(difference, difference) == 1
-}
-
-/// The first `len` octets of vectors, zeroes behind.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn cut<const VECTORS: usize>(vectors: &[__m512i; VECTORS], len: usize) -> [__m512i; VECTORS] {
-    let mut cut = *vectors;
-    each!(VECTORS, j, {
-        cut[j] = _mm512_maskz_mov_epi8(first_octets(len.saturating_sub(VECTOR * j)), vectors[j]);
-    });
-    cut
-}
-
-/// A mask of the first `count` octets of a vector, of all for larger counts.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn first_octets(count: usize) -> __mmask64 {
-    #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
-    _bzhi_u64(u64::MAX, count.min(VECTOR) as u32)
+fn stride<const KEYS: usize>(schedule: Schedule<'_, KEYS>, vectors: usize) -> __m512i {
+    _mm512_broadcast_i32x4(match (LANES * vectors).checked_sub(POWERS) {
+        None | Some(0) => schedule.powers[POWERS - LANES * vectors],
+        Some(_) => schedule.far_powers[LONG - vectors],
+    })
 }
 
 /// The vectors of a group.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn load_group(group: &[u8; GROUP_LEN]) -> [__m512i; GROUP] {
-    let mut vectors = [_mm512_setzero_si512(); GROUP];
-    each!(GROUP, j, {
-        // SAFETY: `j` is less than GROUP, so that the vector ends within the array. Why not safe:
-        // there is no safe unaligned load.
-        vectors[j] = unsafe { _mm512_loadu_si512(group.as_ptr().add(VECTOR * j).cast()) };
+fn load_group<const LEN: usize, const VECTORS: usize>(group: &[u8; LEN]) -> [__m512i; VECTORS] {
+    const { assert!(LEN == VECTORS * VECTOR) };
+    let mut vectors = [_mm512_setzero_si512(); VECTORS];
+    each!(VECTORS, j, {
+        vectors[j] = load(group[VECTOR * j..].first_chunk().expect("the array is as long"));
     });
     vectors
 }
@@ -629,64 +467,40 @@ fn load_group(group: &[u8; GROUP_LEN]) -> [__m512i; GROUP] {
 /// Overwrites a group.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn store_group(group: &mut [u8; GROUP_LEN], vectors: &[__m512i; GROUP]) {
-    each!(GROUP, j, {
-        // SAFETY: `j` is less than GROUP, so that the vector ends within the array. Why not safe:
-        // there is no safe unaligned store.
-        unsafe { _mm512_storeu_si512(group.as_mut_ptr().add(VECTOR * j).cast(), vectors[j]) };
+fn store_group<const LEN: usize, const VECTORS: usize>(
+    group: &mut [u8; LEN],
+    vectors: &[__m512i; VECTORS],
+) {
+    const { assert!(LEN == VECTORS * VECTOR) };
+    each!(VECTORS, j, {
+        let octets = group[VECTOR * j..].first_chunk_mut();
+        store(octets.expect("the array is as long"), vectors[j]);
     });
 }
 
-/// The octets of `tail`, and zeroes behind.
+/// The octets of `tail`, which end in the last of the vectors, and zeroes behind.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
 fn load_tail<const VECTORS: usize>(tail: &[u8]) -> [__m512i; VECTORS] {
+    let (whole, last) = tail.split_at(VECTOR * (VECTORS - 1));
+    let (whole, _) = whole.as_chunks();
     let mut vectors = [_mm512_setzero_si512(); VECTORS];
     each!(VECTORS, j, {
-        let octets = tail.get(VECTOR * j..).unwrap_or_default();
-        // SAFETY: the mask has no bit beyond the length of the slice, and what is masked out is
-        // not read, nor does it fault. Why not safe: there is no safe masked load.
-        vectors[j] =
-            unsafe { _mm512_maskz_loadu_epi8(first_octets(octets.len()), octets.as_ptr().cast()) };
+        vectors[j] = if j < VECTORS - 1 { load(&whole[j]) } else { load_first(last) };
     });
     vectors
 }
 
-/// Overwrites `tail` with the first octets of the vectors.
+/// Overwrites `tail`, which ends in the last of the vectors.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
 fn store_tail<const VECTORS: usize>(tail: &mut [u8], vectors: &[__m512i; VECTORS]) {
+    let (whole, last) = tail.split_at_mut(VECTOR * (VECTORS - 1));
+    let (whole, _) = whole.as_chunks_mut();
     each!(VECTORS, j, {
-        let octets = tail.get_mut(VECTOR * j..).unwrap_or_default();
-        let mask = first_octets(octets.len());
-        // SAFETY: the mask has no bit beyond the length of the slice, and what is masked out is
-        // not written, nor does it fault. Why not safe: there is no safe masked store.
-        unsafe { _mm512_mask_storeu_epi8(octets.as_mut_ptr().cast(), mask, vectors[j]) };
+        if j < VECTORS - 1 {
+            store(&mut whole[j], vectors[j]);
+        }
     });
-}
-
-/// The powers for vector `j` of a tail that starts at `powers[0]`; zeroes behind H^1.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn load_powers(powers: &[__m128i], j: usize) -> __m512i {
-    let powers = powers.get(LANES * j..).unwrap_or_default();
-    // Two bits of the mask for a power.
-    let mask = 0xff_u8 >> (2 * (LANES - powers.len().min(LANES)));
-    // SAFETY: the mask has no bit beyond the length of the slice, and what is masked out is not
-    // read, nor does it fault. Why not safe: there is no safe masked load.
-    unsafe { _mm512_maskz_loadu_epi64(mask, powers.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn load_block(block: &[u8; BLOCK]) -> __m128i {
-    // SAFETY: the array has 16 octets. Why not safe: there is no safe unaligned load.
-    unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn store_block(octets: &mut [u8; ICV_LEN], block: __m128i) {
-    // SAFETY: the array has 16 octets. Why not safe: there is no safe unaligned store.
-    unsafe { _mm_storeu_si128(octets.as_mut_ptr().cast(), block) };
+    store_first(last, vectors[VECTORS - 1]);
 }

@@ -14,20 +14,24 @@
 use std::arch::x86_64::*;
 use std::fmt;
 use std::mem::offset_of;
+use std::ops::Range;
 
 use zeroize::Zeroize;
 use zeroize::Zeroizing;
 
 use crate::algorithm::AesSize;
 use crate::algorithm::SALT_LEN;
-use crate::port::TEXT_AT;
+use crate::port::MIN_ESP_LEN;
 use crate::prefetch::LINE;
 use crate::vaes::kernel;
-use crate::vaes::kernel::FAR_POWERS;
-use crate::vaes::kernel::POWERS;
-use crate::vaes::kernel::ROUND_KEYS;
-use crate::vaes::kernel::Schedule;
-use crate::vaes::kernel::Start;
+use crate::vaes::math;
+use crate::vaes::math::BLOCK;
+use crate::vaes::math::FAR_POWERS;
+use crate::vaes::math::LANES;
+use crate::vaes::math::POWERS;
+use crate::vaes::math::ROUND_KEYS;
+use crate::vaes::math::Schedule;
+use crate::vaes::math::Start;
 
 /// The context of one SA, wiped on drop.
 #[repr(C, align(64))]
@@ -38,6 +42,7 @@ pub struct VaesKey {
     powers: [__m128i; POWERS],
     salt: [u8; SALT_LEN],
     size: AesSize,
+    spare: [u8; SPARE],
     /// As in memory. Shorter schedules leave the last ones zero.
     round_keys: [__m128i; ROUND_KEYS],
 }
@@ -45,10 +50,16 @@ pub struct VaesKey {
 const _: () = assert!(size_of::<VaesKey>() == 10 * LINE);
 const _: () = assert!(offset_of!(VaesKey, round_keys) == 6 * LINE);
 
+/// What salt and size leave of a block.
+const SPARE: usize = BLOCK - SALT_LEN - size_of::<AesSize>();
+
+/// Blocks of a context from H^20 on that may be read as vectors.
+const READABLE: usize = POWERS + 1 + LANES;
+
 /// Round keys by key size.
-const KEYS_128: usize = 11;
-const KEYS_192: usize = 13;
-const KEYS_256: usize = 15;
+pub(super) const KEYS_128: usize = 11;
+pub(super) const KEYS_192: usize = 13;
+pub(super) const KEYS_256: usize = 15;
 
 impl VaesKey {
     /// Expands `key`, which has the length of `size`.
@@ -61,19 +72,20 @@ impl VaesKey {
             powers: [zero; POWERS],
             salt,
             size,
+            spare: [0; SPARE],
             round_keys: *round_keys,
         };
         let hash_key = Zeroizing::new(new.hash_key());
-        let first = kernel::block(kernel::times_inverse_x(*hash_key));
+        let first = math::block(math::times_inverse_x(*hash_key));
         let mut power = first;
         for slot in new.powers.iter_mut().rev() {
             *slot = power;
-            power = kernel::multiply(power, first);
+            power = math::multiply(power, first);
         }
         // H^20 and H^4 are in the table.
         let mut power = new.powers[0];
         for slot in new.far_powers.iter_mut().rev() {
-            power = kernel::multiply(power, new.powers[POWERS - 4]);
+            power = math::multiply(power, new.powers[POWERS - 4]);
             *slot = power;
         }
         new
@@ -101,29 +113,26 @@ impl VaesKey {
         }
     }
 
-    /// What RFC 4106 makes of a header: the nonce (section 4) and the AAD (section 5).
+    /// What RFC 4106 makes of a packet's header: the nonce (section 4) and the AAD (section 5).
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     #[inline]
-    pub(super) fn start(&self, header: &[u8; TEXT_AT], esn_high: Option<u32>) -> Start {
-        // As integers, most significant octet first, everything stays in registers.
-        let header = u128::from_be_bytes(*header);
-        let salt = u128::from(u32::from_be_bytes(self.salt));
-        let (spi, seq, iv) = (header >> 96, header >> 64 & 0xffff_ffff, header << 64 >> 32);
-        let (aad, aad_bits) = match esn_high {
-            None => (header >> 64 << 64, 64),
-            Some(high) => (spi << 96 | u128::from(high) << 64 | seq << 32, 96),
-        };
-        Start { j0: kernel::block(salt << 96 | iv | 1), aad: kernel::block(aad), aad_bits }
+    pub(super) fn start(&self, packet: &[u8; MIN_ESP_LEN], esn_high: Option<u32>) -> Start {
+        let header = math::load_block(packet.first_chunk().expect("a packet is longer"));
+        let aad = math::reflect_esp(_mm512_zextsi128_si512(header), esn_high);
+        Start {
+            nonce: math::esp_nonce(self.salt, packet.first_chunk().expect("a packet is longer")),
+            aad: _mm512_castsi512_si128(aad),
+            aad_bits: if esn_high.is_some() { 96 } else { 64 },
+        }
     }
 
     /// For any nonce and AAD.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     pub(super) fn start_general(&self, nonce: &[u8; 12], aad: &[u8]) -> Start {
-        let mut j0 = [0; 16];
-        j0[..12].copy_from_slice(nonce);
-        j0[15] = 1;
+        let mut block = [0; BLOCK];
+        block[..12].copy_from_slice(nonce);
         Start {
-            j0: kernel::block(u128::from_be_bytes(j0)),
+            nonce: _mm512_broadcast_i32x4(math::load_block(&block)),
             aad: kernel::absorb(&self.powers, aad),
             aad_bits: aad.len() as u64 * 8,
         }
@@ -133,21 +142,61 @@ impl VaesKey {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     fn hash_key(&self) -> u128 {
         let block = match self.size {
-            AesSize::Aes128 => kernel::encrypt_zeroes(self.keys::<KEYS_128>()),
-            AesSize::Aes192 => kernel::encrypt_zeroes(self.keys::<KEYS_192>()),
-            AesSize::Aes256 => kernel::encrypt_zeroes(self.keys::<KEYS_256>()),
+            AesSize::Aes128 => math::encrypt_zeroes(self.keys::<KEYS_128>()),
+            AesSize::Aes192 => math::encrypt_zeroes(self.keys::<KEYS_192>()),
+            AesSize::Aes256 => math::encrypt_zeroes(self.keys::<KEYS_256>()),
         };
-        kernel::integer(block).swap_bytes()
+        math::integer(block).swap_bytes()
+    }
+
+    /// The salt of RFC 4106 section 4.
+    #[inline(always)]
+    pub(super) fn salt(&self) -> [u8; SALT_LEN] {
+        self.salt
+    }
+
+    /// Which it is.
+    #[inline(always)]
+    pub(super) fn size(&self) -> AesSize {
+        self.size
+    }
+
+    /// H^20 to H^1, then what is behind them: whatever it is, to be multiplied with zeroes.
+    #[inline(always)]
+    pub(super) fn powers_and_behind(&self) -> &[__m128i; READABLE] {
+        const { assert!(offset_of!(VaesKey, powers) + BLOCK * READABLE <= 9 * LINE) };
+        let start = std::ptr::from_ref(self).cast::<u8>();
+        // SAFETY: so many octets from the powers on are in the context, as was asserted, aligned as
+        // the powers are; none is padding, as the fields there leave none, and any octets are a
+        // block. The result borrows all of the context. Why not safe: it spans several fields.
+        unsafe { &*start.add(offset_of!(VaesKey, powers)).cast() }
+    }
+
+    /// The lines of a context that a packet needs of which `blocks` are hashed, with the lengths.
+    #[inline(always)]
+    pub(super) const fn lines(keys: usize, blocks: usize) -> Range<usize> {
+        let powers = if blocks > POWERS { FAR_POWERS + POWERS } else { blocks };
+        let start = offset_of!(VaesKey, salt) - BLOCK * powers;
+        let end = offset_of!(VaesKey, round_keys) + BLOCK * keys;
+        start / LINE..end.div_ceil(LINE)
+    }
+
+    /// The line of a context that has its size, and which says that it is one.
+    #[inline(always)]
+    pub(super) const fn line_of_size() -> Range<usize> {
+        let line = offset_of!(VaesKey, size) / LINE;
+        line..line + 1
     }
 
     /// The first `KEYS` round keys.
-    fn keys<const KEYS: usize>(&self) -> &[__m128i; KEYS] {
+    #[inline(always)]
+    pub(super) fn keys<const KEYS: usize>(&self) -> &[__m128i; KEYS] {
         const { assert!(KEYS <= ROUND_KEYS) };
         self.round_keys.first_chunk().expect("no schedule is longer than the longest")
     }
 
     fn schedule<const KEYS: usize>(&self) -> Schedule<'_, KEYS> {
-        Schedule { powers: &self.powers, round_keys: self.keys() }
+        Schedule { far_powers: &self.far_powers, powers: &self.powers, round_keys: self.keys() }
     }
 }
 
@@ -239,7 +288,7 @@ mod tests {
         #[expect(unsafe_code, reason = "the call needs the features just found")]
         // SAFETY: the CPU has the features. Why not safe: they are known at run time only.
         unsafe {
-            kernel::integer(block)
+            math::integer(block)
         }
     }
 
@@ -313,10 +362,10 @@ mod tests {
     fn times_inverse_x_is_the_inverse() {
         let mut element = 0x8000_0000_0000_0000_0000_0000_0000_0001;
         for _ in 0..1000 {
-            assert_eq!(product(kernel::times_inverse_x(element), 1 << 126), element);
+            assert_eq!(product(math::times_inverse_x(element), 1 << 126), element);
             element = product(element, 0x66e9_4bd4_ef8a_2c3b_884c_fa59_ca34_2b2e);
         }
-        assert_eq!(kernel::times_inverse_x(0), 0);
+        assert_eq!(math::times_inverse_x(0), 0);
     }
 
     /// Nothing of a key is left when its context is dropped.

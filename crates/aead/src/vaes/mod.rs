@@ -5,19 +5,22 @@
 //! the CPU has the instructions, as [`Vaes::detect`] is the only way to one; all unsafe calls into
 //! code that needs them rest on that.
 //!
-//! - `kernel`: AES-GCM of one packet, the mathematics and the loads and stores.
+//! - `batch`: a batch of any packets, sorted for the kernels.
+//! - `short`: four short packets at once.
+//! - `kernel`: one packet of any length; the essay on what all the kernels do.
+//! - `math`: what they are made of: the field of GHASH, the start of AES, loads and stores.
 //! - `key`: the context of an SA.
 //!
 //! The kernels are for AES-GCM with IV and a 16-octet ICV. Keys of all other algorithms are those
 //! of the portable provider, which works on their packets, in the same batch.
-//!
-//! The ICV is verified before anything is decrypted, so that a forged text stays ciphertext.
-//! Packets are worked on one at a time, in order; key contexts are fetched some packets ahead.
 
 #![expect(unsafe_code, reason = "only run-time detection knows that the CPU has the instructions")]
 
+mod batch;
 mod kernel;
 mod key;
+mod math;
+mod short;
 
 use zeroize::Zeroizing;
 
@@ -28,17 +31,12 @@ use crate::port::Aead;
 use crate::port::AhOp;
 use crate::port::ICV_LEN;
 use crate::port::KeyError;
-use crate::port::MIN_ESP_LEN;
 use crate::port::Op;
 use crate::port::Status;
 use crate::port::TEXT_AT;
-use crate::port::Verified;
 use crate::prefetch::prefetch;
-use crate::prefetch::prefetch_first;
-use crate::prefetch::prefetch_later;
 use crate::provider::ProviderKey;
 use crate::rustcrypto::RustCrypto;
-use crate::rustcrypto::RustCryptoKey;
 
 pub use key::VaesKey;
 
@@ -101,14 +99,14 @@ impl Aead for Vaes {
     fn seal(&mut self, ops: &mut [Op<'_, ProviderKey>]) {
         // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
         // time only.
-        unsafe { seal_batch(ops) }
+        unsafe { batch::seal(ops) }
     }
 
     fn open(&mut self, ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
         assert!(statuses.len() >= ops.len(), "a status for each packet");
         // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
         // time only.
-        unsafe { open_batch(ops, statuses) }
+        unsafe { batch::open(ops, statuses) }
     }
 
     fn seal_ah(&mut self, op: AhOp<'_, ProviderKey>) {
@@ -169,66 +167,6 @@ impl Aead for Vaes {
 
 fn behind_a_header(text_and_icv: &[u8]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([&[0; TEXT_AT], text_and_icv].concat())
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-fn seal_batch(ops: &mut [Op<'_, ProviderKey>]) {
-    prefetch_first(ops);
-    for at in 0..ops.len() {
-        prefetch_later(ops, at);
-        let op = &mut ops[at];
-        let key = match op.key {
-            ProviderKey::Vaes(key) => key,
-            ProviderKey::RustCrypto(key) => {
-                seal_portable(key, op.esn_high, op.esp);
-                continue;
-            }
-        };
-        assert!(op.esp.len() >= MIN_ESP_LEN, "room for header and ICV");
-        let header = op.esp.first_chunk().expect("the length was checked");
-        key.seal(key.start(header, op.esn_high), op.esp);
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-fn open_batch(ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
-    prefetch_first(ops);
-    for (at, status) in (0..ops.len()).zip(statuses) {
-        prefetch_later(ops, at);
-        let op = &mut ops[at];
-        let authentic = match op.key {
-            ProviderKey::Vaes(key) => open_one(key, op.esn_high, op.esp),
-            ProviderKey::RustCrypto(key) => open_portable(key, op.esn_high, op.esp),
-        };
-        *status = match authentic {
-            true => Status::Authentic(Verified::new()),
-            false => Status::Forged,
-        };
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn open_one(key: &VaesKey, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
-    let Some(header) = esp.first_chunk() else {
-        return false;
-    };
-    if esp.len() < MIN_ESP_LEN {
-        return false;
-    }
-    key.open(key.start(header, esn_high), esp)
-}
-
-/// A call, so that the loop over a batch stays small.
-#[inline(never)]
-fn seal_portable(key: &RustCryptoKey, esn_high: Option<u32>, esp: &mut [u8]) {
-    key.seal(esn_high, esp);
-}
-
-/// A call, so that the loop over a batch stays small.
-#[inline(never)]
-fn open_portable(key: &RustCryptoKey, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
-    key.open(esn_high, esp)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
