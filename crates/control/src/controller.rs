@@ -1,18 +1,19 @@
 //! [`Controller`]: the SAs and policies of record, and what workers are told about them.
 //!
 //! SAs are made here, key schedules included, and moved to the worker that will own them. Where
-//! they live is published as a snapshot to all workers only after their owners have confirmed them,
-//! so no worker ever hands a packet to an owner that does not know the SA.
+//! they live is published to all workers only after their owners have confirmed them, so no worker
+//! ever hands a packet to an owner that does not know the SA.
 //!
 //! An SA lives in these steps, each of which waits for the one before:
 //!
 //! 1. its entry is moved to a free slot, and the worker confirms;
-//! 2. a snapshot names it; once all workers have taken that up, it is *known*;
-//! 3. to go, it is left out of the next snapshot; once all workers have taken that up, nobody looks
+//! 2. an *edition* of what workers know names it; once all have taken that up, it is *known*;
+//! 3. to go, it is taken out by another edition; once all workers have taken that up, nobody looks
 //!    for it any more, and its worker is asked for the entry;
 //! 4. the entry is back: its key is wiped here, and its slot is free.
 //!
-//! At most one snapshot is on its way, so "all workers have taken it up" is one number.
+//! Each step is taken when the event that it waits for comes. So it costs the same however many SAs
+//! there are, and workers take up no more than what is different.
 //!
 //! Rekeying is make before break (RFC 7296 section 2.8): the new outbound SA takes packets once its
 //! inbound twin is known, and only when the new one is known does the old one go. Migration moves
@@ -31,6 +32,7 @@ mod migration;
 mod publication;
 mod record;
 mod slots;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod tombstones;
@@ -54,6 +56,7 @@ use culvert_engine::mailbox::Notice;
 use culvert_engine::next_hop::Target;
 use culvert_engine::tables::SaSample;
 use culvert_spd::Group;
+use rustc_hash::FxHashMap;
 
 use bundles::Bundles;
 use inspect::Inspections;
@@ -109,8 +112,14 @@ pub struct Controller<A: Aead> {
     workers: Vec<WorkerState<A::Key>>,
     slots: usize,
     records: BTreeMap<SaId, Record>,
-    /// SAs that wait for something to happen.
-    busy: BTreeSet<SaId>,
+    /// SAs on their way to their worker.
+    installing: BTreeSet<SaId>,
+    /// How many are on their way from it.
+    leaving: usize,
+    /// SAs that may have what they waited for.
+    due: Vec<SaId>,
+    /// SAs that wait for others: for a twin to be known, for a successor to take over.
+    waiting: FxHashMap<SaId, Vec<SaId>>,
     /// The number of the next SA.
     next_id: u64,
     /// Counts what decides which SA of a group is the latest.
@@ -146,6 +155,7 @@ impl<A: Aead> Controller<A> {
         store: Option<SequenceStore>,
     ) -> Controller<A> {
         assert!(workers.len() <= 256, "workers are numbered by an octet");
+        let publication = Publication::new(workers.len());
         let state = |handle| WorkerState {
             handle,
             backlog: VecDeque::new(),
@@ -157,13 +167,16 @@ impl<A: Aead> Controller<A> {
             workers: workers.into_iter().map(state).collect(),
             slots,
             records: BTreeMap::new(),
-            busy: BTreeSet::new(),
+            installing: BTreeSet::new(),
+            leaving: 0,
+            due: Vec::new(),
+            waiting: FxHashMap::default(),
             next_id: 0,
             orders: 0,
             leases: Leases::new(store),
             bundles: Bundles::default(),
             claims: Directory::default(),
-            publication: Publication::default(),
+            publication,
             untaken_next_hops: 0,
             resolve: Vec::new(),
             news: VecDeque::new(),
@@ -219,11 +232,19 @@ impl<A: Aead> Controller<A> {
         result
     }
 
-    /// True when every SA is where it is to be and every worker has taken up the last snapshot.
+    /// True when every SA is where it is to be and every worker has taken up the last edition.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let sent = self.workers.iter().all(|worker| worker.backlog.is_empty());
-        sent && self.busy.is_empty() && self.untaken_next_hops == 0 && self.publication.is_idle()
+        let settled = self.installing.is_empty() && self.leaving == 0 && self.due.is_empty();
+        let settled = settled && self.migrations.is_empty();
+        sent && settled && self.untaken_next_hops == 0 && self.publication.is_idle()
+    }
+
+    /// Commands that wait for room in the mailboxes of workers.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.workers.iter().map(|worker| worker.backlog.len()).sum()
     }
 
     /// Neighbours that packets wait for since the last call.
@@ -299,7 +320,7 @@ impl<A: Aead> Controller<A> {
     /// published.
     #[must_use]
     pub fn current(&self, group: Group) -> Option<SaId> {
-        self.latest(group)
+        self.publication.latest(group)
     }
 
     /// Records the last numbers used, so that the next start does not skip what was leased.
@@ -356,7 +377,7 @@ impl<A: Aead> std::fmt::Debug for Controller<A> {
         f.debug_struct("Controller")
             .field("workers", &self.workers.len())
             .field("sas", &self.records.len())
-            .field("busy", &self.busy.len())
+            .field("installing", &self.installing.len())
             .finish_non_exhaustive()
     }
 }

@@ -3,29 +3,69 @@
 //! Several SAs may have one SPI when their destinations, or destinations and sources, tell them
 //! apart, and ESP and AH have SPIs of their own. The longest match wins: SPI, destination and
 //! source; then SPI and destination; then SPI.
+//!
+//! Nearly every SPI is that of one SA, whose source does not matter: such an SA takes 32 octets in
+//! line, two to a cache line. What is different lies aside.
+//!
+//! Control has the directory of record, and makes room in it. Each worker has a copy, which it
+//! brings up to date by what control [says](Directory::at) of single SPIs.
 
 use std::net::IpAddr;
 
 use culvert_aead::Protocol;
-use rustc_hash::FxHashMap;
 use thiserror::Error;
 
+use crate::fixed_map::FixedMap;
+use crate::ids::WorkerId;
 use crate::options::Lookup;
 use crate::tables::Location;
 
 /// The inbound SAs of a gateway by protocol and SPI.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    by_spi: FxHashMap<u64, Found>,
+    by_spi: FixedMap<Key, First>,
+    /// Of SPIs of several SAs, and of SAs that look at sources: the longest match first.
+    aside: FixedMap<Key, Box<[Entry]>>,
 }
 
-/// The SAs of one protocol and SPI, longest match first.
+/// What SAs are looked up by first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    spi: u32,
+    protocol: Protocol,
+}
+
+/// The SA of an SPI, as far as it is in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct First {
+    destination: [u64; 2],
+    slot: u32,
+    worker: WorkerId,
+    wants: Wants,
+}
+
+const _: () = assert!(size_of::<Option<(Key, First)>>() == 32, "two to a cache line");
+
+/// What a packet must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wants {
+    /// The SPI.
+    Spi,
+    /// This destination as well.
+    V4,
+    V6,
+    /// What lies aside says so.
+    Aside,
+}
+
+/// What a directory has of one SPI.
 #[derive(Clone, Debug)]
-struct Found {
-    first: Entry,
-    others: Vec<Entry>,
+pub struct Found {
+    first: First,
+    aside: Box<[Entry]>,
 }
 
+/// An SA, and what a packet must have to be for it.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     destination: Option<IpAddr>,
@@ -53,6 +93,14 @@ pub struct Listed {
 #[error("inbound SPI {0:#x} is in use")]
 pub struct SpiInUse(pub u32);
 
+impl Key {
+    /// Of an SA.
+    #[must_use]
+    pub fn new(protocol: Protocol, spi: u32) -> Key {
+        Key { spi, protocol }
+    }
+}
+
 impl Entry {
     fn new(lookup: Lookup, source: IpAddr, destination: IpAddr, location: Location) -> Entry {
         Entry {
@@ -62,7 +110,6 @@ impl Entry {
         }
     }
 
-    #[inline]
     fn matches(&self, source: IpAddr, destination: IpAddr) -> bool {
         self.destination.is_none_or(|wanted| wanted == destination)
             && self.source.is_none_or(|wanted| wanted == source)
@@ -77,12 +124,74 @@ impl Entry {
     }
 }
 
-fn key(protocol: Protocol, spi: u32) -> u64 {
-    u64::from(spi) | u64::from(protocol == Protocol::Ah) << 32
+/// An address as it is compared in line.
+#[inline(always)]
+fn words(address: IpAddr) -> (Wants, [u64; 2]) {
+    match address {
+        IpAddr::V4(address) => (Wants::V4, [0, u64::from(address.to_bits())]),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+            let halves = [(bits >> 64) as u64, bits as u64];
+            (Wants::V6, halves)
+        }
+    }
+}
+
+impl First {
+    /// An SA in line; nothing for one that must lie aside.
+    fn of(entry: &Entry) -> Option<First> {
+        let Location { worker, slot } = entry.location;
+        let (wants, destination) = match (entry.destination, entry.source) {
+            (_, Some(_)) => return None,
+            (Some(destination), None) => words(destination),
+            (None, None) => (Wants::Spi, [0; 2]),
+        };
+        Some(First { destination, slot, worker, wants })
+    }
+
+    fn location(&self) -> Location {
+        Location { worker: self.worker, slot: self.slot }
+    }
+
+    /// The other way round.
+    fn entry(&self) -> Entry {
+        let [high, low] = self.destination;
+        let destination = match self.wants {
+            Wants::Spi | Wants::Aside => None,
+            #[expect(clippy::cast_possible_truncation, reason = "it was an IPv4 address")]
+            Wants::V4 => Some(IpAddr::from((low as u32).to_be_bytes())),
+            Wants::V6 => {
+                Some(IpAddr::from((u128::from(high) << 64 | u128::from(low)).to_be_bytes()))
+            }
+        };
+        Entry { destination, source: None, location: self.location() }
+    }
+}
+
+impl Found {
+    /// Of SAs in any order; nothing without any.
+    fn of(mut entries: Vec<Entry>) -> Option<Found> {
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.len()));
+        let head = entries.first()?;
+        if let (Some(first), 1) = (First::of(head), entries.len()) {
+            return Some(Found { first, aside: Box::default() });
+        }
+        let Location { worker, slot } = head.location;
+        let first = First { destination: [0; 2], slot, worker, wants: Wants::Aside };
+        Some(Found { first, aside: entries.into() })
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        match self.first.wants {
+            Wants::Aside => self.aside.to_vec(),
+            _ => vec![self.first.entry()],
+        }
+    }
 }
 
 impl Directory {
-    /// Adds an SA.
+    /// Adds an SA, and makes room for it.
     ///
     /// # Errors
     /// When there is one that the same packets would find.
@@ -94,47 +203,92 @@ impl Directory {
         location: Location,
     ) -> Result<(), SpiInUse> {
         let entry = Entry::new(lookup, source, destination, location);
-        let Some(found) = self.by_spi.get_mut(&key(protocol, spi)) else {
-            let found = Found { first: entry, others: Vec::new() };
-            self.by_spi.insert(key(protocol, spi), found);
+        let key = Key { spi, protocol };
+        self.by_spi.make_room();
+        if let (false, Some(first)) = (self.by_spi.contains_key(&key), First::of(&entry)) {
+            self.by_spi.put(key, first);
             return Ok(());
-        };
-        if found.first.is_same(&entry) || found.others.iter().any(|other| other.is_same(&entry)) {
+        }
+        let mut entries = self.at(key).map_or_else(Vec::new, |found| found.entries());
+        if entries.iter().any(|other| other.is_same(&entry)) {
             return Err(SpiInUse(spi));
         }
-        found.others.push(entry);
-        found.sort();
+        entries.push(entry);
+        self.aside.make_room();
+        self.set(key, &mut Found::of(entries));
         Ok(())
     }
 
     /// Takes the SA at `location` out; false when it is not there.
     pub fn remove(&mut self, protocol: Protocol, spi: u32, location: Location) -> bool {
-        let Some(found) = self.by_spi.get_mut(&key(protocol, spi)) else {
+        let key = Key { spi, protocol };
+        let mut entries = self.at(key).map_or_else(Vec::new, |found| found.entries());
+        let Some(at) = entries.iter().position(|entry| entry.location == location) else {
             return false;
         };
-        if let Some(at) = found.others.iter().position(|entry| entry.location == location) {
-            found.others.remove(at);
-            return true;
-        }
-        if found.first.location != location {
-            return false;
-        }
-        if found.others.is_empty() {
-            self.by_spi.remove(&key(protocol, spi));
-        } else {
-            found.first = found.others.remove(0);
-        }
+        entries.remove(at);
+        self.set(key, &mut Found::of(entries));
         true
     }
 
     /// Moves the SA at one location to another; false when it is not there.
     pub fn relocate(&mut self, protocol: Protocol, spi: u32, from: Location, to: Location) -> bool {
-        let Some(found) = self.by_spi.get_mut(&key(protocol, spi)) else {
-            return false;
+        let key = Key { spi, protocol };
+        let mut entries = self.at(key).map_or_else(Vec::new, |found| found.entries());
+        let mut moved = entries.iter_mut().filter(|entry| entry.location == from);
+        let is_there = moved.next().map(|entry| entry.location = to).is_some();
+        if is_there {
+            self.set(key, &mut Found::of(entries));
+        }
+        is_there
+    }
+
+    /// What there is of an SPI.
+    #[must_use]
+    pub fn at(&self, key: Key) -> Option<Found> {
+        let first = *self.by_spi.get(&key)?;
+        let aside = match first.wants {
+            Wants::Aside => self.aside.get(&key).cloned().unwrap_or_default(),
+            _ => Box::default(),
         };
-        let all = std::iter::once(&mut found.first).chain(&mut found.others);
-        let mut moved = all.filter(|entry| entry.location == from);
-        moved.next().map(|entry| entry.location = to).is_some()
+        Some(Found { first, aside })
+    }
+
+    /// Makes an SPI mean this; `found` holds what has to be freed then. There must be room.
+    pub(crate) fn set(&mut self, key: Key, found: &mut Option<Found>) {
+        match found {
+            None => {
+                let first = self.by_spi.take(&key);
+                let aside = self.aside.take(&key).unwrap_or_default();
+                *found = first.map(|first| Found { first, aside });
+            }
+            Some(Found { first, aside }) => {
+                self.by_spi.put(key, *first);
+                let old = match first.wants {
+                    Wants::Aside => self.aside.put(key, std::mem::take(aside)),
+                    _ => self.aside.take(&key),
+                };
+                *aside = old.unwrap_or_default();
+            }
+        }
+    }
+
+    /// SAs that there may be without another table.
+    #[must_use]
+    pub fn capacity(&self) -> (usize, usize) {
+        (self.by_spi.capacity(), self.aside.capacity())
+    }
+
+    /// Octets of memory of the tables.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.by_spi.octets() + self.aside.octets()
+    }
+
+    /// Asks for what a packet with this SPI looks at first to be fetched into the cache.
+    #[inline(always)]
+    pub fn prefetch(&self, protocol: Protocol, spi: u32) {
+        self.by_spi.prefetch(&Key { spi, protocol });
     }
 
     /// The SA of a packet.
@@ -147,40 +301,34 @@ impl Directory {
         source: IpAddr,
         destination: IpAddr,
     ) -> Option<Location> {
-        let found = self.by_spi.get(&key(protocol, spi))?;
-        if found.first.matches(source, destination) {
-            return Some(found.first.location);
-        }
-        found.other(source, destination)
+        let key = Key { spi, protocol };
+        let first = self.by_spi.get(&key)?;
+        let is_it = match first.wants {
+            Wants::Spi => true,
+            Wants::V4 | Wants::V6 => (first.wants, first.destination) == words(destination),
+            Wants::Aside => return self.find_aside(key, source, destination),
+        };
+        is_it.then(|| first.location())
+    }
+
+    #[cold]
+    fn find_aside(&self, key: Key, source: IpAddr, destination: IpAddr) -> Option<Location> {
+        let mut entries = self.aside.get(&key)?.iter();
+        entries.find(|entry| entry.matches(source, destination)).map(|entry| entry.location)
     }
 }
 
 impl Directory {
     /// All SAs, in no order: for whoever wants to see what is there, not for packets.
     pub fn list(&self) -> impl Iterator<Item = Listed> {
-        self.by_spi.iter().flat_map(|(&key, found)| {
-            let protocol = if key >> 32 == 0 { Protocol::Esp } else { Protocol::Ah };
-            #[expect(clippy::cast_possible_truncation, reason = "the lower half is the SPI")]
-            let spi = key as u32;
-            std::iter::once(&found.first).chain(&found.others).map(move |entry| {
-                let Entry { destination, source, location } = *entry;
+        self.by_spi.iter().flat_map(|(&key, &first)| {
+            let aside = self.aside.get(&key).cloned().unwrap_or_default();
+            Found { first, aside }.entries().into_iter().map(move |entry| {
+                let Entry { destination, source, location } = entry;
+                let Key { spi, protocol } = key;
                 Listed { protocol, spi, destination, source, location }
             })
         })
-    }
-}
-
-impl Found {
-    #[cold]
-    fn other(&self, source: IpAddr, destination: IpAddr) -> Option<Location> {
-        let mut others = self.others.iter();
-        others.find(|entry| entry.matches(source, destination)).map(|entry| entry.location)
-    }
-
-    fn sort(&mut self) {
-        self.others.push(self.first);
-        self.others.sort_by_key(|entry| std::cmp::Reverse(entry.len()));
-        self.first = self.others.remove(0);
     }
 }
 

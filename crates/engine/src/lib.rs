@@ -16,7 +16,9 @@
 //! - [`counters`]: how many packets met which fate.
 //! - [`audit`]: records of refused packets.
 //! - [`options`]: how an SA treats packets.
-//! - [`tables`]: SAs in their slots, and the snapshot that finds them.
+//! - [`tables`]: SAs in their slots.
+//! - [`snapshot`]: policies, and where SAs are.
+//! - [`fixed_map`]: tables that workers read and control makes room in.
 //! - [`directory`]: which inbound SA a packet is for.
 //! - [`moves`]: SAs that move between workers.
 //! - [`next_hop`]: routes, neighbours and links, as the kernel knows them.
@@ -40,6 +42,7 @@ pub mod counters;
 pub mod crew;
 pub mod directory;
 pub mod fate;
+pub mod fixed_map;
 mod flows;
 pub mod handoff;
 mod headers;
@@ -59,6 +62,7 @@ pub mod path_mtu;
 mod plane;
 pub mod reassembly;
 mod size;
+pub mod snapshot;
 pub mod tables;
 pub mod worker;
 
@@ -81,12 +85,13 @@ pub use mailbox::Peer;
 pub use next_hop::NextHop;
 pub use next_hop::NextHops;
 pub use options::Options;
+pub use snapshot::Change;
+pub use snapshot::Snapshot;
 pub use tables::Bundle;
 pub use tables::InboundEntry;
 pub use tables::Location;
 pub use tables::Members;
 pub use tables::OutboundEntry;
-pub use tables::Snapshot;
 pub use worker::PortConfig;
 pub use worker::Worker;
 pub use worker::WorkerConfig;

@@ -1,11 +1,13 @@
 //! Commands from and events to the control thread.
 //!
-//! One bounded queue each way. SAs and snapshots are *moved*: into the worker by a command, back
+//! One bounded queue each way. SAs and tables are *moved*: into the worker by a command, back
 //! out by an event when they are replaced, so that the worker neither allocates nor frees. A
 //! command is only taken while the event queue has room for its answer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::queue::ArrayQueue;
 
@@ -22,10 +24,10 @@ use crate::inspection::Inspection;
 use crate::moves::Move;
 use crate::next_hop::NextHops;
 use crate::next_hop::Target;
+use crate::snapshot::Change;
 use crate::tables::InboundEntry;
 use crate::tables::OutboundEntry;
 use crate::tables::SaSample;
-use crate::tables::Snapshot;
 
 /// Places kept free in the event queue for answers to commands.
 const RESERVED: usize = 16;
@@ -44,8 +46,9 @@ pub enum Command<K> {
     AdoptOutbound(Move, Box<OutboundEntry<K>>),
     /// Everybody knows the new place of this SA. Answer: [`Event::Settled`].
     Settle(Move),
-    /// Use this snapshot from now on. Answer: [`Event::Snapshot`] with the old one.
-    Snapshot(Arc<Snapshot>),
+    /// Take up what is different from now on, in this order. Answer: [`Event::Changed`] with what
+    /// was there before.
+    Change(Vec<Change>),
     /// Use these next hops from now on. Answer: [`Event::NextHops`] with the old ones.
     NextHops(Arc<NextHops>),
     /// The outbound SA in this slot may use numbers up to the ceiling. Answer: [`Event::Leased`].
@@ -84,8 +87,8 @@ pub enum Event<K> {
     Left(Move, bool),
     /// A move is forgotten here.
     Settled(Move),
-    /// The snapshot that is no longer used here.
-    Snapshot(Arc<Snapshot>),
+    /// What is no longer used here.
+    Changed(Vec<Change>),
     /// The next hops that are no longer used here.
     NextHops(Arc<NextHops>),
     /// The new ceiling is in force.
@@ -114,13 +117,16 @@ pub enum Event<K> {
 /// The worker that an SA is passed on to.
 pub struct Recipient<K> {
     commands: Arc<ArrayQueue<Command<K>>>,
+    adoptions: Arc<AtomicUsize>,
     wake: Arc<dyn Wake>,
 }
 
 impl<K> Recipient<K> {
     /// Gives it a command; gives that back when there is no room.
     pub(crate) fn send(&self, command: Command<K>) -> Result<(), Command<K>> {
-        self.commands.push(command)?;
+        self.adoptions.fetch_add(1, Relaxed);
+        // The queue puts these in order.
+        self.commands.push(command).inspect_err(|_| _ = self.adoptions.fetch_sub(1, Relaxed))?;
         self.wake.wake();
         Ok(())
     }
@@ -277,12 +283,15 @@ impl PacketStart {
 pub struct WorkerEnd<K> {
     commands: Arc<ArrayQueue<Command<K>>>,
     events: Arc<ArrayQueue<Event<K>>>,
+    /// SAs from other workers among the commands.
+    adoptions: Arc<AtomicUsize>,
 }
 
 /// Control's end.
 pub struct ControlEnd<K> {
     commands: Arc<ArrayQueue<Command<K>>>,
     events: Arc<ArrayQueue<Event<K>>>,
+    adoptions: Arc<AtomicUsize>,
 }
 
 /// Makes a mailbox with room for `capacity` commands and as many events.
@@ -290,8 +299,13 @@ pub struct ControlEnd<K> {
 pub fn mailbox<K>(capacity: usize) -> (WorkerEnd<K>, ControlEnd<K>) {
     let commands = Arc::new(ArrayQueue::new(capacity.max(1)));
     let events = Arc::new(ArrayQueue::new(capacity + 2 * RESERVED));
-    let control = ControlEnd { commands: Arc::clone(&commands), events: Arc::clone(&events) };
-    (WorkerEnd { commands, events }, control)
+    let adoptions = Arc::default();
+    let control = ControlEnd {
+        commands: Arc::clone(&commands),
+        events: Arc::clone(&events),
+        adoptions: Arc::clone(&adoptions),
+    };
+    (WorkerEnd { commands, events, adoptions }, control)
 }
 
 impl<K> WorkerEnd<K> {
@@ -301,7 +315,17 @@ impl<K> WorkerEnd<K> {
         if self.commands.is_empty() || self.events.len() == self.events.capacity() {
             return None;
         }
-        self.commands.pop()
+        let command = self.commands.pop()?;
+        if matches!(command, Command::AdoptInbound(..) | Command::AdoptOutbound(..)) {
+            self.adoptions.fetch_sub(1, Relaxed);
+        }
+        Some(command)
+    }
+
+    /// True when an SA from another worker is among the commands: packets that follow it, handed
+    /// over, must find it.
+    pub(crate) fn brings_sa(&self) -> bool {
+        self.adoptions.load(Relaxed) > 0
     }
 
     /// Answers a command. There is room: [`command`](Self::command) saw to that.
@@ -339,7 +363,8 @@ impl<K> ControlEnd<K> {
     /// This worker, for another one to pass an SA on to.
     #[must_use]
     pub fn recipient(&self, wake: Arc<dyn Wake>) -> Recipient<K> {
-        Recipient { commands: Arc::clone(&self.commands), wake }
+        let (commands, adoptions) = (Arc::clone(&self.commands), Arc::clone(&self.adoptions));
+        Recipient { commands, adoptions, wake }
     }
 
     /// The next event.

@@ -48,11 +48,12 @@ use crate::next_hop::NextHops;
 use crate::next_hop::Resolution;
 use crate::options::Options;
 use crate::outbound;
+use crate::snapshot::Change;
+use crate::snapshot::Snapshot;
 use crate::tables::Bundle;
 use crate::tables::InboundEntry;
 use crate::tables::Location;
 use crate::tables::OutboundEntry;
-use crate::tables::Snapshot;
 use crate::tables::Table;
 use crate::worker::PortConfig;
 use crate::worker::WorkerConfig;
@@ -70,7 +71,7 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) crew: Option<Box<Crew<A::Key>>>,
     pub(crate) inbound: Table<InboundEntry<A::Key>>,
     pub(crate) outbound: Table<OutboundEntry<A::Key>>,
-    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) snapshot: Snapshot,
     /// Some policy of the snapshot looks beyond addresses.
     looks_at_upper: bool,
     pub(crate) next_hops: Arc<NextHops>,
@@ -153,7 +154,7 @@ impl<A: Aead> Plane<A> {
             crew: None,
             inbound: Table::new(config.slots),
             outbound: Table::new(config.slots),
-            snapshot: Arc::default(),
+            snapshot: Snapshot::default(),
             looks_at_upper: false,
             is_news: false,
             next_hops: Arc::default(),
@@ -252,7 +253,13 @@ impl<A: Aead> Plane<A> {
     pub(crate) fn learn_outbound(&mut self, key: &FlowKey, flow: &Flow) -> Known {
         let matched = self.snapshot.spd.outbound(flow);
         let known = Known { matched, slot: self.only_slot(matched.action) };
-        self.outbound_flows.put(key, &known);
+        let lacks_sa = match matched.action {
+            Some(Action::Protect(group)) => !self.snapshot.groups.contains_key(&group),
+            _ => false,
+        };
+        if !lacks_sa {
+            self.outbound_flows.put(key, &known);
+        }
         known
     }
 
@@ -278,14 +285,24 @@ impl<A: Aead> Plane<A> {
         (members.of(self.id, true) == (Some(bundle), false)).then_some(slot)
     }
 
-    /// Uses other policies from now on; returns those used before.
-    pub(crate) fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
-        self.outbound_flows.clear();
-        self.inbound_flows.clear();
-        self.known_since += 1;
-        self.looks_at_upper = !snapshot.spd.is_address_only();
+    /// Takes up what is different from now on; returns what was there before.
+    pub(crate) fn change(&mut self, mut changes: Vec<Change>) -> Vec<Change> {
+        for change in &mut changes {
+            self.snapshot.apply(change);
+            match change {
+                Change::Policies(_) => {
+                    self.outbound_flows.clear();
+                    self.inbound_flows.clear();
+                    self.known_since += 1;
+                    self.looks_at_upper = !self.snapshot.spd.is_address_only();
+                }
+                // Flows of a group that had no SA are not kept.
+                Change::Group(_, Some(_)) | Change::Groups(_) => self.outbound_flows.clear(),
+                _ => {}
+            }
+        }
         self.is_news = true;
-        std::mem::replace(&mut self.snapshot, snapshot)
+        changes
     }
 
     /// Where the SA is that was to be at a place: somewhere else while it moves.

@@ -1,10 +1,10 @@
-//! SAs in their slots, and the snapshot in which every worker finds them.
+//! SAs in their slots.
 //!
 //! A worker's table has a fixed number of slots; control puts SAs into them by command. Where an SA
-//! lives is published to all workers as a [`Snapshot`], so that any of them can find the owner.
+//! lives is published to all workers, so that any of them can find the owner: see
+//! [`snapshot`](crate::snapshot).
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use culvert_aead::Protocol;
 use culvert_aead::prefetch::prefetch;
@@ -16,12 +16,9 @@ use culvert_esp::Mode;
 use culvert_esp::OutboundSa;
 use culvert_esp::lifetime::Usage;
 use culvert_esp::tfc::TfcPadding;
-use culvert_spd::Compiled;
 use culvert_spd::Group;
 use culvert_spd::Selector;
-use rustc_hash::FxHashMap;
 
-use crate::directory::Directory;
 use crate::fate::DropReason;
 use crate::ids::WorkerId;
 use crate::mailbox::Peer;
@@ -42,21 +39,6 @@ pub struct Location {
     pub worker: WorkerId,
     /// Its slot in that worker's table of its direction.
     pub slot: u32,
-}
-
-/// What all workers need to find SAs: policies, inbound SAs by SPI, outbound SAs by group.
-#[derive(Debug, Default)]
-pub struct Snapshot {
-    /// Policies.
-    pub spd: Arc<Compiled>,
-    /// Inbound SAs.
-    pub directory: Directory,
-    /// The outbound SAs of each group.
-    pub groups: FxHashMap<Group, Members>,
-    /// Outbound SAs of more than one group: for what an SA sends by itself.
-    pub bundles: Vec<Bundle>,
-    /// Outbound SAs in use by protocol, SPI and outer destination: for errors that name them.
-    pub senders: FxHashMap<(Protocol, u32, IpAddr), Location>,
 }
 
 /// Outbound SAs applied to one packet, innermost first: one, or an SA bundle (RFC 2401 section

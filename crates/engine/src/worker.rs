@@ -55,12 +55,15 @@ use crate::plane::may_be_fragmented;
 use crate::plane::put_link_header;
 use crate::reassembly::Outcome;
 use crate::reassembly::Reassembly;
+use crate::snapshot::Snapshot;
 use crate::tables::Location;
 use crate::tables::SaSample;
-use crate::tables::Snapshot;
 
 /// Packets that may wait in a turn to be processed like received ones: fragments of a whole batch.
 const MADE_MAX: usize = 4 * BATCH;
+
+/// Commands taken up in a turn: packets must not wait for many SAs that come at once.
+const COMMANDS_MAX: usize = 16;
 
 /// What the engine must know about a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,7 +322,10 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
 
     fn apply_commands(&mut self) {
         let plane = &mut self.plane;
-        while let Some(command) = plane.events.command() {
+        let mut taken = 0;
+        while taken < COMMANDS_MAX || plane.events.brings_sa() {
+            let Some(command) = plane.events.command() else { return };
+            taken += 1;
             let answer = match command {
                 Command::Inbound(slot, mut entry) => {
                     if let Some(entry) = &mut entry {
@@ -350,7 +356,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                     plane.moves.settle(&moved);
                     Event::Settled(moved)
                 }
-                Command::Snapshot(snapshot) => Event::Snapshot(plane.replace_snapshot(snapshot)),
+                Command::Change(changes) => Event::Changed(plane.change(changes)),
                 Command::NextHops(next_hops) => {
                     plane.hops.clear();
                     plane.next_hop_generation += 1;

@@ -24,6 +24,8 @@ use crate::sa::Direction;
 #[derive(Debug, Default)]
 pub(super) struct Bundles {
     parts: BTreeMap<Group, Vec<Group>>,
+    /// The bundles that each part is in.
+    around: HashMap<Group, Vec<Group>>,
     outbound: Homes,
     nested: BTreeSet<(Group, Group)>,
     inbound: Homes,
@@ -89,15 +91,14 @@ impl Bundles {
         if !(1..=BUNDLE_MAX).contains(&parts.len()) || parts.iter().any(is_bundle) {
             return Err(ControlError::Bundle(bundle, BUNDLE_MAX));
         }
-        let before = self.parts.insert(bundle, parts.to_vec());
+        let before = self.set_parts(bundle, Some(parts.to_vec()));
         match Homes::new(self.pairs(), residents) {
             Ok(homes) => {
                 self.outbound = homes;
                 Ok(())
             }
             Err(error) => {
-                self.parts.remove(&bundle);
-                self.parts.extend(before.map(|before| (bundle, before)));
+                self.set_parts(bundle, before);
                 Err(error)
             }
         }
@@ -105,13 +106,18 @@ impl Bundles {
 
     /// Makes a group mean no bundle any more; false when it meant none.
     pub(super) fn remove(&mut self, bundle: Group, residents: &Residents) -> bool {
-        if self.parts.remove(&bundle).is_none() {
+        if self.set_parts(bundle, None).is_none() {
             return false;
         }
         // Less has to share a worker than before. If what is left is apart, it comes together with
         // its next SAs.
         self.outbound = Homes::new(self.pairs(), residents).unwrap_or_default();
         true
+    }
+
+    /// True when it is known that inbound SAs of one group are reached through those of another.
+    pub(super) fn is_nested(&self, inner: Group, outer: Group) -> bool {
+        self.nested.contains(&(inner, outer))
     }
 
     /// Inbound SAs of one group are reached through those of another.
@@ -161,23 +167,52 @@ impl Bundles {
         debug_assert!(settled.is_ok(), "SAs are put where their group is at home");
     }
 
-    /// Bundles out of the SAs of their groups. One that lacks an SA has none.
+    /// The groups that mean bundles.
+    pub(super) fn groups(&self) -> impl Iterator<Item = Group> {
+        self.parts.keys().copied()
+    }
+
+    /// The bundles that a group is part of.
+    pub(super) fn around(&self, part: Group) -> &[Group] {
+        self.around.get(&part).map_or(&[], Vec::as_slice)
+    }
+
+    /// The bundle that a group means, out of the SAs of its parts; nothing if one has none.
     pub(super) fn assemble(
         &self,
+        bundle: Group,
         groups: &impl Fn(Group) -> Option<Members>,
-    ) -> Vec<(Group, Members)> {
-        let assemble = |parts: &[Group]| {
-            let members: Vec<Members> =
-                parts.iter().map(|&part| groups(part)).collect::<Option<_>>()?;
-            let shared: Option<Vec<Bundle>> =
-                members.iter().map(|members| members.shared).collect();
-            let shared = shared.and_then(|bundles| joined(&bundles));
-            let owners = members.iter().flat_map(|members| &members.own).map(|own| own.worker);
-            let own = owners.filter_map(|worker| own_of(&members, worker)).collect();
-            Some(without_doubles(Members { shared, own }))
+    ) -> Option<Members> {
+        let parts = self.parts.get(&bundle)?;
+        let members: Vec<Members> =
+            parts.iter().map(|&part| groups(part)).collect::<Option<_>>()?;
+        let shared: Option<Vec<Bundle>> = members.iter().map(|members| members.shared).collect();
+        let shared = shared.and_then(|bundles| joined(&bundles));
+        let owners = members.iter().flat_map(|members| &members.own).map(|own| own.worker);
+        let own = owners.filter_map(|worker| own_of(&members, worker)).collect();
+        Some(without_doubles(Members { shared, own }))
+    }
+
+    /// A bundle has other parts than before.
+    fn set_parts(&mut self, bundle: Group, parts: Option<Vec<Group>>) -> Option<Vec<Group>> {
+        for part in parts.iter().flatten() {
+            self.around.entry(*part).or_default().push(bundle);
+        }
+        let before = match parts {
+            Some(parts) => self.parts.insert(bundle, parts),
+            None => self.parts.remove(&bundle),
         };
-        let bundles = self.parts.iter();
-        bundles.filter_map(|(&group, parts)| Some((group, assemble(parts)?))).collect()
+        for part in before.iter().flatten() {
+            if let Some(around) = self.around.get_mut(part)
+                && let Some(at) = around.iter().position(|&other| other == bundle)
+            {
+                around.remove(at);
+                if around.is_empty() {
+                    self.around.remove(part);
+                }
+            }
+        }
+        before
     }
 }
 
@@ -278,14 +313,18 @@ mod tests {
         let mut bundles = Bundles::default();
         bundles.define(Group(10), &[Group(1), Group(2)], &Residents::new()).unwrap();
         let shared = |slot| Members::shared(at(0, slot));
-        let whole = bundles.assemble(&|group| Some(shared(7 + group.0)));
+        let whole = bundles.assemble(Group(10), &|group| Some(shared(7 + group.0)));
         let expected = Bundle::of(at(0, 8)).and(at(0, 9)).unwrap();
         let members = Members { shared: Some(expected), own: Vec::new() };
-        assert_eq!(whole, [(Group(10), members)]);
-        let lacking = bundles.assemble(&|group| (group == Group(1)).then(|| shared(1)));
-        assert!(lacking.is_empty());
+        assert_eq!(whole, Some(members));
+        assert_eq!(bundles.assemble(Group(1), &|_| Some(shared(1))), None, "it means no bundle");
+        assert_eq!(bundles.around(Group(2)), [Group(10)]);
+        let lacking = bundles.assemble(Group(10), &|group| (group == Group(1)).then(|| shared(1)));
+        assert_eq!(lacking, None);
         let own = |group: Group| Members { own: vec![Bundle::of(at(0, group.0))], ..shared(5) };
-        let whole = bundles.assemble(&|group| Some(own(group)));
-        assert_eq!(whole[0].1.own[0].slots(), [1, 2]);
+        let whole = bundles.assemble(Group(10), &|group| Some(own(group))).unwrap();
+        assert_eq!(whole.own[0].slots(), [1, 2]);
+        bundles.remove(Group(10), &Residents::new());
+        assert!(bundles.around(Group(2)).is_empty());
     }
 }

@@ -38,7 +38,9 @@ impl<A: Aead> Controller<A> {
     /// # Errors
     /// When the SA is impossible; nothing is installed then.
     pub fn add_sa(&mut self, spec: &SaSpec) -> Result<SaId, ControlError> {
-        if let (Direction::Inbound, Some(outer)) = (spec.direction, spec.receiving.within) {
+        if let (Direction::Inbound, Some(outer)) = (spec.direction, spec.receiving.within)
+            && !self.bundles.is_nested(spec.group, outer)
+        {
             let residents = self.residents(Direction::Inbound);
             self.bundles.nest(spec.group, outer, &residents)?;
         }
@@ -65,8 +67,7 @@ impl<A: Aead> Controller<A> {
         }
         self.command(location.worker, entry.put(location.slot));
         self.records.insert(id, Record::new(spec, location, self.orders));
-        self.busy.insert(id);
-        self.publication.ask();
+        self.installing.insert(id);
         Ok(id)
     }
 
@@ -93,14 +94,12 @@ impl<A: Aead> Controller<A> {
         self.outbound_mut(id)?;
         if let Some(old) = old {
             self.outbound_mut(old)?.until = Some(id);
-            self.busy.insert(old);
+            self.due.push(old);
         }
         self.orders += 1;
         let order = self.orders;
-        let record = self.outbound_mut(id)?;
-        (record.is_standby, record.order) = (false, order);
-        self.busy.insert(id);
-        self.publication.ask();
+        self.rename(id, |record| (record.is_standby, record.order) = (false, order));
+        self.due.push(id);
         Ok(())
     }
 
@@ -130,7 +129,7 @@ impl<A: Aead> Controller<A> {
         };
         self.record_mut(outbound)?.after = Some(inbound);
         self.record_mut(old)?.until = Some(outbound);
-        self.busy.insert(old);
+        self.due.push(old);
         Ok((inbound, outbound))
     }
 
@@ -239,7 +238,7 @@ impl<A: Aead> Controller<A> {
     pub fn set_bundle(&mut self, bundle: Group, parts: &[Group]) -> Result<(), ControlError> {
         let residents = self.residents(Direction::Outbound);
         self.bundles.define(bundle, parts, &residents)?;
-        self.publication.ask();
+        self.bundle_changed(bundle);
         Ok(())
     }
 
@@ -249,7 +248,7 @@ impl<A: Aead> Controller<A> {
         let residents = self.residents(Direction::Outbound);
         let was_there = self.bundles.remove(bundle, &residents);
         if was_there {
-            self.publication.ask();
+            self.bundle_changed(bundle);
         }
         was_there
     }
@@ -287,10 +286,12 @@ impl<A: Aead> Controller<A> {
                 self.answered(index, Direction::Outbound, slot, entry.map(Entry::Outbound))?;
             }
             // What is replaced is dropped here, on the control thread.
-            Event::Snapshot(_) => {
-                if self.publication.taken_once() {
+            Event::Changed(_) => {
+                let concerned = self.publication.taken_once(index);
+                if !concerned.is_empty() {
                     self.forget();
                 }
+                concerned.into_iter().for_each(|id| self.taken_up(id));
             }
             Event::Left(moved, has_left) => self.left(moved, has_left),
             Event::Settled(_) => {}
@@ -314,13 +315,30 @@ impl<A: Aead> Controller<A> {
 
     /// Takes what has waited for a step one step further.
     pub(super) fn advance(&mut self) {
+        while let Some(id) = self.due.pop() {
+            self.relieve(id);
+            self.make_ready(id);
+        }
+    }
+
+    /// All workers have taken up an edition that is about an SA.
+    fn taken_up(&mut self, id: SaId) {
         let taken = self.publication.taken();
-        let busy: Vec<SaId> = self.busy.iter().copied().collect();
-        for id in busy {
-            self.relieve(id, taken);
-            if self.advance_one(id, taken) {
-                self.busy.remove(&id);
-            }
+        if let Some(record) = self.records.get(&id)
+            && (record.is_doomed, record.stage) == (true, Stage::Installed)
+            && record.forgotten.is_some_and(|edition| edition <= taken)
+        {
+            self.call_back(id);
+        }
+        self.wake(id);
+    }
+
+    /// SAs that wait for this one are looked at again.
+    fn wake(&mut self, id: SaId) {
+        if !self.waiting.is_empty()
+            && let Some(waiting) = self.waiting.remove(&id)
+        {
+            self.due.extend(waiting);
         }
     }
 
@@ -338,49 +356,45 @@ impl<A: Aead> Controller<A> {
         result
     }
 
-    /// True when there is nothing left to wait for.
-    fn advance_one(&mut self, id: SaId, taken: u64) -> bool {
+    /// Gives an outbound SA its packets, once its twin is known.
+    fn make_ready(&mut self, id: SaId) {
+        let taken = self.publication.taken();
         let Some(record) = self.records.get(&id) else {
-            return true;
+            return;
         };
-        if record.stage != Stage::Installed {
-            return false;
+        let may_be = record.direction == Direction::Outbound
+            && record.stage == Stage::Installed
+            && !(record.is_ready || record.is_standby || record.is_doomed);
+        if !may_be {
+            return;
         }
-        if record.is_doomed {
-            // Workers that do not know of its last move must find its slot empty.
-            let is_settled = self.migrations.iter().all(|migration| migration.id() != id);
-            if is_settled && record.is_forgotten(taken) {
-                self.call_back(id);
-            }
-            return false;
-        }
-        let is_relieved = record.until.is_none();
-        if record.direction == Direction::Inbound || record.is_ready || record.is_standby {
-            return is_relieved;
-        }
-        let twin = record.after.and_then(|after| self.records.get(&after));
-        if twin.is_some_and(|twin| !twin.is_known(taken)) {
-            return false;
+        let twin = record.after.and_then(|after| Some((after, self.records.get(&after)?)));
+        if let Some((after, _)) = twin.filter(|(_, twin)| !twin.is_known(taken)) {
+            self.waiting.entry(after).or_default().push(id);
+            return;
         }
         self.records.get_mut(&id).expect("it was just there").is_ready = true;
-        self.publication.ask();
-        is_relieved
+        self.name(id);
     }
 
-    /// Dooms an SA whose successor is known.
-    fn relieve(&mut self, id: SaId, taken: u64) {
+    /// Dooms an SA whose successor has taken over.
+    fn relieve(&mut self, id: SaId) {
+        let taken = self.publication.taken();
         let Some(until) = self.records.get(&id).and_then(|record| record.until) else {
             return;
         };
-        let successor = self.records.get(&until);
-        let is_gone = successor.is_none();
-        let has_taken_over = successor.is_some_and(|successor| successor.has_taken_over(taken));
-        if has_taken_over {
-            self.doom(id);
-        }
+        let has_taken_over = match self.records.get(&until) {
+            Some(successor) if !successor.has_taken_over(taken) => {
+                self.waiting.entry(until).or_default().push(id);
+                return;
+            }
+            successor => successor.is_some(),
+        };
         // A successor that went away before it took over leaves the old SA where it is.
-        if has_taken_over || is_gone {
-            self.records.get_mut(&id).expect("it was just there").until = None;
+        let record = self.records.get_mut(&id).expect("it was just there");
+        record.until = None;
+        if has_taken_over && !record.is_doomed {
+            self.doom(id);
         }
     }
 
@@ -389,10 +403,23 @@ impl<A: Aead> Controller<A> {
         let record = self.records.get_mut(&id).expect("only SAs of record are doomed");
         record.is_doomed = true;
         let (sa, location) = ((record.protocol, record.spi), record.location);
-        let direction = record.direction;
+        let (direction, stage) = (record.direction, record.stage);
         self.disclaim(direction, sa, location);
-        self.busy.insert(id);
-        self.publication.ask();
+        // On its way, it goes when it is there.
+        if stage == Stage::Installed {
+            self.dismiss(id);
+        }
+    }
+
+    /// Sees to it that nobody looks for a doomed SA any more, and then asks for it.
+    fn dismiss(&mut self, id: SaId) {
+        let forgotten = self.unname(id);
+        match forgotten {
+            None => self.call_back(id),
+            Some(_) => {
+                self.records.get_mut(&id).expect("it was just there").forgotten = forgotten;
+            }
+        }
     }
 
     /// Asks the worker for the entry of an SA.
@@ -405,7 +432,7 @@ impl<A: Aead> Controller<A> {
             Direction::Outbound => Command::Outbound(slot, None),
         };
         self.command(worker, command);
-        self.busy.insert(id);
+        self.leaving += 1;
     }
 
     /// A worker has put an SA into its slot, or has given up what was there.
@@ -422,7 +449,16 @@ impl<A: Aead> Controller<A> {
         match (record.stage, entry) {
             (Stage::Installing, None) => {
                 record.stage = Stage::Installed;
-                self.publication.ask();
+                let is_doomed = record.is_doomed;
+                self.installing.remove(&id);
+                match is_doomed {
+                    true => self.dismiss(id),
+                    false => {
+                        self.name(id);
+                        self.make_ready(id);
+                    }
+                }
+                self.wake(id);
                 Ok(())
             }
             (Stage::Moving(_), None) => {
@@ -438,9 +474,11 @@ impl<A: Aead> Controller<A> {
 
     /// An SA has left its slot for good.
     fn came_back(&mut self, id: SaId, entry: Entry<A::Key>) -> Result<(), ControlError> {
-        self.vacate(id);
         let record = self.records.remove(&id).expect("slots belong to SAs of record");
-        self.busy.remove(&id);
+        self.leaving -= 1;
+        self.wake(id);
+        let slot = record.location.slot;
+        self.slots_at(record.location, record.direction).leave(slot, None);
         let last = self.retire(id, record.spi, &entry);
         match record.direction {
             Direction::Inbound => {
@@ -451,27 +489,16 @@ impl<A: Aead> Controller<A> {
         }
     }
 
-    /// An SA is no longer in its slot: that rests while packets on their way must find it empty.
-    pub(super) fn vacate(&mut self, id: SaId) {
-        let record = self.records.get_mut(&id).expect("slots belong to SAs of record");
-        let (direction, from) = (record.direction, record.location);
-        let named = record.named.take().map(|(_, last)| last);
-        let named = named.filter(|&last| last >= self.publication.taken());
-        self.slots_at(from, direction).leave(from.slot, named);
-        if named.is_some() {
-            self.publication.ask();
-        }
-    }
-
     /// The peer of an SA is somewhere else.
     fn set_peer(&mut self, id: SaId, peer: Peer) {
         let record = self.records.get_mut(&id).expect("only SAs of record have peers");
         record.peer = Some(peer);
         let inbound = record.direction == Direction::Inbound;
-        if !inbound {
-            record.destination = peer.address;
-            self.publication.ask();
+        if !inbound && record.destination != peer.address {
+            // Errors name it by its new destination from now on.
+            self.rename(id, |record| record.destination = peer.address);
         }
+        let record = self.records.get_mut(&id).expect("it was just there");
         // On its way, it gets its new peer when it is back here.
         if !record.stage.is_on_its_way() {
             let Location { worker, slot } = record.location;
@@ -479,7 +506,7 @@ impl<A: Aead> Controller<A> {
         }
     }
 
-    /// All workers have the last snapshot.
+    /// All workers have taken up an edition.
     fn forget(&mut self) {
         let taken = self.publication.taken();
         for worker in &mut self.workers {

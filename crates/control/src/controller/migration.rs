@@ -1,8 +1,8 @@
 //! How SAs move between workers: [`culvert_engine::moves`] says how packets find them meanwhile.
 //!
 //! The old owner confirms that it has passed the SA on, behind all else that it said of it; the new
-//! one that it has come. When both have, the next snapshot names the new place, and behind that
-//! snapshot both are told to forget the move.
+//! one that it has come. When both have, an edition names the new place, and behind that edition
+//! both are told to forget the move.
 
 use std::sync::Arc;
 
@@ -27,13 +27,8 @@ pub(super) struct Migration {
     moved: Move,
     has_left: bool,
     has_come: bool,
-}
-
-impl Migration {
-    /// The SA that moves.
-    pub(super) fn id(&self) -> SaId {
-        self.id
-    }
+    /// The edition that names the new place, once both have confirmed.
+    edition: Option<u64>,
 }
 
 impl<A: Aead> Controller<A> {
@@ -64,8 +59,13 @@ impl<A: Aead> Controller<A> {
         let to = Location { worker, slot };
         let moved = Move { inbound: direction == Direction::Inbound, from, to };
         self.record_mut(id)?.stage = Stage::Moving(to);
-        self.migrations.push(Migration { id, moved, has_left: false, has_come: false });
-        self.busy.insert(id);
+        self.migrations.push(Migration {
+            id,
+            moved,
+            has_left: false,
+            has_come: false,
+            edition: None,
+        });
         self.pass(moved);
         Ok(())
     }
@@ -107,16 +107,20 @@ impl<A: Aead> Controller<A> {
             return;
         };
         let Move { inbound, from, to } = moved;
-        self.vacate(id);
+        // Until then, packets on their way to the old slot must find it empty.
+        let edition = self.relocate(id, to);
+        let direction = if inbound { Direction::Inbound } else { Direction::Outbound };
+        self.slots_at(from, direction).leave(from.slot, Some(edition));
+        for migration in self.migrations.iter_mut().filter(|migration| migration.id == id) {
+            migration.edition = Some(edition);
+        }
         let record = self.records.get_mut(&id).expect("SAs that move are of record");
-        record.location = to;
         record.stage = Stage::Installed;
         let (peer, lifetime, is_doomed) = (record.peer, record.lifetime.take(), record.is_doomed);
         // One that is to go away has no claim any more.
         if inbound && !is_doomed {
             self.claims.relocate(record.protocol, record.spi, from, to);
         }
-        self.publication.ask();
         let Location { worker, slot } = to;
         if let Some(peer) = peer {
             self.command(worker, Command::Retarget { inbound, slot, peer });
@@ -129,14 +133,18 @@ impl<A: Aead> Controller<A> {
             self.command(worker, Command::Lease { slot, ceiling });
         }
         // One that is to go away is asked when it goes.
-        if !is_doomed {
-            self.inspect_deferred(id);
+        match is_doomed {
+            true => self.dismiss(id),
+            false => self.inspect_deferred(id),
         }
+        // What it waits for may have come meanwhile.
+        self.due.push(id);
     }
 
-    /// A snapshot that is on its way names the new places: behind it, old ones are forgotten.
-    pub(super) fn settle_moves(&mut self) {
-        let is_done = |migration: &mut Migration| migration.has_left && migration.has_come;
+    /// An edition is on its way: behind it, the old places are forgotten of which it names the new
+    /// ones.
+    pub(super) fn settle_moves(&mut self, sent: u64) {
+        let is_done = |migration: &mut Migration| migration.edition.is_some_and(|e| e <= sent);
         let done: Vec<Migration> = self.migrations.extract_if(.., is_done).collect();
         for Migration { moved, .. } in done {
             self.command(moved.from.worker, Command::Settle(moved));

@@ -11,6 +11,7 @@ use culvert_engine::OutboundEntry;
 use culvert_engine::WorkerId;
 use culvert_engine::mailbox::Peer;
 use culvert_engine::options::Lookup;
+use culvert_engine::snapshot::Sender;
 use culvert_esp::Lifetime;
 use culvert_spd::Group;
 
@@ -105,10 +106,14 @@ pub(super) struct Record {
     /// Of an outbound SA: the latest of those of a group that are ready takes the packets.
     pub(super) order: u64,
     pub(super) is_ready: bool,
-    /// First and last snapshot that name its present location.
-    pub(super) named: Option<(u64, u64)>,
-    /// First snapshot that gives it packets.
-    took_over: Option<u64>,
+    /// Packets find it, or will when the last edition is taken up.
+    pub(super) is_listed: bool,
+    /// The edition that names its present location.
+    pub(super) named: Option<u64>,
+    /// The first edition that gives it packets.
+    pub(super) took_over: Option<u64>,
+    /// The edition that names its present location no more.
+    pub(super) forgotten: Option<u64>,
 }
 
 impl Record {
@@ -139,8 +144,10 @@ impl Record {
             until: None,
             order,
             is_ready: false,
+            is_listed: false,
             named: None,
             took_over: None,
+            forgotten: None,
         }
     }
 
@@ -149,32 +156,18 @@ impl Record {
         [Some(self.group), self.alias].into_iter().flatten()
     }
 
-    /// True when snapshots made now name it.
-    pub(super) fn is_named_now(&self) -> bool {
-        matches!(self.stage, Stage::Installed | Stage::Moving(_)) && !self.is_doomed
+    /// What errors name an outbound SA by.
+    pub(super) fn sender(&self) -> Sender {
+        (self.protocol, self.spi, self.destination)
     }
 
-    /// All workers have a snapshot that names it.
+    /// All workers know where it is.
     pub(super) fn is_known(&self, taken: u64) -> bool {
-        self.named.is_some_and(|(first, _)| first <= taken)
+        self.named.is_some_and(|edition| edition <= taken)
     }
 
-    /// All workers have a snapshot that gives it packets.
+    /// All workers give it packets.
     pub(super) fn has_taken_over(&self, taken: u64) -> bool {
-        self.took_over.is_some_and(|generation| generation <= taken)
-    }
-
-    /// No worker has a snapshot that names its location.
-    pub(super) fn is_forgotten(&self, taken: u64) -> bool {
-        self.named.is_none_or(|(_, last)| last < taken)
-    }
-
-    /// A snapshot that is about to be published names it.
-    pub(super) fn name(&mut self, generation: u64) {
-        let first = self.named.map_or(generation, |(first, _)| first);
-        self.named = Some((first, generation));
-        if self.is_ready && self.took_over.is_none() {
-            self.took_over = Some(generation);
-        }
+        self.took_over.is_some_and(|edition| edition <= taken)
     }
 }

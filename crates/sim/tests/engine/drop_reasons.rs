@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use culvert_aead::Aead;
 use culvert_aead::Audit;
 use culvert_aead::RustCrypto;
+use culvert_engine::Change;
 use culvert_engine::Command;
 use culvert_engine::Counters;
 use culvert_engine::DropReason;
@@ -644,13 +645,11 @@ fn sequence_lease() -> Counters {
     let usage = Usage::new(sa.lifetime, 0);
     let mut sa = OutboundSa::new(sa.spi, false, 0, layout, key, template, usage);
     sa.sequence.set_ceiling(2);
-    let snapshot = culvert_engine::Snapshot {
-        spd: config.spd.compile().into(),
-        groups: [(Group(0), Members::shared(Location { worker: WorkerId(0), slot: 0 }))]
-            .into_iter()
-            .collect(),
-        ..Default::default()
-    };
+    let members = Members::shared(Location { worker: WorkerId(0), slot: 0 });
+    let changes = vec![
+        Change::Group(Group(0), Some(members)),
+        Change::Policies(config.spd.compile().into()),
+    ];
     let (worker_end, control) = mailbox(16);
     let config = WorkerConfig {
         id: WorkerId(0),
@@ -665,7 +664,7 @@ fn sequence_lease() -> Counters {
     let commands = [
         Command::Outbound(0, Some(Box::new(OutboundEntry::new(sa, 1)))),
         Command::NextHops(next_hops.into()),
-        Command::Snapshot(snapshot.into()),
+        Command::Change(changes),
     ];
     commands.into_iter().for_each(|command| assert!(control.send(command).is_ok()));
     (1..=3).for_each(|id| assert!(worker.io_mut().inject(LAN, &good(id))));
