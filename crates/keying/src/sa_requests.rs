@@ -224,7 +224,11 @@ impl Service {
         let number = self.find_named(id, attributes).inspect_err(|_| {
             self.forget_lost(sas::name(id.daddr, id.spi, id.proto, id.family));
         })?;
-        let truth = self.truth(plane, number);
+        // What it did is asked for when somebody wants to know: that takes a turn of its worker.
+        let truth = match self.heard & Listeners::SA {
+            0 => Truth::default(),
+            _ => self.truth(plane, number),
+        };
         if let Some(sa) = self.take_out(plane, number) {
             self.tell(Listeners::SA, || listing::deleted(&sa, &truth));
         }

@@ -98,6 +98,8 @@ pub struct Service {
     pub(crate) is_stale: bool,
     /// Groups to which somebody listens.
     pub(crate) listening: u32,
+    /// Those of them to which somebody else than the journal does.
+    pub(crate) heard: u32,
     /// SAs of before the start.
     pub(crate) lost: Lost,
 }
@@ -119,6 +121,7 @@ impl Service {
             planned: None,
             is_stale: false,
             listening: JOURNALLED,
+            heard: 0,
             lost: Lost::default(),
         }
     }
@@ -288,6 +291,7 @@ impl Service {
     /// policies in any case.
     pub fn set_listening(&mut self, groups: u32) {
         self.listening = groups | JOURNALLED;
+        self.heard = groups;
     }
 
     /// How many SAs there are, larval ones included, and how many policies.

@@ -35,6 +35,9 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 /// How often control looks whether they did.
 const SETTLE_POLL: Duration = Duration::from_micros(30);
 
+/// How long it looks without a pause first: workers that are awake answer within a turn.
+const SETTLE_SPIN: Duration = Duration::from_micros(100);
+
 /// What policies have steered to workers, from either side.
 pub(super) fn prefixes(spd: &Spd) -> SidePrefixes {
     SidePrefixes {
@@ -113,7 +116,7 @@ impl Gateway {
 
     /// Waits until something holds; false when it takes too long.
     fn wait_until(&mut self, mut holds: impl FnMut(&mut Gateway) -> bool) -> bool {
-        let deadline = Instant::now() + SETTLE_MAX;
+        let start = Instant::now();
         loop {
             let result = self.poll();
             if holds(self) {
@@ -122,10 +125,11 @@ impl Gateway {
             if let Err(error) = result {
                 error!("{error}");
             }
-            if Instant::now() >= deadline {
-                return false;
+            match start.elapsed() {
+                waited if waited >= SETTLE_MAX => return false,
+                waited if waited >= SETTLE_SPIN => thread::sleep(SETTLE_POLL),
+                _ => thread::yield_now(),
             }
-            thread::sleep(SETTLE_POLL);
         }
     }
 

@@ -54,11 +54,15 @@ impl JournalFile {
 
     /// Adds what events changed.
     pub(super) fn note(&mut self, events: &[Event], service: &Service) {
-        let mut result = Ok(());
+        let mut entries = Vec::new();
         for entry in events.iter().filter_map(journal::entry) {
-            self.len += entry.len() as u64;
-            result = result.and(self.file.write_all(&entry));
+            entries.extend_from_slice(&entry);
         }
+        self.len += entries.len() as u64;
+        let mut result = match entries.is_empty() {
+            true => Ok(()),
+            false => self.file.write_all(&entries),
+        };
         if self.is_torn || result.is_err() || self.len > COMPACT_FROM.max(4 * self.compact) {
             result = write(&self.path, service).map(|(file, len)| {
                 (self.file, self.len, self.compact) = (file, len, len);

@@ -74,8 +74,8 @@ const CLIENTS_MAX: usize = 256;
 /// Largest datagram that is read, in octets.
 const DATAGRAM_MAX: usize = 1 << 16;
 
-/// Datagrams read from one client before others have their turn.
-const TURN_MAX: usize = 64;
+/// Datagrams read from one client before others have their turn: all are settled together.
+const TURN_MAX: usize = 256;
 
 /// Octets of answers that wait for a client until it is read from no more.
 const ANSWERS_MAX: usize = 256 << 10;
@@ -189,7 +189,7 @@ impl ControlSocket {
         }
         let events = service.take_events();
         journal.note(&events, service);
-        for event in &events {
+        for event in events.iter().filter(|event| listening & event.groups != 0) {
             let message = Message { flags: 0, seq: 0, port: 0, body: event.body.clone() };
             let octets = message.to_octets();
             let listeners = self.clients.iter_mut();
