@@ -212,6 +212,9 @@ enum BenchCommand {
     /// Sealing and opening batches of packets, and nothing else.
     #[command(after_help = "Example:\n  culvert bench aead --size 64,256,1420 --sas 64")]
     Aead(AeadArgs),
+    /// SAs that come, are rekeyed and go while packets flow, by calls and by XFRM messages.
+    #[command(after_help = "Example:\n  culvert bench control --sas 100000")]
+    Control(ControlArgs),
     /// Encrypted forwarding against plain forwarding, over AF_XDP and veth; needs root.
     #[command(after_help = "Example:\n  sudo culvert bench veth --size 1420 --runs 5")]
     Veth(VethArgs),
@@ -256,6 +259,29 @@ pub struct VethArgs {
     /// Core of the packet generator.
     #[arg(long, default_value_t = 1)]
     pub generator_core: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `culvert bench control`.
+#[derive(Clone, Debug, Args)]
+pub struct ControlArgs {
+    /// SAs of each direction that come and go.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=400_000))]
+    pub sas: u32,
+    /// Policies that come by messages.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub policies: u32,
+    /// AEAD provider, `vaes` or `rustcrypto`; the fastest that runs here when absent.
+    #[arg(long)]
+    pub provider: Option<String>,
+    /// Core of the control thread.
+    #[arg(long, default_value_t = 0)]
+    pub core: usize,
+    /// Core of the worker.
+    #[arg(long, default_value_t = 1)]
+    pub worker_core: usize,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -388,6 +414,7 @@ impl Cli {
             Command::Exec(args) => exec::run(args),
             Command::Bench(BenchCommand::Engine(args)) => bench::engine::run(&args),
             Command::Bench(BenchCommand::Aead(args)) => bench::aead::run(&args),
+            Command::Bench(BenchCommand::Control(args)) => bench::control::run(&args),
             Command::Bench(BenchCommand::Veth(args)) => bench::veth::run(&args),
             Command::Bench(BenchCommand::Generate(args)) => bench::generate::run(&args),
         }

@@ -2,12 +2,15 @@
 //!
 //! - [`engine`]: the worker's turn over memory, on pinned cores.
 //! - [`aead`]: sealing and opening alone.
+//! - [`control`]: SAs that come and go while packets flow, by calls and by XFRM `messages`.
 //! - [`veth`]: encrypted forwarding against plain forwarding over AF_XDP.
 //! - [`generate`]: its packets, for other forwarders.
 
 pub mod aead;
+pub mod control;
 pub mod engine;
 pub mod generate;
+mod messages;
 mod rig;
 mod turns;
 pub mod veth;
