@@ -69,11 +69,17 @@ def build(work):
     return program
 
 
+def runtime_directory(prefix):
+    """Where a DPDK process keeps its socket."""
+    root = "/var/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "/tmp")
+    return pathlib.Path(root) / "dpdk" / prefix
+
+
 class Telemetry:
     """The counters of a DPDK process, over its socket."""
 
     def __init__(self, prefix):
-        path = f"/var/run/dpdk/{prefix}/dpdk_telemetry.v2"
+        path = str(runtime_directory(prefix) / "dpdk_telemetry.v2")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(10)
         for _ in range(200):
@@ -153,7 +159,7 @@ class Dpdk:
             with processes.daemon(command, self.work / "dpdk.log", ready) as child:
                 yield child
         finally:
-            shutil.rmtree(f"/var/run/dpdk/{self.prefix}", ignore_errors=True)
+            shutil.rmtree(runtime_directory(self.prefix), ignore_errors=True)
 
     def cycles(self, direction, size, sas, seconds):
         """TSC cycles a packet of ipsec-secgw in each window."""

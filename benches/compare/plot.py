@@ -2,7 +2,7 @@
 
 import report
 
-WIDTH, ROW, LEFT, RIGHT = 860, 44, 210, 90
+WIDTH, ROW, LEFT, RIGHT = 900, 44, 250, 90
 COLOURS = {"theirs": "#b0b7c3", "ours": "#2a6fb0", "io": "#8c95a4"}
 
 

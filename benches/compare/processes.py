@@ -18,13 +18,16 @@ def raise_priority():
 
 
 def stop_on_signals():
-    """Turns signals into an exception, so that everything that was begun is undone."""
+    """Turns the first signal into an exception, so that everything that was begun is undone."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(number, _frame):
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    for each in signals:
+        signal.signal(each, stop)
 
 
 def output(command, core):
@@ -73,7 +76,8 @@ def huge_pages(megabytes):
     setting = pathlib.Path("/proc/sys/vm/nr_hugepages")
     before = raised = setting.read_text()
     total, free = (meminfo(f"HugePages_{what}") for what in ("Total", "Free"))
-    needed = megabytes // 2 + 16
+    # What others take meanwhile is not to be missed: culvert uses huge pages as well.
+    needed = megabytes // 2 + 128
     if free < needed:
         with contextlib.suppress(OSError):
             setting.write_text(str(total - free + needed))
