@@ -5,6 +5,7 @@
 //! [`snapshot`](crate::snapshot).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use culvert_aead::Protocol;
 use culvert_aead::prefetch::prefetch;
