@@ -1,7 +1,8 @@
 //! What a provider must get right before it is used: answers that were computed elsewhere, then a
-//! comparison with the portable provider over texts of many lengths, then forged packets. For every
-//! algorithm, as a CPU, a hypervisor or a compiler may go wrong in one alone.
+//! comparison with the portable provider over texts of many lengths, then forged packets, then
+//! batches of several keys. For every algorithm, as a CPU, a hypervisor or a compiler may go wrong in one alone.
 
+mod batches;
 mod known;
 
 use std::ops::Range;
@@ -51,6 +52,9 @@ pub(crate) fn self_test<P: Aead>(provider: &mut P) -> Result<(), SelfTestError> 
         let has_kernels = matches!(algorithm.method(), Method::Gcm(_, ICV_LEN));
         let compared = if has_kernels { COMPARED } else { SHARED };
         compared.into_iter().try_for_each(|number| bench.compare(number))?;
+        if has_kernels {
+            batches::compare(provider, algorithm)?;
+        }
     }
     for (algorithm, known) in Algorithm::ALL_AH.into_iter().zip(KNOWN_AH) {
         let mut bench = Bench::new(provider, algorithm);
