@@ -19,6 +19,8 @@ use culvert_spd::Group;
 use culvert_spd::Match;
 use culvert_spd::Upper;
 use culvert_wire::ip;
+use culvert_wire::ipv4::Ipv4;
+use culvert_wire::ipv6::Ipv6;
 
 /// Words of a set: one line.
 const WORDS: usize = 8;
@@ -78,20 +80,25 @@ fn rest(flow: &Flow) -> u64 {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+#[inline(always)]
 fn halves(address: u128) -> [u64; 2] {
     [(address >> 64) as u64, address as u64]
 }
 
-/// [`rest`] of IPv4 addresses alone.
-const REST_V4: u64 = 1;
-
 impl FlowKey {
-    /// That of IPv4 addresses alone.
+    /// That of the addresses of a packet alone.
     #[inline(always)]
-    pub(crate) fn between_v4(source: Ipv4Addr, destination: Ipv4Addr) -> FlowKey {
-        let [source, destination] = [source, destination].map(|address| address.to_bits());
-        let addresses = u64::from(source) << 32 | u64::from(destination);
-        FlowKey::V4 { addresses, rest: REST_V4 }
+    pub(crate) fn of_v4(packet: &Ipv4) -> FlowKey {
+        let [source, destination] = [packet.source, packet.destination].map(Ipv4Addr::to_bits);
+        FlowKey::V4 { addresses: u64::from(source) << 32 | u64::from(destination), rest: 1 }
+    }
+
+    /// That of the addresses of a packet alone.
+    #[inline(always)]
+    pub(crate) fn of_v6(packet: &Ipv6) -> FlowKey {
+        let [[a, b], [c, d]] =
+            [packet.source, packet.destination].map(|address| halves(address.to_bits()));
+        FlowKey::V6 { addresses: [a, b, c, d], rest: 0 }
     }
 
     #[inline(always)]
@@ -249,6 +256,8 @@ impl FlowCache {
 
 #[cfg(test)]
 mod tests {
+    use culvert_wire::ipv4;
+
     use super::*;
 
     fn flow(is_v4: bool, number: u32) -> Flow {
@@ -302,8 +311,37 @@ mod tests {
     /// Addresses alone make the same key either way.
     #[test]
     fn keys_of_addresses() {
-        let key = FlowKey::between_v4(7.into(), (!7).into());
-        assert_eq!(key, FlowKey::of(&flow(true, 7)));
+        for packet in [&packet_v4()[..], &packet_v6()[..]] {
+            let parsed = ip::parse(packet).unwrap();
+            let flow = Flow { addresses: parsed.addresses(), protocol: 0, upper: Upper::None };
+            let key = match parsed {
+                ip::Packet::V4(header) => FlowKey::of_v4(&header),
+                ip::Packet::V6(header) => FlowKey::of_v6(&header),
+            };
+            assert_eq!(key, FlowKey::of(&flow));
+        }
+    }
+
+    fn packet_v4() -> [u8; 20] {
+        let mut packet = [0; 20];
+        let header = ipv4::Header {
+            tos: 0,
+            total_len: 20,
+            id: 1,
+            dont_fragment: true,
+            ttl: 9,
+            protocol: 17,
+            source: [10, 1, 2, 3].into(),
+            destination: [10, 4, 5, 6].into(),
+        };
+        ipv4::emit(&mut packet, &header);
+        packet
+    }
+
+    fn packet_v6() -> [u8; 40] {
+        let mut packet = std::array::from_fn(|at| at.to_le_bytes()[0]);
+        packet[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, 59, 9]);
+        packet
     }
 
     /// What was kept comes back whole, or, displaced by others, not at all; and nothing after a

@@ -4,7 +4,8 @@
 //!
 //! - [`worker`]: [`Worker`], its turn from top to bottom.
 //! - [`inbound`]: ESP and AH to plaintext, in three passes.
-//! - [`outbound`]: plaintext to ESP and AH, in three passes.
+//! - [`outbound`]: plaintext to ESP and AH, a batch at a time.
+//! - `encapsulate`: outbound packets of every kind, one at a time.
 //! - `plane`: tables, lookups and caches that the passes share.
 //! - `headers`: headers that move inside a frame: AH, transport mode.
 //! - `icmp`: ICMP errors, about our packets and through SAs.
@@ -41,6 +42,7 @@ mod cache;
 pub mod counters;
 pub mod crew;
 pub mod directory;
+mod encapsulate;
 pub mod fate;
 pub mod fixed_map;
 mod flows;
@@ -52,8 +54,8 @@ pub mod ids;
 pub mod inbound;
 pub mod inspection;
 pub mod mailbox;
-pub mod moves;
 mod memo;
+pub mod moves;
 pub mod next_hop;
 pub mod options;
 mod originate;

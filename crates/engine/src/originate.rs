@@ -20,6 +20,7 @@ use culvert_wire::icmp;
 use culvert_wire::icmp::ErrorKind;
 use culvert_wire::ip;
 
+use crate::encapsulate;
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::ids::Side;
@@ -360,7 +361,7 @@ fn dummy<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, slot: u32) -> bool {
         return false;
     };
     worker.counters.made += 1;
-    match outbound::dummy(&mut worker.plane, &mut packet, slot) {
+    match encapsulate::dummy(&mut worker.plane, &mut packet, slot) {
         fate @ Fate::Forward(_) => worker.send(packet, fate),
         fate => {
             worker.io.recycle(packet.into_free());

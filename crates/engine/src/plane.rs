@@ -17,8 +17,6 @@ use culvert_wire::ethernet;
 use culvert_wire::ethernet::Mac;
 use culvert_wire::icmp::ErrorKind;
 use culvert_wire::ip;
-use culvert_wire::ipv4::Ipv4;
-use culvert_wire::ipv6::Ipv6;
 
 use crate::audit::Limits;
 use crate::audit::Mismatch;
@@ -73,7 +71,7 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) outbound: Table<OutboundEntry<A::Key>>,
     pub(crate) snapshot: Snapshot,
     /// Some policy of the snapshot looks beyond addresses.
-    looks_at_upper: bool,
+    pub(crate) looks_at_upper: bool,
     pub(crate) next_hops: Arc<NextHops>,
     /// Counts the changes of policies and of next hops: what was found before one is forgotten.
     pub(crate) known_since: u64,
@@ -101,10 +99,29 @@ pub(crate) struct Plane<A: Aead> {
     pub(crate) has_waited: bool,
     /// How often control is told what packets cause.
     pub(crate) limits: Limits,
-    identification: u16,
+    pub(crate) ids: Identifications,
+    fragments: u32,
+}
+
+/// IPv4 identifications: no two workers give the same until all were given (RFC 6864 section 4.1).
+pub(crate) struct Identifications {
+    next: u16,
     /// Workers of the gateway, or as many more as make a power of two.
     stride: u16,
-    fragments: u32,
+}
+
+impl Identifications {
+    /// The next one.
+    #[inline(always)]
+    pub(crate) fn current(&self) -> u16 {
+        self.next
+    }
+
+    /// The next one was used.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self) {
+        self.next = self.next.wrapping_add(self.stride);
+    }
 }
 
 /// What is to be done about a packet besides its fate.
@@ -172,18 +189,19 @@ impl<A: Aead> Plane<A> {
             awaiting: Awaiting::default(),
             has_waited: false,
             limits: Limits::new(&config.options),
-            identification: u16::from(config.id.0),
-            stride: u16::from(config.options.workers).next_power_of_two(),
+            ids: Identifications {
+                next: u16::from(config.id.0),
+                stride: u16::from(config.options.workers).next_power_of_two(),
+            },
             fragments: u32::from(config.id.0),
         }
     }
 
-    /// The next IPv4 identification: no two workers give the same until all were given
-    /// (RFC 6864 section 4.1).
+    /// The next IPv4 identification.
     #[inline]
     pub(crate) fn identification(&mut self) -> u16 {
-        let id = self.identification;
-        self.identification = id.wrapping_add(self.stride);
+        let id = self.ids.current();
+        self.ids.advance();
         id
     }
 
@@ -199,24 +217,6 @@ impl<A: Aead> Plane<A> {
         match self.looks_at_upper {
             false => between(parsed.addresses()),
             true => whole_flow(packet, parsed),
-        }
-    }
-
-    /// The flow of an IPv4 packet as a key.
-    #[inline(always)]
-    pub(crate) fn key_v4(&self, packet: &[u8], parsed: &Ipv4) -> FlowKey {
-        match self.looks_at_upper {
-            false => FlowKey::between_v4(parsed.source, parsed.destination),
-            true => whole_key(packet, &ip::Packet::V4(*parsed)),
-        }
-    }
-
-    /// The flow of an IPv6 packet as a key.
-    #[inline(always)]
-    pub(crate) fn key_v6(&self, packet: &[u8], parsed: &Ipv6) -> FlowKey {
-        match self.looks_at_upper {
-            false => FlowKey::of(&between(ip::Packet::V6(*parsed).addresses())),
-            true => whole_key(packet, &ip::Packet::V6(*parsed)),
         }
     }
 
@@ -520,12 +520,6 @@ impl<A: Aead> Plane<A> {
             |_| Notice::Acquire { policy, group, flow: Flow::of(packet, parsed), resource },
         );
     }
-}
-
-/// The flow of a packet as a key for policies that look at more than addresses.
-#[inline(never)]
-fn whole_key(packet: &[u8], parsed: &ip::Packet) -> FlowKey {
-    FlowKey::of(&Flow::of(packet, parsed))
 }
 
 /// What policies see of a packet that look at more than addresses.

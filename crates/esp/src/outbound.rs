@@ -158,8 +158,8 @@ impl<K> OutboundSa<K> {
     }
 
     /// Writes SPI, sequence number and counter IV in front of the text and consumes the number.
-    /// `out` is `layout.text_at` octets; `text_len` octets of text will be sealed. Returns the high
-    /// half of the number when the SA has ESN.
+    /// `out` is `layout.text_at` octets. Returns the high half of the number when the SA has ESN.
+    /// The packet is still to be [counted](Self::count).
     ///
     /// An IV of 8 octets is the whole sequence number, behind the epoch if there is one: unique as
     /// long as the number is (RFC 4106 section 3.1). One of 16 is left to the provider.
@@ -167,14 +167,13 @@ impl<K> OutboundSa<K> {
     /// # Panics
     /// When `out` has another length: our own error.
     #[inline(always)]
-    pub fn write_header(&mut self, out: &mut [u8], seq: SeqNo, text_len: usize) -> Option<u32> {
+    pub fn write_header(&mut self, out: &mut [u8], seq: SeqNo) -> Option<u32> {
         assert_eq!(out.len(), usize::from(self.layout.text_at), "room for the ESP header");
         match out.as_mut_array() {
-            Some(out) => self.write_counter_header(out, seq, text_len),
+            Some(out) => self.write_counter_header(out, seq),
             None => {
                 #[expect(clippy::cast_possible_truncation, reason = "the low half is sent")]
                 esp::emit(out, self.spi.value(), seq.value() as u32);
-                self.usage.count(text_len);
                 self.esn.then_some((seq.value() >> 32) as u32)
             }
         }
@@ -187,15 +186,19 @@ impl<K> OutboundSa<K> {
         &mut self,
         out: &mut [u8; COUNTER_IV_TEXT_AT],
         seq: SeqNo,
-        text_len: usize,
     ) -> Option<u32> {
         let number = seq.value();
         let fixed = u64::from(self.spi.value()) << 32 | number & u64::from(u32::MAX);
         let iv = self.iv_base | number;
         out[..ESP_FIXED_LEN].copy_from_slice(&fixed.to_be_bytes());
         out[ESP_FIXED_LEN..].copy_from_slice(&iv.to_be_bytes());
-        self.usage.count(text_len);
         self.esn.then_some((number >> 32) as u32)
+    }
+
+    /// Counts a packet with so many octets of text; true when a limit is reached.
+    #[inline(always)]
+    pub fn count(&mut self, text_len: usize) -> bool {
+        self.usage.count(text_len)
     }
 
     /// Writes an AH header whose ICV field is zero (RFC 4302 section 2) and consumes the number.
@@ -261,14 +264,16 @@ mod tests {
             let mut sa = sa(esn, 6);
             let mut header = [0xff; 16];
             let seq = sa.next_seq().unwrap();
-            assert_eq!(sa.write_header(&mut header, seq, 10), high);
+            assert_eq!(sa.write_header(&mut header, seq), high);
+            sa.count(10);
             assert_eq!(header, [0, 0, 0x10, 1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 7]);
             assert_eq!((sa.usage().packets(), sa.usage().bytes()), (1, 10));
         }
         let mut sa = sa(true, 0xffff_ffff);
         let mut header = [0xff; 16];
         let seq = sa.next_seq().unwrap();
-        assert_eq!(sa.write_header(&mut header, seq, 10), Some(1));
+        assert_eq!(sa.write_header(&mut header, seq), Some(1));
+        sa.count(10);
         assert_eq!(header, [0, 0, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
     }
 
@@ -280,7 +285,8 @@ mod tests {
         sa.set_epoch(0xab_cdef);
         let mut header = [0xff; 16];
         let seq = sa.next_seq().unwrap();
-        assert_eq!(sa.write_header(&mut header, seq, 10), Some(0xff));
+        assert_eq!(sa.write_header(&mut header, seq), Some(0xff));
+        sa.count(10);
         let iv = [0xab, 0xcd, 0xef, 0xff, 0xff, 0xff, 0xff, 0xff];
         assert_eq!(header[..8], [0, 0, 0x10, 1, 0xff, 0xff, 0xff, 0xff]);
         assert_eq!(header[8..], iv);
@@ -295,7 +301,8 @@ mod tests {
             let mut sa = sa_with(algorithm, true, 6, Lifetime::UNLIMITED);
             let mut header = vec![0xff; sa.layout().text_at.into()];
             let seq = sa.next_seq().unwrap();
-            assert_eq!(sa.write_header(&mut header, seq, 10), Some(0));
+            assert_eq!(sa.write_header(&mut header, seq), Some(0));
+            sa.count(10);
             let (fixed, iv) = header.split_at(8);
             assert_eq!(fixed, [0, 0, 0x10, 1, 0, 0, 0, 7], "{algorithm}");
             assert_eq!(iv, vec![0xff; algorithm.iv_len()], "{algorithm}");
@@ -342,7 +349,8 @@ mod tests {
         let mut sent = 0;
         for _ in 0..20 {
             if let Ok(seq) = sa.next_seq() {
-                sa.write_header(&mut [0; 16], seq, 4);
+                sa.write_header(&mut [0; 16], seq);
+                sa.count(4);
                 sent += 1;
             }
             if sa.is_due() {
@@ -366,7 +374,8 @@ mod tests {
         let mut events = Vec::new();
         while !sa.is_expired() {
             let seq = sa.next_seq().unwrap();
-            sa.write_header(&mut [0; 16], seq, 40);
+            sa.write_header(&mut [0; 16], seq);
+            sa.count(40);
             if sa.is_due() {
                 events.push((sa.usage().bytes(), sa.due(0).map(|expiry| expiry.cause)));
             }

@@ -80,6 +80,24 @@ pub fn parse(frame: &[u8]) -> Result<Ethernet, Malformed> {
     })
 }
 
+/// What the payload of `frame` is, and where it starts: what most of those ask who [`parse`] it.
+#[inline(always)]
+#[must_use]
+pub fn payload(frame: &[u8]) -> Option<(u16, usize)> {
+    let &[.., t0, t1] = frame.first_chunk::<HEADER_LEN>()?;
+    match u16::from_be_bytes([t0, t1]) {
+        ETHER_TYPE_VLAN => tagged_payload(frame),
+        ether_type => Some((ether_type, HEADER_LEN)),
+    }
+}
+
+/// [`payload`] behind a tag.
+#[inline(never)]
+fn tagged_payload(frame: &[u8]) -> Option<(u16, usize)> {
+    let link = parse(frame).ok()?;
+    Some((link.ether_type, link.payload_at))
+}
+
 /// Octets of a header with or without a tag.
 #[inline]
 #[must_use]
@@ -170,6 +188,9 @@ mod tests {
             payload_at: 14,
         };
         assert_eq!(parse(&UNTAGGED), Ok(untagged));
+        assert_eq!(payload(&UNTAGGED), Some((ETHER_TYPE_IPV4, 14)));
+        assert_eq!(payload(&TAGGED), Some((ETHER_TYPE_IPV6, 18)));
+        assert_eq!((payload(&UNTAGGED[..13]), payload(&TAGGED[..17])), (None, None));
         let tagged =
             Ethernet { ether_type: ETHER_TYPE_IPV6, vlan: Some(0x123), payload_at: 18, ..untagged };
         assert_eq!(parse(&TAGGED), Ok(tagged));
