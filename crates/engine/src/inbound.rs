@@ -685,13 +685,14 @@ fn finish<A: Aead>(
         return finish_unusual(plane, packet, site, covered, onward);
     };
     let content = (trailer.next_header, covered.start..covered.start + trailer.payload_len);
-    match entry.memo.forward(plane.known_since, packet, site.spot.tos, content) {
+    let tag = entry.memo.tag(plane.generation);
+    match entry.memo.forward(&plane.memos, tag, packet, site.spot.tos, content) {
         Some(port) => Some(Fate::Forward(port)),
         None => finish_unusual(plane, packet, site, covered, onward),
     }
 }
 
-/// The rest of [`finish`] for all but the next packet of a flow.
+/// The rest of [`finish`] for all but another packet of a flow.
 #[inline(never)]
 fn finish_unusual<A: Aead>(
     plane: &mut Plane<A>,

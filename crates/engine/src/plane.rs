@@ -39,6 +39,7 @@ use crate::mailbox::Limit;
 use crate::mailbox::Notice;
 use crate::mailbox::Recipient;
 use crate::mailbox::WorkerEnd;
+use crate::memo::Memos;
 use crate::moves::Move;
 use crate::moves::Moves;
 use crate::next_hop::NextHop;
@@ -73,8 +74,11 @@ pub(crate) struct Plane<A: Aead> {
     /// Some policy of the snapshot looks beyond addresses.
     pub(crate) looks_at_upper: bool,
     pub(crate) next_hops: Arc<NextHops>,
-    /// Counts the changes of policies and of next hops: what was found before one is forgotten.
-    pub(crate) known_since: u64,
+    /// Counts the changes of policies and of next hops, from 1: what memos say is of one of these.
+    pub(crate) generation: u32,
+    pub(crate) memos: Memos,
+    /// Inbound SAs that were here so far, each of which has had a number.
+    numbered: u32,
     /// Counts the snapshots of next hops seen, so that an SA knows whether its cached one is old.
     pub(crate) next_hop_generation: u64,
     pub(crate) outbound_flows: FlowCache,
@@ -175,7 +179,9 @@ impl<A: Aead> Plane<A> {
             looks_at_upper: false,
             is_news: false,
             next_hops: Arc::default(),
-            known_since: 1,
+            generation: 1,
+            memos: Memos::new(config.slots),
+            numbered: 0,
             next_hop_generation: 1,
             outbound_flows: FlowCache::new(config.slots),
             inbound_flows: FlowCache::new(config.slots),
@@ -241,11 +247,40 @@ impl<A: Aead> Plane<A> {
     /// Takes down, for the SA in a slot, that policy admits packets between the addresses of `inner`
     /// and that they go to `hop`.
     pub(crate) fn remember(&mut self, slot: u32, inner: &[u8], parsed: &ip::Packet, hop: &NextHop) {
-        if let Some(entry) = self.inbound.at_mut(slot)
-            && entry.memo.is_plain
-            && !self.looks_at_upper
-        {
-            entry.memo.remember(self.known_since, inner, parsed, hop);
+        let Some(entry) = self.inbound.at_mut(slot).filter(|entry| entry.memo.is_plain) else {
+            return;
+        };
+        if self.looks_at_upper {
+            return;
+        }
+        let tag = entry.memo.tag(self.generation);
+        let memo = match entry.memo.is_fresh(tag) {
+            false => &mut entry.memo,
+            true => self.memos.place(inner, parsed),
+        };
+        memo.remember(tag, inner, parsed, hop);
+    }
+
+    /// A number for an inbound SA that comes here.
+    pub(crate) fn number(&mut self) -> u32 {
+        self.numbered = self.numbered.wrapping_add(1);
+        if self.numbered == 0 {
+            self.forget_memos();
+        }
+        self.numbered
+    }
+
+    /// Policies or next hops have changed: what memos say is no longer believed.
+    pub(crate) fn forget_memos(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            self.generation = 1;
+            self.memos.clear();
+            for slot in 0..self.inbound.slots() {
+                if let Some(entry) = self.inbound.at_mut(slot) {
+                    entry.memo.forget();
+                }
+            }
         }
     }
 
@@ -293,7 +328,7 @@ impl<A: Aead> Plane<A> {
                 Change::Policies(_) => {
                     self.outbound_flows.clear();
                     self.inbound_flows.clear();
-                    self.known_since += 1;
+                    self.forget_memos();
                     self.looks_at_upper = !self.snapshot.spd.is_address_only();
                 }
                 // Flows of a group that had no SA are not kept.

@@ -179,9 +179,9 @@ impl<K> InboundEntry<K> {
 
 impl<K> InboundEntry<K> {
     /// Begins its lifetime, if it has not begun: an SA that moves between workers keeps its own.
-    pub(crate) fn start(&mut self, now: u64) {
-        // What is known was of another worker's tables.
-        self.memo = Memo::of(self);
+    pub(crate) fn start(&mut self, now: u64, number: u32) {
+        // What it knew was of another worker's tables.
+        self.memo = Memo::of(self, number);
         if !std::mem::replace(&mut self.started, true) {
             *self.sa.usage_mut() = Usage::new(self.lifetime, now);
         }

@@ -329,7 +329,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
             let answer = match command {
                 Command::Inbound(slot, mut entry) => {
                     if let Some(entry) = &mut entry {
-                        entry.start(plane.now);
+                        entry.start(plane.now, plane.number());
                     }
                     Event::Inbound(slot, plane.inbound.replace(slot, entry))
                 }
@@ -341,7 +341,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                 }
                 Command::Pass(moved, to) => Event::Left(moved, plane.pass(moved, &to)),
                 Command::AdoptInbound(moved, mut entry) => {
-                    entry.start(plane.now);
+                    entry.start(plane.now, plane.number());
                     plane.moves.come(moved);
                     let slot = moved.to.slot;
                     Event::Inbound(slot, plane.inbound.replace(slot, Some(entry)))
@@ -360,7 +360,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                 Command::NextHops(next_hops) => {
                     plane.hops.clear();
                     plane.next_hop_generation += 1;
-                    plane.known_since += 1;
+                    plane.forget_memos();
                     Event::NextHops(std::mem::replace(&mut plane.next_hops, next_hops))
                 }
                 Command::Lease { slot, ceiling } => {
