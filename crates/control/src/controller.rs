@@ -40,6 +40,7 @@ mod tombstones;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use culvert_aead::Aead;
@@ -86,6 +87,19 @@ pub struct WorkerHandle<K> {
     pub wake: Arc<dyn Wake>,
     /// Its counters.
     pub counters: Arc<SharedCounters>,
+}
+
+/// Where an inbound SA of ESP lives from now on, that is not encapsulated: for rules of NICs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The SA.
+    pub id: SaId,
+    /// Its SPI.
+    pub spi: u32,
+    /// Where its packets are sent.
+    pub destination: IpAddr,
+    /// Its worker; `None` when it is gone.
+    pub worker: Option<WorkerId>,
 }
 
 /// Something that happened at a worker.
@@ -139,6 +153,8 @@ pub struct Controller<A: Aead> {
     inspections: Inspections,
     lends_keys: bool,
     migrations: Vec<Migration>,
+    /// Changes of places that nobody has taken yet; `None` when nobody wants them.
+    placements: Option<Vec<Placement>>,
 }
 
 impl<A: Aead> Controller<A> {
@@ -186,6 +202,7 @@ impl<A: Aead> Controller<A> {
             inspections: Inspections::default(),
             lends_keys: false,
             migrations: Vec::new(),
+            placements: None,
         }
     }
 
@@ -256,6 +273,17 @@ impl<A: Aead> Controller<A> {
     /// took them.
     pub fn take_news(&mut self) -> (Vec<News>, u64) {
         (self.news.drain(..).collect(), std::mem::take(&mut self.news_lost))
+    }
+
+    /// Notes placements from now on.
+    pub fn follow_placements(&mut self) {
+        self.placements.get_or_insert_default();
+    }
+
+    /// Where SAs came to live since the last call, in order; nothing unless they are
+    /// [followed](Self::follow_placements).
+    pub fn take_placements(&mut self) -> Vec<Placement> {
+        self.placements.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Asks all workers what their SAs did; the answer comes with a later [`poll`](Self::poll).

@@ -20,6 +20,7 @@ mod state_directory;
 pub use controller::ControlError;
 pub use controller::Controller;
 pub use controller::News;
+pub use controller::Placement;
 pub use controller::Retired;
 pub use controller::SaId;
 pub use controller::WorkerHandle;

@@ -14,6 +14,7 @@ mod gateway;
 mod journal;
 pub mod keying;
 mod news;
+mod rules;
 pub mod socket;
 
 use std::collections::HashMap;
@@ -200,7 +201,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     });
     stop.store(true, Relaxed);
     drop(keying);
-    let Gateway { controller, mut control, .. } = gateway;
+    let Gateway { controller, mut control, mut rules, .. } = gateway;
+    rules.end(&control);
     // Interfaces that an operator wants open after a stop stay closed after a failure.
     let open = result.is_ok() && config.interfaces.on_stop == OnStop::Open;
     control.stay_closed(!open);
@@ -263,6 +265,9 @@ fn assemble(
     let (handles, workers) = make_workers(&control, aead, ios, slots, (options, spread));
     let mut controller = Controller::new(aead, handles, slots, store);
     controller.set_lending(spread.is_some());
+    if count > 1 {
+        controller.follow_placements();
+    }
     let mut gateway = Gateway::new(controller, control, epochs, (takes_all, prefixes), start);
     let ids = install(&mut gateway.controller, config, sas)?;
     gateway.controller.set_policies(&spd);

@@ -7,12 +7,15 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 
 use nix::sys::socket::AddressFamily;
 use nix::sys::socket::SockFlag;
 use nix::sys::socket::SockType;
+
+use crate::rules;
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
@@ -160,6 +163,18 @@ impl Ethtool {
         self.ethtool(&mut blocks)
     }
 
+    /// Brings packets of ESP with an SPI and destination to a queue; returns where the rule is.
+    pub(crate) fn add_rule(&self, destination: IpAddr, spi: u32, queue: u32) -> io::Result<u32> {
+        let mut request = rules::insertion(destination, spi, queue);
+        self.ethtool(&mut request)?;
+        Ok(rules::location(&request))
+    }
+
+    /// Takes a rule back.
+    pub(crate) fn remove_rule(&self, location: u32) -> io::Result<()> {
+        self.ethtool(&mut rules::removal(location))
+    }
+
     /// How many features this kernel names; it does not change while the kernel runs.
     fn feature_count(&self) -> io::Result<usize> {
         let mut info = [ETHTOOL_GSSET_INFO, 0, 1 << ETH_SS_FEATURES, 0, 0];
@@ -228,6 +243,9 @@ mod tests {
         assert!(lo.driver().unwrap().is_empty());
         assert!(lo.feature("rx-gro").unwrap().unwrap().active);
         assert!(lo.feature("rx-nonsense").unwrap().is_none());
+        let rule = lo.add_rule("192.0.2.1".parse().unwrap(), 0x1001, 0);
+        assert_eq!(rule.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+        assert_eq!(lo.remove_rule(0).unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     }
 
     /// A name that no interface can have is "no such device", not a panic or a cut name.

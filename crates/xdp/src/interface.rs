@@ -21,6 +21,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 
 use culvert_frame::MAX_JUMBO_FRAME;
 use culvert_frame::MAX_LINK_FRAME;
@@ -107,6 +108,23 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// Asks the NIC to bring packets of ESP with this SPI and destination to a queue. Returns the
+    /// number of the rule.
+    ///
+    /// # Errors
+    /// When it has no such rules, or no room for another one.
+    pub fn add_rule(&self, destination: IpAddr, spi: u32, queue: u32) -> io::Result<u32> {
+        self.ethtool.add_rule(destination, spi, queue)
+    }
+
+    /// Takes a rule of [`add_rule`](Self::add_rule) back.
+    ///
+    /// # Errors
+    /// When there is none of this number.
+    pub fn remove_rule(&self, rule: u32) -> io::Result<()> {
+        self.ethtool.remove_rule(rule)
+    }
+
     /// Looks at the interface `name` of the calling thread's network namespace; changes nothing.
     ///
     /// # Errors

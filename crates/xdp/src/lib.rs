@@ -11,6 +11,7 @@
 //! - `pool`: frames and runs that are free, and runs that are being sent.
 //! - `ring`: the four rings of a socket over shared memory.
 //! - `ethtool`: the ioctl part of `interface`.
+//! - `rules`: which queue gets the packets of an SA.
 //!
 //! Unsafe code is in `socket.rs`, `ring.rs` and `ethtool.rs` only; the argument for it stands at
 //! the top of each.
@@ -24,6 +25,7 @@ pub mod pin;
 mod pool;
 pub mod program;
 mod ring;
+mod rules;
 mod socket;
 pub mod wake;
 

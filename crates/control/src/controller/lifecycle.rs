@@ -459,6 +459,7 @@ impl<A: Aead> Controller<A> {
                     }
                 }
                 self.wake(id);
+                self.note_place(id, true);
                 Ok(())
             }
             (Stage::Moving(_), None) => {
@@ -474,6 +475,7 @@ impl<A: Aead> Controller<A> {
 
     /// An SA has left its slot for good.
     fn came_back(&mut self, id: SaId, entry: Entry<A::Key>) -> Result<(), ControlError> {
+        self.note_place(id, false);
         let record = self.records.remove(&id).expect("slots belong to SAs of record");
         self.leaving -= 1;
         self.wake(id);

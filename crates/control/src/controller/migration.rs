@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use culvert_aead::Aead;
+use culvert_aead::Protocol;
 use culvert_engine::Command;
 use culvert_engine::Location;
 use culvert_engine::WorkerId;
@@ -16,6 +17,7 @@ use culvert_engine::moves::Move;
 
 use super::ControlError;
 use super::Controller;
+use super::Placement;
 use super::SaId;
 use super::record::Stage;
 use crate::sa::Direction;
@@ -121,6 +123,7 @@ impl<A: Aead> Controller<A> {
         if inbound && !is_doomed {
             self.claims.relocate(record.protocol, record.spi, from, to);
         }
+        self.note_place(id, true);
         let Location { worker, slot } = to;
         if let Some(peer) = peer {
             self.command(worker, Command::Retarget { inbound, slot, peer });
@@ -139,6 +142,20 @@ impl<A: Aead> Controller<A> {
         }
         // What it waits for may have come meanwhile.
         self.due.push(id);
+    }
+
+    /// Notes where an SA lives, or that it is gone.
+    pub(super) fn note_place(&mut self, id: SaId, is_there: bool) {
+        let (Some(placements), Some(record)) = (&mut self.placements, self.records.get(&id)) else {
+            return;
+        };
+        let is_inbound_esp =
+            (record.direction, record.protocol) == (Direction::Inbound, Protocol::Esp);
+        if is_inbound_esp && record.origin.is_none() {
+            let worker = is_there.then_some(record.location.worker);
+            let (spi, destination) = (record.spi, record.destination);
+            placements.push(Placement { id, spi, destination, worker });
+        }
     }
 
     /// An edition is on its way: behind it, the old places are forgotten of which it names the new

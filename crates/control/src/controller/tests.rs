@@ -446,6 +446,30 @@ fn migration_moves_the_counter() {
     assert!(matches!(gone, Err(ControlError::UnknownWorker(_))));
 }
 
+/// Rules of NICs learn where inbound SAs of ESP come to live, move, and that they are gone.
+#[test]
+fn places_are_told() {
+    let mut lab = lab(2, 2);
+    lab.controller.follow_placements();
+    let id = lab.controller.add_sa(&inbound(0x1001)).unwrap();
+    lab.controller.add_sa(&outbound(0x2001)).unwrap();
+    lab.controller.add_sa(&encapsulated(inbound(0x1002))).unwrap();
+    lab.settle();
+    let at = lab.controller.location(id).unwrap().worker;
+    let place = |worker| {
+        let (spi, destination) = (0x1001, inbound(0x1001).destination);
+        Placement { id, spi, destination, worker }
+    };
+    assert_eq!(lab.controller.take_placements(), [place(Some(at))]);
+    let to = WorkerId(1 - at.0);
+    lab.controller.migrate_sa(id, to).unwrap();
+    lab.settle();
+    assert_eq!(lab.controller.take_placements(), [place(Some(to))]);
+    lab.controller.remove_sa(id).unwrap();
+    lab.settle();
+    assert_eq!(lab.controller.take_placements(), [place(None)]);
+}
+
 /// What is removed on its way to another worker arrives nowhere, and both slots are free.
 #[test]
 fn removal_during_migration() {

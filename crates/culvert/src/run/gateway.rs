@@ -27,6 +27,7 @@ use culvert_spd::Spd;
 use culvert_xdp::SidePrefixes;
 use tracing::error;
 
+use super::rules::Rules;
 use crate::assembly;
 
 /// How long workers may take for what they were asked.
@@ -62,6 +63,7 @@ pub(super) struct Gateway {
     start: SystemTime,
     news: Vec<News>,
     news_lost: u64,
+    pub(super) rules: Rules,
 }
 
 impl Gateway {
@@ -86,6 +88,7 @@ impl Gateway {
             start,
             news: Vec::new(),
             news_lost: 0,
+            rules: Rules::default(),
         }
     }
 
@@ -106,6 +109,7 @@ impl Gateway {
         let (news, lost) = self.controller.take_news();
         self.news.extend(news);
         self.news_lost += lost;
+        self.rules.follow(&self.control, self.controller.take_placements());
         result
     }
 
