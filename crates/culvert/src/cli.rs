@@ -323,6 +323,9 @@ pub struct EngineArgs {
         value_parser = clap::value_parser!(u16).range(1..=64)
     )]
     pub workers: Vec<u16>,
+    /// With several workers, give all packets to one SA of the first one, and let the others help.
+    #[arg(long)]
+    pub spread: bool,
     /// Policies of each worker, each for one destination; one for each SA when absent.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub policies: Option<u32>,

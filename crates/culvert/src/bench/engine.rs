@@ -41,6 +41,8 @@ pub struct Cell {
     pub size: u16,
     /// Number of workers.
     pub workers: u16,
+    /// All packets are of one worker, and the others help it.
+    pub spread: bool,
     /// SAs of each worker.
     pub sas: u32,
     /// Policies of each worker.
@@ -169,6 +171,7 @@ fn shapes(args: &EngineArgs) -> anyhow::Result<Vec<Shape>> {
                             size,
                             workers,
                             core: args.core,
+                            spread: args.spread && workers > 1,
                             sas,
                             policies,
                             flows: args.flows.unwrap_or(policies),
@@ -217,7 +220,7 @@ impl Tally {
         let seconds = self.elapsed.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let (packets, ticks) = (self.packets as f64, self.ticks as f64);
-        let pps = f64::from(workers) * ticks / seconds / cycles;
+        let pps = f64::from(self.rig.shape.owners()) * ticks / seconds / cycles;
         Cell {
             direction: match self.rig.shape.direction {
                 BenchDirection::Outbound => "outbound",
@@ -227,6 +230,7 @@ impl Tally {
             provider: self.rig.shape.provider.name(),
             size,
             workers,
+            spread: self.rig.shape.spread,
             sas: self.rig.shape.sas,
             policies: self.rig.shape.policies,
             flows: self.rig.shape.flows,
@@ -303,6 +307,7 @@ mod tests {
             size: vec![64],
             sas: vec![3],
             workers: vec![1],
+            spread: false,
             policies: None,
             flows: None,
             seconds: 0.001,
@@ -347,6 +352,19 @@ mod tests {
         }
         for direction in [BenchDirection::Outbound, BenchDirection::Inbound] {
             assert_measured(&EngineArgs { workers: vec![2], ..args(direction) });
+        }
+    }
+
+    /// Workers help one with one SA: all packets are its own, and come out of it.
+    #[test]
+    fn one_sa_over_two_workers() {
+        for direction in [BenchDirection::Outbound, BenchDirection::Inbound] {
+            let (size, workers) = (vec![9000], vec![1, 2]);
+            let args = EngineArgs { spread: true, size, workers, batch: 64, ..args(direction) };
+            let error = measure(&args).unwrap_err().to_string();
+            assert!(error.contains("--spread: expected one SA"), "{error}");
+            let args = EngineArgs { sas: vec![1], ..args };
+            assert_measured(&args);
         }
     }
 

@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -25,12 +27,14 @@ use culvert_engine::NextHops;
 use culvert_engine::PortConfig;
 use culvert_engine::Side;
 use culvert_engine::Worker;
+use culvert_engine::crew::Lending;
 use culvert_esp::Spi;
 use culvert_frame::MemIo;
 use culvert_frame::PacketIo;
 use culvert_frame::Port;
 use culvert_sim::Gateway;
 use culvert_sim::gateway::GatewayConfig;
+use culvert_sim::gateway::Spread;
 use culvert_spd::Action;
 use culvert_spd::Group;
 use culvert_spd::Policy;
@@ -68,6 +72,9 @@ const FRAME_PACKET_MAX: u16 = 1500;
 /// What a tunnel adds at most, with room to spare.
 const GROWTH: u16 = 200;
 
+/// Octets from which on packets are lent where workers help one another.
+const SPREAD_OCTETS: usize = 512;
+
 /// Turns before the clock starts, and so many times round all flows.
 const WARM_UP_TURNS: usize = 500;
 const WARM_UP_LAPS: usize = 2;
@@ -83,6 +90,8 @@ pub(super) struct Shape {
     /// Workers, on as many cores from `core` on.
     pub(super) workers: u16,
     pub(super) core: usize,
+    /// All packets are for the first worker, and the others help it.
+    pub(super) spread: bool,
     /// SAs, policies and flows of each worker.
     pub(super) sas: u32,
     pub(super) policies: u32,
@@ -90,6 +99,13 @@ pub(super) struct Shape {
     pub(super) esn: bool,
     /// Packets in a batch.
     pub(super) batch: u16,
+}
+
+impl Shape {
+    /// Workers that have packets of their own.
+    pub(super) fn owners(&self) -> u16 {
+        if self.spread { 1 } else { self.workers }
+    }
 }
 
 /// What one worker did in one round.
@@ -114,7 +130,8 @@ impl Rig {
         let Shape { sas, policies, flows, .. } = shape;
         ensure!(policies >= sas, "--policies: expected at least the {sas} SAs");
         ensure!(flows <= policies, "--flows: expected at most the {policies} policies");
-        let workers = u32::from(shape.workers);
+        ensure!(!shape.spread || sas == 1, "--spread: expected one SA");
+        let workers = u32::from(shape.owners());
         let all_sas = sas * workers;
         let all: Vec<u32> = (0..policies * workers).collect();
         let direction = match shape.direction {
@@ -128,7 +145,7 @@ impl Rig {
             let policies: Vec<u32> = all.iter().copied().filter(owned).collect();
             Lane::new(&shape, all_sas, &policies)
         };
-        let lanes = (0..usize::from(shape.workers)).map(lane).collect::<Result<_>>()?;
+        let lanes = (0..usize::from(shape.owners())).map(lane).collect::<Result<_>>()?;
         Ok(Rig { shape, gateway, lanes })
     }
 
@@ -139,8 +156,19 @@ impl Rig {
     /// When a core does not exist, or a packet does not come out.
     pub(super) fn round(&mut self, goal: Duration) -> Result<Vec<Lap>> {
         let (shape, ready) = (&self.shape, &AtomicUsize::new(0));
-        let workers = self.gateway.workers.iter_mut().zip(&mut self.lanes).enumerate();
+        let (owners, helpers) = self.gateway.workers.split_at_mut(self.lanes.len());
+        let workers = owners.iter_mut().zip(&mut self.lanes).enumerate();
+        let is_over = &AtomicBool::new(false);
         thread::scope(|scope| {
+            for (index, worker) in (usize::from(shape.owners())..).zip(helpers) {
+                scope.spawn(move || {
+                    // Without a core of its own it is slow to help, which is seen.
+                    let _ = pin(shape.core + index);
+                    while !is_over.load(Relaxed) {
+                        worker.turn(NOW);
+                    }
+                });
+            }
             let threads: Vec<_> = workers
                 .map(|(index, (worker, lane))| {
                     scope.spawn(move || {
@@ -149,7 +177,9 @@ impl Rig {
                     })
                 })
                 .collect();
-            threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
+            let laps: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
+            is_over.store(true, Relaxed);
+            laps.into_iter().map(|lap| lap.expect("it does not panic")).collect()
         })
     }
 }
@@ -215,7 +245,7 @@ impl Lane {
             lap.elapsed += clock.delta(start, end);
         }
         ready.fetch_add(1, Relaxed);
-        while ready.load(Relaxed) < usize::from(shape.workers) {
+        while ready.load(Relaxed) < usize::from(shape.owners()) {
             self.turn(measured, || ())?;
         }
         Ok(lap)
@@ -319,6 +349,8 @@ fn gateway(
         ports: vec![port(Side::Protected), port(Side::Unprotected)],
         sas,
         spd,
+        spread: (shape.spread && workers > 1)
+            .then(|| Spread { lending: Lending::from_octets(SPREAD_OCTETS), helpers: None }),
         ..GatewayConfig::default()
     };
     let mtu = shape.size.max(FRAME_PACKET_MAX) + GROWTH;
