@@ -13,7 +13,7 @@ def write(docs, results):
     """Parts that were not measured this time stay as they were."""
     figures = docs / "performance.json"
     known = json.loads(figures.read_text()) if figures.exists() else {}
-    for part in ("engine", "aead", "veth"):
+    for part in ("engine", "aead", "workers", "veth"):
         if part in results:
             known[part] = {**results[part], "machine": results["machine"]}
     figures.write_text(json.dumps(known, indent=1) + "\n")
@@ -46,6 +46,15 @@ def tables(known):
         for size, theirs, low, ours, our_low, faster, bar in report.aead_rows(known["aead"]):
             lines.append(f"| {size} | {theirs:.0f} ({low:.0f}) | {ours:.0f} ({our_low:.0f}) | "
                          f"{mark(faster, faster >= bar)} | {bar:.1f} |")
+        lines.append("")
+    if "workers" in known:
+        lines += ["### One worker and two", "", *source(known["workers"]), "",
+                  "Million packets a second, each worker with an SA of its own:", "",
+                  "| direction | octets | one | two | ratio | at least |",
+                  "|---|--:|--:|--:|--:|--:|"]
+        for direction, size, one, two, ratio in report.workers_rows(known["workers"]):
+            lines.append(f"| {direction} | {size} | {one / 1e6:.2f} | {two / 1e6:.2f} | "
+                         f"{mark(ratio, ratio >= report.WORKERS_BAR)} | {report.WORKERS_BAR} |")
         lines.append("")
     if "veth" in known:
         text, _ = report.veth_table(known["veth"])

@@ -46,6 +46,17 @@ def verdict(holds):
     return "" if holds else "  MISSED"
 
 
+WORKERS_BAR = 1.9
+
+
+def workers_rows(workers):
+    """(direction, octets, packets a second of one worker, of two, ratio)."""
+    for cell in workers["cells"]:
+        ratio = statistics.median(two / one for one, two in zip(cell["one"], cell["two"]))
+        yield (cell["direction"], cell["size"], statistics.median(cell["one"]),
+               statistics.median(cell["two"]), ratio)
+
+
 def report(results):
     """The tables as text, and how many bars were missed."""
     lines, missed = [heading(results["machine"])], 0
@@ -69,6 +80,13 @@ def report(results):
             missed += faster < bar
             lines.append(f"{size:>6} {theirs:>7.0f} ({low:>4.0f}) {ours:>8.0f} ({our_low:>4.0f}) "
                          f"{faster:>8.2f} {bar:>6.1f}{verdict(faster >= bar)}")
+    if "workers" in results:
+        lines += ["", "One worker and two with an SA each, million packets a second: medians",
+                  "direction  octets     one     two   ratio    bar"]
+        for direction, size, one, two, ratio in workers_rows(results["workers"]):
+            missed += ratio < WORKERS_BAR
+            lines.append(f"{direction:<9} {size:>7} {one / 1e6:>7.2f} {two / 1e6:>7.2f} "
+                         f"{ratio:>7.2f} {WORKERS_BAR:>6.1f}{verdict(ratio >= WORKERS_BAR)}")
     if "veth" in results:
         text, failed = veth_table(results["veth"])
         lines += ["", *text]
