@@ -412,7 +412,7 @@ impl<A: Aead> Controller<A> {
     }
 
     /// Sees to it that nobody looks for a doomed SA any more, and then asks for it.
-    fn dismiss(&mut self, id: SaId) {
+    pub(super) fn dismiss(&mut self, id: SaId) {
         let forgotten = self.unname(id);
         match forgotten {
             None => self.call_back(id),
