@@ -1,6 +1,7 @@
 //! What a provider must get right before it is used: answers that were computed elsewhere, then a
 //! comparison with the portable provider over texts of many lengths, then forged packets, then
-//! batches of several keys. For every algorithm, as a CPU, a hypervisor or a compiler may go wrong in one alone.
+//! batches of several keys. For every algorithm, as a CPU, a hypervisor or a compiler may go wrong
+//! in one alone.
 
 mod batches;
 mod known;
