@@ -131,9 +131,12 @@ pub(crate) fn run<A: Aead>(
     let (mut slots, mut found) = ([NO_SLOT; BATCH], 0);
     let (mut seals, mut jobs) = ([Seal::NONE; BATCH], Jobs::new());
     let (mut wrapped, mut ahead) = (0, 0);
+    packets.iter().take(AHEAD).for_each(Packet::prefetch_header);
     while wrapped < packets.len() {
         let ready = ahead;
         ahead = (ahead + AHEAD).min(packets.len());
+        let next = (ahead + AHEAD).min(packets.len());
+        packets[ahead..next].iter().for_each(Packet::prefetch_header);
         for (index, packet) in packets.iter().enumerate().take(ahead).skip(ready) {
             look(plane, packet, index, &mut all_seen[index], &mut runs);
         }

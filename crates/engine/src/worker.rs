@@ -450,9 +450,9 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
     fn run_batch(&mut self, side: Side, now: u64) {
         let handled = self.batch.len();
         self.verdicts.clear();
-        self.batch.iter().for_each(Packet::prefetch_header);
         match side {
             Side::Unprotected => {
+                self.batch.iter().for_each(Packet::prefetch_header);
                 inbound::run(&mut self.plane, &mut self.batch, &mut self.verdicts);
             }
             Side::Protected => {
