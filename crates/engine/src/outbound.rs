@@ -6,10 +6,11 @@
 //!    the ICV behind, link, outer IP (and UDP) and ESP header and IV in front.
 //! 4. *crypt*: seal all of them, whatever their SAs, in one call.
 //!
-//! Each step goes through the whole batch, so that what it asks for is there when the next one needs
-//! it. What is not ordinary goes through `encapsulate` in step 3, packet by packet, and is finished
-//! behind step 4. A number that was spent is never given back: a packet that fails later leaves a
-//! gap, which receivers allow. The payload is never copied: the packet's ends move in its frame.
+//! The first two go some packets ahead of the third, so that what they ask for is there when it is
+//! needed. What is not ordinary goes through `encapsulate` in step 3, packet by packet, and is
+//! finished behind step 4. A number that was spent is never given back: a packet that fails later
+//! leaves a gap, which receivers allow. The payload is never copied: the packet's ends move in its
+//! frame.
 
 use arrayvec::ArrayVec;
 use culvert_aead::Aead;
