@@ -208,13 +208,21 @@ fn classify<A: Aead>(
 type Spots = ArrayVec<Option<Spot>, BATCH>;
 type Places = ArrayVec<Option<Location>, BATCH>;
 
-/// Step 1: where ESP is; None for what is not plain ESP to this station. The steps are functions so
-/// that each loop has all registers.
+/// Step 1: where ESP is; None for what is not plain ESP to this station. Where the directory has its
+/// SA is asked for. The steps are functions so that each loop has all registers.
 #[inline(never)]
 fn survey<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &mut Spots) {
+    let mut spi = 0;
     for packet in packets {
         let ours = plane.is_addressed_to_us(packet);
-        spots.push(if ours { Spot::find(packet.data()) } else { None });
+        let spot = if ours { Spot::find(packet.data()) } else { None };
+        if let Some(spot) = &spot
+            && spot.spi != spi
+        {
+            spi = spot.spi;
+            plane.snapshot.directory.prefetch(Protocol::Esp, spi);
+        }
+        spots.push(spot);
     }
 }
 
