@@ -277,7 +277,6 @@ impl<A: Aead> Controller<A> {
             return;
         };
         publication.edition += 1;
-        let edition = publication.edition;
         publication.sent.push_back(concerns);
         if let Some((last, others)) = self.workers.split_last_mut() {
             for worker in others {
@@ -285,7 +284,7 @@ impl<A: Aead> Controller<A> {
             }
             last.backlog.push_back(Command::Change(changes));
         }
-        self.settle_moves(edition);
+        self.settle_moves(self.publication.edition);
     }
 
     /// An SA is in its slot: packets that are to find it find it there from now on.

@@ -57,6 +57,7 @@ use serde::Serialize;
 
 use super::engine;
 use super::messages;
+use super::rig;
 use crate::cli::ControlArgs;
 
 const PROTECTED: Port = Port(0);
@@ -373,7 +374,7 @@ fn destination(flow: u32) -> Ipv4Addr {
 
 /// A packet of a flow.
 fn frame(flow: u32) -> Vec<u8> {
-    let mut frame = engine::plain_frame(SIZE);
+    let mut frame = rig::plain_frame(SIZE);
     let header = &mut frame[ethernet::HEADER_LEN..][..ipv4::HEADER_LEN];
     header[12..16].copy_from_slice(&SOURCE.octets());
     header[16..20].copy_from_slice(&destination(flow).octets());
