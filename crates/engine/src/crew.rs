@@ -220,8 +220,8 @@ impl<K: Send + Sync + 'static> Crew<K> {
         0
     }
 
-    /// How many of the last packets of a batch are to be lent, given the octets of each; one without
-    /// octets cannot be.
+    /// How many of the last packets of a batch are to be lent, given the octets of each; one
+    /// without octets cannot be.
     pub(crate) fn share(
         &self,
         octets: impl DoubleEndedIterator<Item = Option<usize>> + Clone,

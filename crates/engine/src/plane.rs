@@ -374,6 +374,30 @@ impl<A: Aead> Plane<A> {
         }
     }
 
+    /// Takes over an inbound SA that another worker has passed on.
+    pub(crate) fn adopt_inbound(
+        &mut self,
+        moved: Move,
+        mut entry: Box<InboundEntry<A::Key>>,
+    ) -> Event<A::Key> {
+        entry.start(self.now, self.number());
+        self.moves.come(moved);
+        let slot = moved.to.slot;
+        Event::Inbound(slot, self.inbound.replace(slot, Some(entry)))
+    }
+
+    /// Takes over an outbound SA that another worker has passed on.
+    pub(crate) fn adopt_outbound(
+        &mut self,
+        moved: Move,
+        mut entry: Box<OutboundEntry<A::Key>>,
+    ) -> Event<A::Key> {
+        entry.start(self.now);
+        self.moves.come(moved);
+        let slot = moved.to.slot;
+        Event::Outbound(slot, self.outbound.replace(slot, Some(entry)))
+    }
+
     /// Passes an SA on to another worker; false, and it stays, when there is no room.
     pub(crate) fn pass(&mut self, moved: Move, to: &Recipient<A::Key>) -> bool {
         let slot = moved.from.slot;

@@ -340,18 +340,8 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                     Event::Outbound(slot, plane.outbound.replace(slot, entry))
                 }
                 Command::Pass(moved, to) => Event::Left(moved, plane.pass(moved, &to)),
-                Command::AdoptInbound(moved, mut entry) => {
-                    entry.start(plane.now, plane.number());
-                    plane.moves.come(moved);
-                    let slot = moved.to.slot;
-                    Event::Inbound(slot, plane.inbound.replace(slot, Some(entry)))
-                }
-                Command::AdoptOutbound(moved, mut entry) => {
-                    entry.start(plane.now);
-                    plane.moves.come(moved);
-                    let slot = moved.to.slot;
-                    Event::Outbound(slot, plane.outbound.replace(slot, Some(entry)))
-                }
+                Command::AdoptInbound(moved, entry) => plane.adopt_inbound(moved, entry),
+                Command::AdoptOutbound(moved, entry) => plane.adopt_outbound(moved, entry),
                 Command::Settle(moved) => {
                     plane.moves.settle(&moved);
                     Event::Settled(moved)

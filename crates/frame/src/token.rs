@@ -8,8 +8,8 @@
 //! has the token (or a `&mut` to it) therefore has exclusive access to the `frames * FRAME_SIZE`
 //! bytes at `base` (a run is minted as one token, and never divided). The mapping is never freed.
 //! `start + len <= frames * FRAME_SIZE` is an invariant of `Packet`, checked by every method that
-//! moves either end. A vacant token has no frames, so by that invariant no bytes, and its base, which
-//! dangles, is never read; it cannot become a `FreeFrame`.
+//! moves either end. A vacant token has no frames, so by that invariant no bytes; its base, which
+//! dangles, is never read, and it cannot become a `FreeFrame`.
 //!
 //! A token that is dropped instead of recycled is a frame lost for ever: debug builds panic, so
 //! that tests find it; release builds lose the one frame.

@@ -254,7 +254,7 @@ impl Scenario {
             sas: sas.collect(),
             spd: self.policies(side),
             options: Options { icmp: silent, ..Options::default() },
-            spread: self.has_helpers.then(|| Spread {
+            spread: self.has_helpers.then_some(Spread {
                 lending: Lending { packet_octets: 0, chunk_octets: 200 },
                 helpers: Some((HELPERS, self.seed)),
             }),
