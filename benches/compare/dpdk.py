@@ -15,7 +15,7 @@ import processes
 
 PACKAGES = ("dpdk dpdk-dev libdpdk-dev build-essential pkg-config libbsd-dev libipsec-mb-dev "
             "python3 iproute2 util-linux").split()
-WINDOW = 0.05  # seconds; culvert's rounds are as long
+WINDOW = 0.05  # seconds of CPU time; culvert's rounds are as long
 HUGE_MEGABYTES = 512
 
 
@@ -175,7 +175,7 @@ class Dpdk:
             return self.windows(child, seconds)
 
     def windows(self, child, seconds):
-        """The process's time on its core for each packet: only the lcore has anything to do."""
+        """The process's CPU time for each packet: only its lcore has anything to do."""
         time.sleep(0.5)
         telemetry, ticks = Telemetry(self.prefix), processes.tsc_ticks_per_nanosecond()
         clock = processes.cpu_clock(child.pid)
@@ -183,22 +183,23 @@ class Dpdk:
         def snapshot():
             # Asking takes a moment, which is to be far less than a window.
             while True:
-                start, begun = time.clock_gettime_ns(clock), time.monotonic()
+                start, begun = time.clock_gettime(clock), time.monotonic()
                 port = telemetry.port()
-                end, ended = time.clock_gettime_ns(clock), time.monotonic()
-                if ended - begun < WINDOW / 100:
+                end, ended = time.clock_gettime(clock), time.monotonic()
+                if ended - begun < WINDOW / 200:
                     return (start + end) / 2, port
 
         costs, received, sent = [], 0, 0
         before = snapshot()
         for _ in range(max(3, round(seconds / WINDOW))):
-            time.sleep(WINDOW)
+            while time.clock_gettime(clock) < before[0] + WINDOW:
+                time.sleep(WINDOW / 10)
             after = snapshot()
             packets_out = after[1]["opackets"] - before[1]["opackets"]
             received += after[1]["ipackets"] - before[1]["ipackets"]
             sent += packets_out
             if packets_out:
-                costs.append((after[0] - before[0]) * ticks / packets_out)
+                costs.append((after[0] - before[0]) * 1e9 * ticks / packets_out)
             before = after
         telemetry.close()
         assert sent > 0.98 * received, f"only {sent} of {received} packets came out"
