@@ -268,7 +268,8 @@ pub struct VethArgs {
 #[derive(Clone, Debug, Args)]
 pub struct ControlArgs {
     /// SAs of each direction that come and go.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=400_000))]
+    #[arg(long, default_value_t = 100_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=400_000))]
     pub sas: u32,
     /// Policies that come by messages.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]

@@ -174,7 +174,9 @@ mod tests {
         /// Whatever comes and goes, the table is the map that it stands for; keys that are close
         /// and far apart, with and without a new table in between.
         #[test]
-        fn equals_a_map(steps in proptest::collection::vec((any::<bool>(), 0u32..48, any::<u8>()), 0..400)) {
+        fn equals_a_map(
+            steps in proptest::collection::vec((any::<bool>(), 0u32..48, any::<u8>()), 0..400),
+        ) {
             let mut table: FixedMap<u32, u8> = FixedMap::default();
             let mut model = BTreeMap::new();
             for (puts, key, value) in steps {

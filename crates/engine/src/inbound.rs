@@ -208,8 +208,8 @@ fn classify<A: Aead>(
 type Spots = ArrayVec<Option<Spot>, BATCH>;
 type Places = ArrayVec<Option<Location>, BATCH>;
 
-/// Step 1: where ESP is; None for what is not plain ESP to this station. Where the directory has its
-/// SA is asked for. The steps are functions so that each loop has all registers.
+/// Step 1: where ESP is; None for what is not plain ESP to this station. Where the directory has
+/// its SA is asked for. The steps are functions so that each loop has all registers.
 #[inline(never)]
 fn survey<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &mut Spots) {
     let mut spi = 0;
@@ -226,9 +226,9 @@ fn survey<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &mut Spots) {
     }
 }
 
-/// Step 2: whose packets they are. What these need of their SAs is asked for, but for the keys: those
-/// of a whole batch would push each other out of the nearest cache, so the AEAD asks for them a few
-/// packets ahead.
+/// Step 2: whose packets they are. What these need of their SAs is asked for, but for the keys:
+/// those of a whole batch would push each other out of the nearest cache, so the AEAD asks for them
+/// a few packets ahead.
 #[inline(never)]
 fn find<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &Spots, found: &mut Places) {
     let directory = &plane.snapshot.directory;

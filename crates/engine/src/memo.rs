@@ -1,10 +1,10 @@
 //! [`Memo`]: what is known of a flow that comes out of an inbound SA.
 //!
 //! What policy says of the next packet of a flow, and where it goes, is what was found for the one
-//! before. A memo holds both answers in one cache line, so that the packet asks neither policies nor
-//! routes, however many there are. One lies beside each SA, where it can be fetched while the packet
-//! is still sealed: that of the first flow, which for most of many SAs is the only one. Those of
-//! others are in a table of the worker, in which a newer one displaces an older one.
+//! before. A memo holds both answers in one cache line, so that the packet asks neither policies
+//! nor routes, however many there are. One lies beside each SA, where it can be fetched while the
+//! packet is still sealed: that of the first flow, which for most of many SAs is the only one.
+//! Those of others are in a table of the worker, in which a newer one displaces an older one.
 //!
 //! A memo is of one SA, and is believed only while the generation is that it was made in: every
 //! change of policies and of next hops begins a new one. It is made only where policies look at

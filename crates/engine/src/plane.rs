@@ -244,8 +244,8 @@ impl<A: Aead> Plane<A> {
         known.unwrap_or_else(|| self.learn_inbound(&key, &flow)).matched
     }
 
-    /// Takes down, for the SA in a slot, that policy admits packets between the addresses of `inner`
-    /// and that they go to `hop`.
+    /// Takes down, for the SA in a slot, that policy admits packets between the addresses of
+    /// `inner` and that they go to `hop`.
     pub(crate) fn remember(&mut self, slot: u32, inner: &[u8], parsed: &ip::Packet, hop: &NextHop) {
         let Some(entry) = self.inbound.at_mut(slot).filter(|entry| entry.memo.is_plain) else {
             return;

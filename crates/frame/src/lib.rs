@@ -6,8 +6,8 @@
 //! - [`io`]: [`PacketIo`], what a worker asks of the outside world, and [`Port`].
 //! - [`mem`]: [`MemIo`], packets in queues, for tests, benches and the simulator.
 //!
-//! This crate contains unsafe code, in `token.rs`, `region.rs` and `memory.rs` only; the argument for
-//! it stands at the top of `token.rs`, and of `memory.rs`.
+//! This crate contains unsafe code, in `token.rs`, `region.rs` and `memory.rs` only; the argument
+//! for it stands at the top of `token.rs`, and of `memory.rs`.
 
 pub mod io;
 pub mod mem;

@@ -318,7 +318,7 @@ impl Traffic {
         watch: Arc<Watch>,
         core: usize,
     ) -> anyhow::Result<thread::JoinHandle<anyhow::Result<()>>> {
-        let plain = (0..FLOWS).map(|flow| frame(flow));
+        let plain = (0..FLOWS).map(frame);
         let mut traffic = Traffic { worker, watch, plain: plain.collect() };
         let work = move || {
             engine::pin(core)?;

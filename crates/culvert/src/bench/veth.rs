@@ -8,12 +8,12 @@
 //!
 //! Two forwarders share one thread and the very same sockets, frames and I/O layer, and take turns
 //! of a fraction of a second: a plain one that moves each frame from lan0 to wan0 unchanged, and
-//! culvert's worker, which seals it into a tunnel. The kernel generates the packets on another core,
-//! faster than either forwards. What counts is the time of stretches of turns with full batches: of
-//! a window the one that a tenth is below, and of all windows the median of the ratios of
-//! neighbours. So neither other work on the cores nor a machine that is slow for a second bends it. On veth most of the time goes into the kernel's copies
-//! and socket buffers, which both forwarders pay alike: sending runs the sink's end too, on the
-//! forwarder's core.
+//! culvert's worker, which seals it into a tunnel. The kernel generates the packets on another
+//! core, faster than either forwards. What counts is the time of stretches of turns with full
+//! batches: of a window the one that a tenth is below, and of all windows the median of the ratios
+//! of neighbours. So neither other work on the cores nor a machine that is slow for a second bends
+//! it. On veth most of the time goes into the kernel's copies and socket buffers, which both
+//! forwarders pay alike: sending runs the sink's end too, on the forwarder's core.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

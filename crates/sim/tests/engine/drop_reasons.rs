@@ -646,10 +646,8 @@ fn sequence_lease() -> Counters {
     let mut sa = OutboundSa::new(sa.spi, false, 0, layout, key, template, usage);
     sa.sequence.set_ceiling(2);
     let members = Members::shared(Location { worker: WorkerId(0), slot: 0 });
-    let changes = vec![
-        Change::Group(Group(0), Some(members)),
-        Change::Policies(config.spd.compile().into()),
-    ];
+    let changes =
+        vec![Change::Group(Group(0), Some(members)), Change::Policies(config.spd.compile().into())];
     let (worker_end, control) = mailbox(16);
     let config = WorkerConfig {
         id: WorkerId(0),

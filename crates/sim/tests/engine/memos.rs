@@ -79,8 +79,8 @@ fn next_hops_that_change_are_heard() {
     }
 }
 
-/// P09: packets of other addresses, either of them, are none of the flow, and those of the flow that
-/// are unusual are treated as ever.
+/// P09: packets of other addresses, either of them, are none of the flow, and those of the flow
+/// that are unusual are treated as ever.
 #[test]
 fn nothing_else_is_let_through() {
     for six in [false, true] {
