@@ -42,7 +42,8 @@ impl Lab<Watched> {
             if self.controller.is_idle() {
                 return;
             }
-            self.go(&[0, 1]);
+            let all: Vec<usize> = (0..self.workers.len()).collect();
+            self.go(&all);
         }
         panic!("control does not come to rest");
     }
@@ -165,8 +166,12 @@ fn rivals_for_a_name_follow_each_other() {
         spec.keymat = Keymat::new(vec![octet; 20]);
         spec
     };
-    let ids = [1, 2, 3].map(|octet| lab.controller.add_sa(&other_key(octet)).unwrap());
-    lab.settle();
+    // The one that came last is found first.
+    let ids = [1, 2, 3].map(|octet| {
+        let id = lab.controller.add_sa(&other_key(octet)).unwrap();
+        lab.settle();
+        id
+    });
     let named = |lab: &Lab<Watched>| {
         let name = (Protocol::Esp, 0x2001, "192.0.2.2".parse().unwrap());
         lab.workers[0].snapshot().senders.get(&name).copied()
