@@ -8,18 +8,22 @@
 //! - `ah`: the shape of an AH packet.
 //! - [`rustcrypto`]: [`RustCrypto`], the portable provider.
 //! - `vaes`: `Vaes`, the provider for x86-64 with AVX-512, VAES and VPCLMULQDQ.
+//! - `x86`: `VaesAvx2` and `AesNi`, the providers for x86-64 without AVX-512.
+//! - `aws_lc`: `AwsLc`, the provider around a library in C, with the feature `aws-lc`.
 //! - [`audit`]: [`Audit`], a provider around a provider that panics on nonce reuse, for tests.
 //! - [`provider`]: [`Provider`], the fastest of them that the machine at hand runs.
 //! - [`self_test`]: what a provider must get right before it is used.
 //! - [`prefetch`]: asking for a value ahead of its use.
 //!
-//! Unsafe code is in `prefetch` and `vaes` alone.
+//! Unsafe code is in `prefetch`, `vaes` and `x86` alone.
 
 #![deny(unsafe_code)]
 
 mod ah;
 pub mod algorithm;
 pub mod audit;
+#[cfg(feature = "aws-lc")]
+pub mod aws_lc;
 pub mod keymat;
 pub mod keyword;
 pub mod port;
@@ -29,11 +33,17 @@ pub mod rustcrypto;
 pub mod self_test;
 #[cfg(target_arch = "x86_64")]
 pub mod vaes;
+#[cfg(target_arch = "x86_64")]
+pub mod x86;
 
 pub use algorithm::Algorithm;
 pub use algorithm::Protocol;
 pub use audit::Audit;
 pub use audit::AuditKey;
+#[cfg(feature = "aws-lc")]
+pub use aws_lc::AwsLc;
+#[cfg(feature = "aws-lc")]
+pub use aws_lc::AwsLcKey;
 pub use keymat::Keymat;
 pub use keymat::KeymatError;
 pub use keyword::AlgorithmError;
@@ -49,10 +59,13 @@ pub use port::SEQ_AT;
 pub use port::Status;
 pub use port::TEXT_AT;
 pub use port::Verified;
+pub use provider::Candidate;
+pub use provider::PassedOver;
 pub use provider::Provider;
 pub use provider::ProviderError;
 pub use provider::ProviderKey;
 pub use provider::Selection;
+pub use provider::Unusable;
 pub use rustcrypto::RustCrypto;
 pub use rustcrypto::RustCryptoKey;
 pub use self_test::SelfTestError;
@@ -60,3 +73,7 @@ pub use self_test::SelfTestError;
 pub use vaes::Vaes;
 #[cfg(target_arch = "x86_64")]
 pub use vaes::VaesKey;
+#[cfg(target_arch = "x86_64")]
+pub use x86::AesNi;
+#[cfg(target_arch = "x86_64")]
+pub use x86::VaesAvx2;

@@ -7,11 +7,16 @@
 //! The choice is made once for a batch, not for a packet: a [`ProviderKey`] is in line, whatever
 //! provider it is for, and the providers find theirs in it while they work on the batch.
 
+use std::fmt;
 use std::sync::OnceLock;
 
 use thiserror::Error;
 
 use crate::algorithm::Algorithm;
+#[cfg(feature = "aws-lc")]
+use crate::aws_lc::AwsLc;
+#[cfg(feature = "aws-lc")]
+use crate::aws_lc::AwsLcKey;
 use crate::keymat::Keymat;
 use crate::port::Aead;
 use crate::port::AhOp;
@@ -28,6 +33,10 @@ use crate::self_test::self_test;
 use crate::vaes::Vaes;
 #[cfg(target_arch = "x86_64")]
 use crate::vaes::VaesKey;
+#[cfg(target_arch = "x86_64")]
+use crate::x86::AesNi;
+#[cfg(target_arch = "x86_64")]
+use crate::x86::VaesAvx2;
 
 /// One of the providers of this crate, chosen at run time.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +44,15 @@ pub enum Provider {
     /// AVX-512 with VAES and VPCLMULQDQ.
     #[cfg(target_arch = "x86_64")]
     Vaes(Vaes),
+    /// AVX2 with VAES and VPCLMULQDQ.
+    #[cfg(target_arch = "x86_64")]
+    VaesAvx2(VaesAvx2),
+    /// AES-NI with PCLMULQDQ and AVX.
+    #[cfg(target_arch = "x86_64")]
+    AesNi(AesNi),
+    /// AWS-LC, in C.
+    #[cfg(feature = "aws-lc")]
+    AwsLc(AwsLc),
     /// Any CPU.
     RustCrypto(RustCrypto),
 }
@@ -46,40 +64,95 @@ pub enum Provider {
     expect(clippy::large_enum_variant, reason = "in line, as a read more for each packet shows")
 )]
 pub enum ProviderKey {
-    /// For the kernels of [`Provider::Vaes`].
+    /// For the kernels of this crate, all of them.
     #[cfg(target_arch = "x86_64")]
     Vaes(VaesKey),
+    /// For [`Provider::AwsLc`].
+    #[cfg(feature = "aws-lc")]
+    AwsLc(Box<AwsLcKey>),
     /// For [`Provider::RustCrypto`], and for what the kernels of others are not for. Boxed: so the
     /// choice is a niche of the other context, in a line that each packet of that needs anyway.
     RustCrypto(Box<RustCryptoKey>),
 }
 
-/// A provider, and why this one.
+/// A provider, why this one, and why none of those that are faster.
 #[derive(Clone, Debug)]
 pub struct Selection {
     /// What was chosen.
     pub provider: Provider,
     /// Why, in words for a log.
     pub reason: String,
+    /// What would have been preferred, fastest first.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// A provider that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Which.
+    pub name: &'static str,
+    /// Why not.
+    pub reason: Unusable,
+}
+
+/// A provider, usable or not.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// One of [`Provider::NAMES`].
+    pub name: &'static str,
+    /// The provider, tested; or why not.
+    pub provider: Result<Provider, Unusable>,
+}
+
+/// Why a provider cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Unusable {
+    /// The CPU has not these instruction sets, or the operating system does not save their
+    /// registers.
+    #[error("the CPU lacks {}", .0.join(", "))]
+    Lacks(Vec<&'static str>),
+    /// It is for another kind of CPU.
+    #[error("it needs an x86-64 CPU")]
+    OtherCpu,
+    /// It is not part of this program.
+    #[error("it needs a build with the feature {0}")]
+    NotBuilt(&'static str),
+    /// It goes wrong.
+    #[error(transparent)]
+    Wrong(SelfTestError),
 }
 
 /// Why there is no provider of a name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProviderError {
     /// There is none, on any machine.
-    #[error("provider \"{name}\": expected one of {}", Provider::NAMES.join(", "))]
+    #[error(
+        "provider \"{name}\": expected {}, or one of {}", Provider::AUTO, Provider::NAMES.join(", ")
+    )]
     Unknown {
         /// What was given, cut to a printable length.
         name: String,
     },
     /// Not on this machine.
-    #[error("provider \"{name}\": not on this machine: {reason}")]
+    #[error(
+        "provider \"{name}\": not on this machine: {reason}; expected {}, or one of {}",
+        Provider::AUTO,
+        Provider::NAMES.join(", ")
+    )]
     Unavailable {
         /// What was given.
         name: &'static str,
         /// What is missing or wrong.
-        reason: String,
+        reason: Unusable,
     },
+}
+
+impl ProviderError {
+    /// Whether the provider runs here and goes wrong.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        matches!(self, ProviderError::Unavailable { reason: Unusable::Wrong(_), .. })
+    }
 }
 
 /// How much of an unknown name an error repeats.
@@ -87,7 +160,11 @@ const NAME_SHOWN: usize = 40;
 
 impl Provider {
     /// Every name [`Provider::named`] knows, fastest first.
-    pub const NAMES: [&'static str; 2] = ["vaes", "rustcrypto"];
+    pub const NAMES: [&'static str; 5] =
+        ["vaes-avx512", "vaes-avx2", "aes-ni", "aws-lc-rs", "rustcrypto"];
+
+    /// What [`Provider::selected`] takes for [`Provider::best`].
+    pub const AUTO: &'static str = "auto";
 
     /// The fastest provider that this machine runs and that passes its self test.
     ///
@@ -95,7 +172,7 @@ impl Provider {
     /// When none passes: then this machine computes wrongly, and no packet of it could be trusted.
     #[must_use]
     pub fn best() -> Selection {
-        Provider::preferred(Provider::vaes())
+        first_usable(Provider::candidates())
     }
 
     /// The provider of a name, one of [`Provider::NAMES`].
@@ -103,13 +180,29 @@ impl Provider {
     /// # Errors
     /// [`ProviderError`] when there is none, or when it does not run here or fails its self test.
     pub fn named(name: &str) -> Result<Provider, ProviderError> {
-        match name {
-            "vaes" => Provider::vaes()
-                .map_err(|reason| ProviderError::Unavailable { name: "vaes", reason }),
-            "rustcrypto" => Provider::portable()
-                .map_err(|reason| ProviderError::Unavailable { name: "rustcrypto", reason }),
-            _ => Err(ProviderError::Unknown { name: name.chars().take(NAME_SHOWN).collect() }),
+        let Some(name) = Provider::NAMES.into_iter().find(|known| *known == name) else {
+            return Err(ProviderError::Unknown { name: name.chars().take(NAME_SHOWN).collect() });
+        };
+        Provider::candidate(name).map_err(|reason| ProviderError::Unavailable { name, reason })
+    }
+
+    /// The provider of a name, or the best for [`Provider::AUTO`].
+    ///
+    /// # Errors
+    /// As of [`Provider::named`].
+    pub fn selected(name: &str) -> Result<Selection, ProviderError> {
+        if name == Provider::AUTO {
+            return Ok(Provider::best());
         }
+        let provider = Provider::named(name)?;
+        let reason = format!("{name}: asked for, self test passed");
+        Ok(Selection { provider, reason, passed_over: Vec::new() })
+    }
+
+    /// All providers, fastest first, each tested when it is asked for.
+    pub fn candidates() -> impl Iterator<Item = Candidate> {
+        let of = |name| Candidate { name, provider: Provider::candidate(name) };
+        Provider::NAMES.into_iter().map(of)
     }
 
     /// Answers known from elsewhere, round trips and forged packets, for every algorithm of ESP and
@@ -121,71 +214,96 @@ impl Provider {
         self_test(self)
     }
 
-    /// The portable provider, tested; or why not.
-    fn portable() -> Result<Provider, String> {
-        static TESTED: OnceLock<Result<(), SelfTestError>> = OnceLock::new();
-        Provider::RustCrypto(RustCrypto).tested(&TESTED)
-    }
-
-    /// The provider, if it passes the self test, which is made once: it takes a moment.
-    fn tested(mut self, tested: &OnceLock<Result<(), SelfTestError>>) -> Result<Provider, String> {
-        match tested.get_or_init(|| self.self_test_all()) {
-            Ok(()) => Ok(self),
-            Err(error) => Err(error.to_string()),
+    /// The provider of one of [`Provider::NAMES`], tested once: it takes a moment.
+    fn candidate(name: &'static str) -> Result<Provider, Unusable> {
+        static TESTED: [OnceLock<Result<(), SelfTestError>>; Provider::NAMES.len()] =
+            [const { OnceLock::new() }; Provider::NAMES.len()];
+        let mut provider = Provider::detected(name)?;
+        let at = Provider::NAMES.iter().position(|known| *known == name).expect("a known name");
+        match TESTED[at].get_or_init(|| provider.self_test_all()) {
+            Ok(()) => Ok(provider),
+            Err(error) => Err(Unusable::Wrong(error.clone())),
         }
     }
 
-    /// `fast`, or the portable one with the reason there is no fast one.
-    fn preferred(fast: Result<Provider, String>) -> Selection {
-        match fast {
+    /// The provider of one of [`Provider::NAMES`], if it runs here.
+    fn detected(name: &'static str) -> Result<Provider, Unusable> {
+        match name {
+            #[cfg(target_arch = "x86_64")]
+            "vaes-avx512" => {
+                Vaes::detect().map(Provider::Vaes).ok_or_else(|| Unusable::Lacks(Vaes::missing()))
+            }
+            #[cfg(target_arch = "x86_64")]
+            "vaes-avx2" => VaesAvx2::detect()
+                .map(Provider::VaesAvx2)
+                .ok_or_else(|| Unusable::Lacks(VaesAvx2::missing())),
+            #[cfg(target_arch = "x86_64")]
+            "aes-ni" => AesNi::detect()
+                .map(Provider::AesNi)
+                .ok_or_else(|| Unusable::Lacks(AesNi::missing())),
+            #[cfg(feature = "aws-lc")]
+            "aws-lc-rs" => Ok(Provider::AwsLc(AwsLc)),
+            #[cfg(not(feature = "aws-lc"))]
+            "aws-lc-rs" => Err(Unusable::NotBuilt("aws-lc")),
+            "rustcrypto" => Ok(Provider::RustCrypto(RustCrypto)),
+            _ => Err(Unusable::OtherCpu),
+        }
+    }
+}
+
+/// The first that can be used, and why not those before it.
+fn first_usable(candidates: impl Iterator<Item = Candidate>) -> Selection {
+    let mut passed_over = Vec::new();
+    for Candidate { name, provider } in candidates {
+        match provider {
             Ok(provider) => {
-                let reason = format!("{}: on this CPU, self test passed", provider.name());
-                Selection { provider, reason }
+                let why = if passed_over.is_empty() { "the fastest" } else { "the fastest here" };
+                let reason = format!("{name}: {why}, self test passed");
+                return Selection { provider, reason, passed_over };
             }
-            Err(reason) => {
-                let provider = Provider::portable()
-                    .unwrap_or_else(|wrong| panic!("no provider can be used: {reason}; {wrong}"));
-                Selection { provider, reason: format!("{}: {reason}", provider.name()) }
-            }
+            Err(reason) => passed_over.push(PassedOver { name, reason }),
         }
     }
+    let all: Vec<String> = passed_over.iter().map(PassedOver::to_string).collect();
+    panic!("no provider can be used: {}", all.join("; "));
+}
 
-    /// The VAES provider, tested; or why not.
-    #[cfg(target_arch = "x86_64")]
-    fn vaes() -> Result<Provider, String> {
-        let Some(vaes) = Vaes::detect() else {
-            return Err(format!("the CPU lacks {}", Vaes::missing().join(", ")));
-        };
-        static TESTED: OnceLock<Result<(), SelfTestError>> = OnceLock::new();
-        Provider::Vaes(vaes).tested(&TESTED)
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
     }
+}
 
-    /// The VAES provider, tested; or why not.
-    #[cfg(not(target_arch = "x86_64"))]
-    fn vaes() -> Result<Provider, String> {
-        Err("vaes-avx512 needs an x86-64 CPU".to_owned())
-    }
+/// The same expression of whichever provider it is, but for the portable one.
+macro_rules! each_provider {
+    ($self:expr, $fast:ident => $body:expr, $portable:ident => $portable_body:expr) => {
+        match $self {
+            #[cfg(target_arch = "x86_64")]
+            Provider::Vaes($fast) => $body,
+            #[cfg(target_arch = "x86_64")]
+            Provider::VaesAvx2($fast) => $body,
+            #[cfg(target_arch = "x86_64")]
+            Provider::AesNi($fast) => $body,
+            #[cfg(feature = "aws-lc")]
+            Provider::AwsLc($fast) => $body,
+            Provider::RustCrypto($portable) => $portable_body,
+        }
+    };
 }
 
 impl Aead for Provider {
     type Key = ProviderKey;
 
     fn name(&self) -> &'static str {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Provider::Vaes(vaes) => vaes.name(),
-            Provider::RustCrypto(rustcrypto) => rustcrypto.name(),
-        }
+        each_provider!(self, fast => fast.name(), portable => portable.name())
     }
 
     fn key(&self, algorithm: Algorithm, keymat: &Keymat) -> Result<ProviderKey, KeyError> {
-        Ok(match self {
-            #[cfg(target_arch = "x86_64")]
-            Provider::Vaes(vaes) => vaes.key(algorithm, keymat)?,
-            Provider::RustCrypto(rustcrypto) => {
-                ProviderKey::RustCrypto(Box::new(rustcrypto.key(algorithm, keymat)?))
-            }
-        })
+        each_provider!(
+            self,
+            fast => fast.key(algorithm, keymat),
+            _portable => ProviderKey::portable(algorithm, keymat)
+        )
     }
 
     /// Asks for the whole context, without a look at whose it is: that would have to wait for it.
@@ -195,19 +313,15 @@ impl Aead for Provider {
     }
 
     fn seal(&mut self, ops: &mut [Op<'_, ProviderKey>]) {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Provider::Vaes(vaes) => vaes.seal(ops),
-            Provider::RustCrypto(rustcrypto) => rustcrypto.seal_held(ops),
-        }
+        each_provider!(self, fast => fast.seal(ops), portable => portable.seal_held(ops));
     }
 
     fn open(&mut self, ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Provider::Vaes(vaes) => vaes.open(ops, statuses),
-            Provider::RustCrypto(rustcrypto) => rustcrypto.open_held(ops, statuses),
-        }
+        each_provider!(
+            self,
+            fast => fast.open(ops, statuses),
+            portable => portable.open_held(ops, statuses)
+        );
     }
 
     fn seal_ah(&mut self, op: AhOp<'_, ProviderKey>) {
@@ -225,13 +339,11 @@ impl Aead for Provider {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Provider::Vaes(vaes) => vaes.seal_general(key, nonce, aad, text_and_icv),
-            Provider::RustCrypto(rustcrypto) => {
-                rustcrypto.seal_general(key.held(), nonce, aad, text_and_icv);
-            }
-        }
+        each_provider!(
+            self,
+            fast => fast.seal_general(key, nonce, aad, text_and_icv),
+            portable => portable.seal_general(key.held(), nonce, aad, text_and_icv)
+        );
     }
 
     fn open_general(
@@ -241,13 +353,37 @@ impl Aead for Provider {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) -> bool {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Provider::Vaes(vaes) => vaes.open_general(key, nonce, aad, text_and_icv),
-            Provider::RustCrypto(rustcrypto) => {
-                rustcrypto.open_general(key.held(), nonce, aad, text_and_icv)
-            }
-        }
+        each_provider!(
+            self,
+            fast => fast.open_general(key, nonce, aad, text_and_icv),
+            portable => portable.open_general(key.held(), nonce, aad, text_and_icv)
+        )
+    }
+}
+
+impl ProviderKey {
+    /// A key for what the kernels are not for.
+    pub(crate) fn portable(algorithm: Algorithm, keymat: &Keymat) -> Result<ProviderKey, KeyError> {
+        Ok(ProviderKey::RustCrypto(Box::new(RustCrypto.key(algorithm, keymat)?)))
+    }
+
+    /// A packet of [`Aead::seal`] with such a key. A call, so that the loop over a batch stays
+    /// small.
+    ///
+    /// # Panics
+    /// When it is another provider's: our own error.
+    #[inline(never)]
+    pub(crate) fn seal_portable(&self, esn_high: Option<u32>, esp: &mut [u8]) {
+        Holds::<RustCryptoKey>::held(self).seal(esn_high, esp);
+    }
+
+    /// A packet of [`Aead::open`], likewise.
+    ///
+    /// # Panics
+    /// When it is another provider's: our own error.
+    #[inline(never)]
+    pub(crate) fn open_portable(&self, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
+        Holds::<RustCryptoKey>::held(self).open(esn_high, esp)
     }
 }
 
@@ -259,9 +395,9 @@ impl<'a> AhOp<'a, ProviderKey> {
     pub(crate) fn portable(self) -> AhOp<'a, RustCryptoKey> {
         let AhOp { key, esn_high, header, ah } = self;
         match key {
-            #[cfg(target_arch = "x86_64")]
-            ProviderKey::Vaes(_) => panic!("the key of an ESP SA"),
             ProviderKey::RustCrypto(key) => AhOp { key, esn_high, header, ah },
+            #[cfg(any(target_arch = "x86_64", feature = "aws-lc"))]
+            _ => panic!("the key of an ESP SA"),
         }
     }
 }
@@ -270,9 +406,9 @@ impl Holds<RustCryptoKey> for ProviderKey {
     #[inline(always)]
     fn held(&self) -> &RustCryptoKey {
         match self {
-            #[cfg(target_arch = "x86_64")]
-            ProviderKey::Vaes(_) => other_provider(),
             ProviderKey::RustCrypto(key) => key,
+            #[cfg(any(target_arch = "x86_64", feature = "aws-lc"))]
+            _ => other_provider(),
         }
     }
 }
@@ -295,40 +431,80 @@ mod tests {
         provider.key(ALGORITHM, &sample_keymat(ALGORITHM)).unwrap()
     }
 
-    /// Every provider the machine has passes, the best is one of them, and says why.
+    /// The best is the first that can be used, and says why.
     #[test]
     fn the_best_is_the_fastest_that_runs() {
         let best = Provider::best();
         println!("{}", best.reason);
-        assert!(best.reason.starts_with(best.provider.name()), "{}", best.reason);
-        match Provider::named("vaes") {
-            Ok(vaes) => assert_eq!(best.provider.name(), vaes.name()),
-            Err(error) => {
-                eprintln!("SKIPPED: {error}");
-                assert_eq!(best.provider.name(), "rustcrypto");
+        let usable = Provider::candidates().find(|candidate| candidate.provider.is_ok()).unwrap();
+        assert_eq!(best.provider.name(), usable.name);
+        assert!(best.reason.starts_with(usable.name), "{}", best.reason);
+        let at = Provider::NAMES.iter().position(|name| *name == usable.name).unwrap();
+        let passed_over: Vec<&str> = best.passed_over.iter().map(|passed| passed.name).collect();
+        assert_eq!(passed_over, Provider::NAMES[..at]);
+    }
+
+    /// Every provider that this CPU runs passes its self test.
+    #[test]
+    fn all_that_run_pass() {
+        for Candidate { name, provider } in Provider::candidates() {
+            match provider {
+                Ok(provider) => assert_eq!(provider.name(), name),
+                Err(Unusable::Wrong(error)) => panic!("{error}"),
+                Err(lacking) => eprintln!("SKIPPED {name}: {lacking}"),
             }
         }
     }
 
-    /// Without a fast provider there is the portable one, and the reason names what is missing.
+    /// Without fast providers the next in the list is taken, and it is said of each what is
+    /// missing or wrong.
     #[test]
-    fn the_portable_one_is_the_fallback() {
-        let selection = Provider::preferred(Err("the CPU lacks vaes".to_owned()));
+    fn the_next_is_the_fallback() {
+        let wrong = crate::self_test::sample_error();
+        let portable = Provider::RustCrypto(RustCrypto);
+        let candidates = [
+            ("vaes-avx512", Err(Unusable::Lacks(vec!["avx512f", "vaes"]))),
+            ("aes-ni", Err(Unusable::Wrong(wrong.clone()))),
+            ("aws-lc-rs", Err(Unusable::NotBuilt("aws-lc"))),
+            ("rustcrypto", Ok(portable)),
+        ];
+        let candidates = candidates.map(|(name, provider)| Candidate { name, provider });
+        let selection = first_usable(candidates.into_iter());
         assert_eq!(selection.provider.name(), "rustcrypto");
-        assert_eq!(selection.reason, "rustcrypto: the CPU lacks vaes");
+        assert_eq!(selection.reason, "rustcrypto: the fastest here, self test passed");
+        let passed_over: Vec<String> =
+            selection.passed_over.iter().map(PassedOver::to_string).collect();
+        let expected = [
+            "vaes-avx512: the CPU lacks avx512f, vaes".to_owned(),
+            format!("aes-ni: {wrong}"),
+            "aws-lc-rs: it needs a build with the feature aws-lc".to_owned(),
+        ];
+        assert_eq!(passed_over, expected);
     }
 
     /// Names lead to providers; an unknown one is repeated, cut, and the known ones are listed.
     #[test]
     fn names() {
-        assert_eq!(Provider::named("rustcrypto").unwrap().name(), "rustcrypto");
-        match Provider::named("vaes") {
-            Ok(provider) => assert_eq!(provider.name(), "vaes-avx512"),
-            Err(error) => assert!(error.to_string().contains("not on this machine"), "{error}"),
+        for name in Provider::NAMES {
+            match Provider::selected(name) {
+                Ok(selection) => {
+                    assert_eq!(selection.provider.name(), name);
+                    assert!(selection.reason.contains("asked for"), "{}", selection.reason);
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(error.contains("not on this machine: "), "{error}");
+                    assert!(error.ends_with("aes-ni, aws-lc-rs, rustcrypto"), "{error}");
+                }
+            }
         }
+        let auto = Provider::selected("auto").unwrap();
+        assert_eq!(auto.provider.name(), Provider::best().provider.name());
         let error = Provider::named(&"openssl".repeat(99)).unwrap_err().to_string();
-        assert!(error.contains("openssl") && error.len() < 120, "{error}");
-        assert!(error.ends_with("expected one of vaes, rustcrypto"), "{error}");
+        assert!(error.contains("openssl") && error.len() < 160, "{error}");
+        let known =
+            "expected auto, or one of vaes-avx512, vaes-avx2, aes-ni, aws-lc-rs, rustcrypto";
+        assert!(error.ends_with(known), "{error}");
     }
 
     /// A key of another provider is our own error, not a wrong answer.
@@ -336,10 +512,10 @@ mod tests {
     #[test]
     #[should_panic(expected = "the key belongs to another provider")]
     fn keys_of_another_provider_are_refused() {
-        let Ok(vaes) = Provider::named("vaes") else {
+        let Ok(aes_ni) = Provider::named("aes-ni") else {
             panic!("SKIPPED: the key belongs to another provider");
         };
-        let (key, mut esp) = (sample_key(vaes), sample(ALGORITHM, 4));
+        let (key, mut esp) = (sample_key(aes_ni), sample(ALGORITHM, 4));
         let ops = &mut [Op { key: &key, esn_high: None, esp: &mut esp }];
         Provider::RustCrypto(RustCrypto).seal(ops);
     }

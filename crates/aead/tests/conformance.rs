@@ -20,12 +20,12 @@ use culvert_aead::KeyError;
 use culvert_aead::Keymat;
 use culvert_aead::Op;
 use culvert_aead::Provider;
+use culvert_aead::ProviderError;
 use culvert_aead::RustCrypto;
 use culvert_aead::SEQ_AT;
 use culvert_aead::Status;
 use culvert_aead::TEXT_AT;
-#[cfg(target_arch = "x86_64")]
-use culvert_aead::Vaes;
+use culvert_aead::Unusable;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -730,16 +730,26 @@ conformance!(rustcrypto, RustCrypto);
 conformance!(audit, Audit::new(RustCrypto));
 conformance!(provider, *BEST);
 conformance!(provider_rustcrypto, Provider::named("rustcrypto").unwrap());
-#[cfg(target_arch = "x86_64")]
-conformance!(vaes, Vaes::detect().unwrap(), unless lacking_vaes());
+conformance!(vaes, of("vaes-avx512"), unless lacking("vaes-avx512"));
+conformance!(vaes_avx2, of("vaes-avx2"), unless lacking("vaes-avx2"));
+conformance!(aes_ni, of("aes-ni"), unless lacking("aes-ni"));
+conformance!(aws_lc, of("aws-lc-rs"), unless lacking("aws-lc-rs"));
 
 /// Chosen once, as a program does: the self test takes a moment.
 static BEST: LazyLock<Provider> = LazyLock::new(|| Provider::best().provider);
 
-#[cfg(target_arch = "x86_64")]
-fn lacking_vaes() -> Option<String> {
-    let missing = Vaes::missing();
-    (!missing.is_empty()).then(|| format!("the CPU lacks {}", missing.join(", ")))
+fn of(name: &str) -> Provider {
+    Provider::named(name).unwrap()
+}
+
+/// What this machine lacks to run a provider. One that goes wrong lacks nothing, and fails.
+fn lacking(name: &str) -> Option<String> {
+    match Provider::named(name) {
+        Err(ProviderError::Unavailable {
+            reason: Unusable::Lacks(_) | Unusable::OtherCpu, ..
+        }) => Provider::named(name).err().map(|error| error.to_string()),
+        _ => None,
+    }
 }
 
 /// One packet: AAD and nonce as RFC 4106 makes them, text, and text sealed with the ICV behind.

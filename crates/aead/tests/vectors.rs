@@ -1,6 +1,7 @@
 //! Vectors made by others, for every algorithm: NIST CAVP, Wycheproof, and those of the RFCs.
 //!
-//! Each runs over the portable provider and over the best one of the machine. Where a vector is not
+//! Each runs over the portable provider and over the best one of the machine, and those of AES-GCM
+//! over every provider, since the others are all the portable one's. Where a vector is not
 //! an ESP packet it goes through the general entry, and for CBC, which that has not, in a packet
 //! around it. The files in `vectors` are made by `pack.py` beside them. Every vector written here
 //! was checked with OpenSSL and Python's `hmac`.
@@ -26,6 +27,49 @@ macro_rules! vectors {
             $($(#[$doc])* #[test] fn $test() { super::$test(*super::BEST); })*
         }
     };
+}
+
+/// G01, G04, G06: NIST's vectors of AES-GCM, by every provider that this machine runs.
+mod cavp_gcm_by {
+    use std::io::Write;
+
+    use culvert_aead::Provider;
+    use culvert_aead::ProviderError;
+    use culvert_aead::Unusable;
+
+    fn check(name: &str) {
+        match Provider::named(name) {
+            Ok(provider) => super::cavp_gcm(provider),
+            Err(ProviderError::Unavailable {
+                reason: reason @ (Unusable::Lacks(_) | Unusable::OtherCpu),
+                ..
+            }) => {
+                // Not `eprintln!`, which is captured.
+                writeln!(std::io::stderr(), "SKIPPED cavp_gcm_by {name}: {reason}").unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn vaes_avx512() {
+        check("vaes-avx512");
+    }
+
+    #[test]
+    fn vaes_avx2() {
+        check("vaes-avx2");
+    }
+
+    #[test]
+    fn aes_ni() {
+        check("aes-ni");
+    }
+
+    #[test]
+    fn aws_lc_rs() {
+        check("aws-lc-rs");
+    }
 }
 
 static BEST: LazyLock<Provider> = LazyLock::new(|| Provider::best().provider);

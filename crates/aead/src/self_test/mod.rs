@@ -169,6 +169,12 @@ fn seal<P: Aead>(
     }
 }
 
+/// An error to be shown.
+#[cfg(test)]
+pub(crate) fn sample_error() -> SelfTestError {
+    Bench::new(&mut RustCrypto, Algorithm::Aes128Gcm16).wrong(3, "opened a forged packet")
+}
+
 /// What [`known`] says of keys.
 pub(crate) fn sample_keymat(algorithm: Algorithm) -> Keymat {
     let octets = (0_u8..).map(|at| at.wrapping_mul(7).wrapping_add(1));

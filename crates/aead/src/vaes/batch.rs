@@ -16,7 +16,6 @@ use crate::port::Status;
 use crate::port::Verified;
 use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
-use crate::rustcrypto::RustCryptoKey;
 use crate::vaes::key::KEYS_128;
 use crate::vaes::key::KEYS_192;
 use crate::vaes::key::KEYS_256;
@@ -224,7 +223,7 @@ fn seal_one(op: &mut Op<'_, ProviderKey>) {
             let start = op.esp.first_chunk().expect("room for header and ICV");
             key.seal(key.start(start, op.esn_high), op.esp);
         }
-        ProviderKey::RustCrypto(key) => seal_portable(key, op.esn_high, op.esp),
+        other => other.seal_portable(op.esn_high, op.esp),
     }
 }
 
@@ -236,18 +235,6 @@ fn open_one(op: &mut Op<'_, ProviderKey>) -> bool {
             Some(start) => key.open(key.start(start, op.esn_high), op.esp),
             None => false,
         },
-        ProviderKey::RustCrypto(key) => open_portable(key, op.esn_high, op.esp),
+        other => other.open_portable(op.esn_high, op.esp),
     }
-}
-
-/// A call, so that the loop over a batch stays small.
-#[inline(never)]
-fn seal_portable(key: &RustCryptoKey, esn_high: Option<u32>, esp: &mut [u8]) {
-    key.seal(esn_high, esp);
-}
-
-/// A call, so that the loop over a batch stays small.
-#[inline(never)]
-fn open_portable(key: &RustCryptoKey, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
-    key.open(esn_high, esp)
 }

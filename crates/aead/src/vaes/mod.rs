@@ -29,6 +29,7 @@ use crate::algorithm::Method;
 use crate::keymat::Keymat;
 use crate::port::Aead;
 use crate::port::AhOp;
+use crate::port::Holds;
 use crate::port::ICV_LEN;
 use crate::port::KeyError;
 use crate::port::Op;
@@ -79,8 +80,7 @@ impl Aead for Vaes {
 
     fn key(&self, algorithm: Algorithm, keymat: &Keymat) -> Result<ProviderKey, KeyError> {
         let Method::Gcm(size, ICV_LEN) = algorithm.method() else {
-            let key = RustCrypto.key(algorithm, keymat)?;
-            return Ok(ProviderKey::RustCrypto(Box::new(key)));
+            return ProviderKey::portable(algorithm, keymat);
         };
         let parts = keymat.parts(algorithm)?;
         // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
@@ -127,8 +127,8 @@ impl Aead for Vaes {
     ) {
         let key = match key {
             ProviderKey::Vaes(key) => key,
-            ProviderKey::RustCrypto(key) => {
-                return RustCrypto.seal_general(key, nonce, aad, text_and_icv);
+            other => {
+                return RustCrypto.seal_general(other.held(), nonce, aad, text_and_icv);
             }
         };
         assert!(text_and_icv.len() >= ICV_LEN, "room for the ICV");
@@ -149,8 +149,8 @@ impl Aead for Vaes {
     ) -> bool {
         let key = match key {
             ProviderKey::Vaes(key) => key,
-            ProviderKey::RustCrypto(key) => {
-                return RustCrypto.open_general(key, nonce, aad, text_and_icv);
+            other => {
+                return RustCrypto.open_general(other.held(), nonce, aad, text_and_icv);
             }
         };
         if text_and_icv.len() < ICV_LEN {
