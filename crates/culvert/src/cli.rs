@@ -8,6 +8,7 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 use culvert_aead::Algorithm;
+use culvert_aead::Provider;
 
 use crate::bench;
 use crate::config::CONTROL_SOCKET;
@@ -18,6 +19,7 @@ use crate::release;
 use crate::replay;
 use crate::run;
 use crate::sim;
+use crate::version;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,15 +28,23 @@ Examples:
   culvert replay --config gw.toml --protected-in plain.pcap --unprotected-out esp.pcap
   culvert exec -- ip -s xfrm state
   culvert bench engine --direction outbound --size 1420 --json
+  culvert --version --verbose
 
 The configuration file is described in docs/configuration.md.";
 
 /// IPsec data plane over AF_XDP.
 #[derive(Debug, Parser)]
-#[command(name = "culvert", version, after_help = EXAMPLES)]
+#[command(name = "culvert", after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    /// Say which version this is.
+    #[arg(short = 'V', long)]
+    version: bool,
+    /// With --version: which AEAD providers there are, and which of them would be chosen.
+    #[arg(long, requires = "version")]
+    verbose: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -125,6 +135,9 @@ pub struct RunArgs {
     /// Write totals to this file (JSON) when the gateway stops.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// AEAD provider, as `culvert --version --verbose` lists them, or `auto` for the fastest.
+    #[arg(long, value_name = "NAME", env = "CULVERT_PROVIDER", default_value = Provider::AUTO)]
+    pub provider: String,
 }
 
 /// Arguments of `culvert release`.
@@ -185,6 +198,9 @@ pub struct ReplayArgs {
     /// Write one JSON object for each event that IKE would be told.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
+    /// AEAD provider, as `culvert --version --verbose` lists them, or `auto` for the fastest.
+    #[arg(long, value_name = "NAME", env = "CULVERT_PROVIDER", default_value = Provider::AUTO)]
+    pub provider: String,
     /// Most octets of an IP packet on either link.
     #[arg(long, default_value_t = 1600, value_parser = clap::value_parser!(u16).range(576..=9945))]
     pub mtu: u16,
@@ -244,7 +260,7 @@ pub struct VethArgs {
     /// Algorithm, by strongSwan's keyword.
     #[arg(long, default_value = "aes128gcm16")]
     pub algorithm: Algorithm,
-    /// AEAD provider, `vaes` or `rustcrypto`; the fastest that runs here when absent.
+    /// AEAD provider, as `culvert --version --verbose` lists them; the fastest when absent.
     #[arg(long)]
     pub provider: Option<String>,
     /// Windows of each forwarder, taken in turn.
@@ -274,7 +290,7 @@ pub struct ControlArgs {
     /// Policies that come by messages.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub policies: u32,
-    /// AEAD provider, `vaes` or `rustcrypto`; the fastest that runs here when absent.
+    /// AEAD provider, as `culvert --version --verbose` lists them; the fastest when absent.
     #[arg(long)]
     pub provider: Option<String>,
     /// Core of the control thread.
@@ -406,7 +422,10 @@ impl Cli {
     /// # Errors
     /// With a message for the operator.
     pub fn execute(self) -> anyhow::Result<()> {
-        match self.command {
+        let Some(command) = self.command else {
+            return version::print(self.verbose);
+        };
+        match command {
             Command::Run(args) => run::run(&args),
             Command::Release(args) => release::release(&args),
             Command::Sa(command) => operator::sa(&command),
@@ -430,6 +449,18 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    /// The version stands alone, `--verbose` never without it, and no command means help.
+    #[test]
+    fn version_stands_alone() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' '));
+        assert!(parse("culvert --version").is_ok_and(|cli| cli.version && !cli.verbose));
+        assert!(parse("culvert --verbose -V").is_ok_and(|cli| cli.version && cli.verbose));
+        for wrong in ["culvert", "culvert --verbose", "culvert --version sim"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse("culvert sim --seeds 1").is_ok_and(|cli| cli.command.is_some()));
+    }
 
     /// The command line is consistent with itself.
     #[test]

@@ -12,6 +12,7 @@
 //! - [`exec`]: `culvert exec`, a program whose XFRM sockets lead here.
 //! - [`mod@bench`]: `culvert bench`, cycles and rates.
 //! - [`operator`]: `culvert sa`, `culvert policy` and `culvert status`.
+//! - [`version`]: `culvert --version`, and the providers of this machine.
 //! - [`lab`]: networks of namespaces for the demonstration, benches and live tests.
 
 #![forbid(unsafe_code)]
@@ -29,4 +30,5 @@ pub mod replay;
 pub mod report;
 pub mod run;
 pub mod sim;
+pub mod version;
 mod words;

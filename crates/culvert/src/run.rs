@@ -33,6 +33,7 @@ use std::time::SystemTime;
 use anyhow::Context;
 use anyhow::bail;
 use culvert_aead::Aead;
+use culvert_aead::PassedOver;
 use culvert_aead::Provider;
 use culvert_control::Controller;
 use culvert_control::Direction;
@@ -179,13 +180,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
     let config = Config::load(&args.config)?;
     warn_of(&config);
+    let aead = provider(&args.provider)?;
     let sas = assembly::sas(&config)?;
     let store = open_store(&config, &sas)?;
     let clock = (Instant::now(), SystemTime::now());
     let keying = config.control.as_ref().map(|control| Keying::open(control, &config));
     let (mut keying, epochs) = keying.transpose()?.unzip();
     let Assembled { mut gateway, workers, mut follower, ids } =
-        assemble(&config, &sas, store, epochs, clock.1)?;
+        assemble(&config, aead, &sas, store, epochs, clock.1)?;
     let count = workers.len();
     let threads = start(&config, workers, &stop, clock.0)?;
     if let Some(keying) = &mut keying {
@@ -236,6 +238,7 @@ struct Assembled {
 /// Opens the interfaces and makes all that works on them; `start` is when the workers' clock began.
 fn assemble(
     config: &Config,
+    aead: Provider,
     sas: &[SaSpec],
     store: Option<SequenceStore>,
     epochs: Option<Epochs>,
@@ -257,9 +260,6 @@ fn assemble(
             everything: takes_all.then(|| follower.broadcasts()),
             ..xdp_config(config, &names, count)
         })?;
-    let selection = Provider::best();
-    let aead = selection.provider;
-    info!(provider = aead.name(), reason = selection.reason, "AEAD");
     let slots = config.control.as_ref().map_or(sas.len().max(1), |control| control.max_sas);
     let spread = config.workers.spread;
     let (handles, workers) = make_workers(&control, aead, ios, slots, (options, spread));
@@ -275,6 +275,17 @@ fn assemble(
     follower.poll()?;
     gateway.controller.set_next_hops(follower.snapshot());
     Ok(Assembled { gateway, workers, follower, ids })
+}
+
+/// The AEAD provider of a name; which, and why none that is faster, is logged.
+fn provider(name: &str) -> anyhow::Result<Provider> {
+    let selection = Provider::selected(name)?;
+    for PassedOver { name, reason } in &selection.passed_over {
+        warn!(provider = name, reason = reason.to_string(), "AEAD provider passed over");
+    }
+    let aead = selection.provider;
+    info!(provider = aead.name(), reason = selection.reason, "AEAD");
+    Ok(aead)
 }
 
 /// Installs bundles and SAs; returns what the configuration says of the SAs.

@@ -284,7 +284,7 @@ pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
 /// The provider of that name, or the best one.
 pub(super) fn provider(name: Option<&str>) -> anyhow::Result<Provider> {
     Ok(match name {
-        Some(name) => Provider::named(name)?,
+        Some(name) => Provider::selected(name)?.provider,
         None => Provider::best().provider,
     })
 }

@@ -24,6 +24,7 @@ mod writer;
 use std::time::Duration;
 
 use anyhow::bail;
+use culvert_aead::Provider;
 use culvert_engine::Side;
 use culvert_frame::Port;
 
@@ -47,7 +48,8 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
         bail!("nothing to replay: expected --protected-in, --unprotected-in or both");
     }
     let config = Config::load(&args.config)?;
-    let mut session = Session::new(&config, args.mtu)?;
+    let aead = Provider::selected(&args.provider)?.provider;
+    let mut session = Session::new(&config, &aead, args.mtu)?;
     let mut protected = args.protected_in.as_deref().map(Reader::open).transpose()?;
     let mut unprotected = args.unprotected_in.as_deref().map(Reader::open).transpose()?;
     let mut outputs = Outputs::create(args)?;

@@ -53,11 +53,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The gateway of a configuration, on links of one MTU.
+    /// The gateway of a configuration with an AEAD provider, on links of one MTU.
     ///
     /// # Errors
     /// When an SA is impossible.
-    pub(super) fn new(config: &Config, mtu: u16) -> anyhow::Result<Session> {
+    pub(super) fn new(config: &Config, aead: &Provider, mtu: u16) -> anyhow::Result<Session> {
         let port = |side| PortConfig { side, mac: None, completes_checksums: false };
         let spd = assembly::spd(config);
         // The one worker has no use for what is bound to others (RFC 9611).
@@ -83,8 +83,7 @@ impl Session {
             started_at: 0,
             spread: None,
         };
-        let gateway = Gateway::new(&gateway, &Provider::best().provider, next_hops)
-            .context("cannot install the SAs")?;
+        let gateway = Gateway::new(&gateway, aead, next_hops).context("cannot install the SAs")?;
         let (clock, report) = (Clock::default(), Report::default());
         let sas = gateway.controller.ids().zip(words).collect();
         Ok(Session { gateway, spd, sas, steering, clock, report, frames: FRAMES + runs })
