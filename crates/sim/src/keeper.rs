@@ -6,7 +6,7 @@
 //! them any more. So rekeying loses nothing, and runs without faults prove that.
 
 use culvert_aead::Audit;
-use culvert_aead::RustCrypto;
+use culvert_aead::Provider;
 use culvert_control::Controller;
 use culvert_control::Direction;
 use culvert_control::SaId;
@@ -20,9 +20,9 @@ use crate::scenario::Scenario;
 use crate::tunnel::Tunnel;
 
 /// A gateway whose provider panics when a nonce comes twice.
-pub(crate) type SimGateway = Gateway<Audit<RustCrypto>>;
+pub(crate) type SimGateway = Gateway<Audit<Provider>>;
 
-type Control = Controller<Audit<RustCrypto>>;
+type Control = Controller<Audit<Provider>>;
 
 /// Steps after which the responder moves, packets or not.
 const PATIENCE: u64 = 20;

@@ -13,6 +13,7 @@
 //! - [`nat`]: its router, and the NAT in front of every gateway.
 //! - [`attacker`]: somebody on that network without keys.
 //! - [`plain`]: plaintext packets whose every octet follows from a number.
+//! - [`provider`]: which provider of cryptography they use.
 //! - [`random`]: the generator all chance comes from.
 
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ pub mod keeper;
 pub mod model;
 pub mod nat;
 pub mod plain;
+pub mod provider;
 pub mod random;
 pub mod scenario;
 pub mod seeds;

@@ -24,8 +24,9 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
+use culvert_aead::Aead;
 use culvert_aead::Audit;
-use culvert_aead::RustCrypto;
+use culvert_aead::Provider;
 use culvert_control::News;
 use culvert_control::sequence_store::Marks;
 use culvert_engine::Counters;
@@ -59,6 +60,7 @@ use crate::model::lost_to_room;
 use crate::plain::PAYLOAD_MIN;
 use crate::plain::Plain;
 use crate::plain::link_frame;
+use crate::provider;
 use crate::random::Random;
 use crate::random::mix;
 use crate::scenario::FRAMES_PER_WORKER_MAX;
@@ -137,12 +139,14 @@ pub struct Report {
 
 /// A check that failed, with the seed that shows it again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("seed {seed}, step {step}: {what}")]
+#[error("seed {seed}, step {step}, {provider}: {what}")]
 pub struct Failure {
     /// The seed.
     pub seed: u64,
     /// The step in which it showed.
     pub step: u64,
+    /// The provider of cryptography.
+    pub provider: &'static str,
     /// What was found, and what was expected.
     pub what: String,
 }
@@ -185,7 +189,8 @@ pub fn run_in(pool: &mut FramePool, seed: u64) -> Result<Report, Failure> {
             _ => "panic".into(),
         },
     };
-    Err(Failure { seed, step, what })
+    let provider = provider::of_seed(seed).map_or("no provider", |provider| provider.name());
+    Err(Failure { seed, step, provider, what })
 }
 
 struct Simulation<'a> {
@@ -194,7 +199,7 @@ struct Simulation<'a> {
     faults: Faults,
     random: Random,
     gateways: Vec<SimGateway>,
-    audit: Audit<RustCrypto>,
+    audit: Audit<Provider>,
     model: Model<'a>,
     keeper: Keeper,
     wire: Wire,
@@ -241,7 +246,8 @@ enum Actor {
 impl<'a> Simulation<'a> {
     fn new(scenario: &'a Scenario, pool: &'a mut FramePool) -> Checked<Simulation<'a>> {
         let mut random = Random::new(scenario.seed).fork();
-        let audit = Audit::new(RustCrypto);
+        let audit =
+            Audit::new(provider::of_seed(scenario.seed).map_err(|error| error.to_string())?);
         let end = || End {
             stalled: [0; WORKERS_MAX],
             control_stalled: 0,

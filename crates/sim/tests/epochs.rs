@@ -11,7 +11,7 @@ use std::panic::catch_unwind;
 use culvert_aead::Algorithm;
 use culvert_aead::Audit;
 use culvert_aead::Protocol;
-use culvert_aead::RustCrypto;
+use culvert_aead::Provider;
 use culvert_control::ControlError;
 use culvert_control::Epochs;
 use culvert_control::SaId;
@@ -24,6 +24,7 @@ use culvert_sim::Gateway;
 use culvert_sim::gateway::Room;
 use culvert_sim::plain::Plain;
 use culvert_sim::plain::find_id;
+use culvert_sim::provider::provider;
 use culvert_sim::random::Random;
 use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
@@ -64,12 +65,12 @@ struct Tally {
 struct Run {
     random: Random,
     scenario: Scenario,
-    audit: Audit<RustCrypto>,
+    audit: Audit<Provider>,
     /// What the disk knows; a bad one forgets it with each start.
     last: LastEpoch,
     has_a_disk: bool,
     epochs: Epochs,
-    gateway: Gateway<Audit<RustCrypto>>,
+    gateway: Gateway<Audit<Provider>>,
     /// By tunnel.
     sas: Vec<Option<SaId>>,
     was_there: BTreeSet<usize>,
@@ -92,9 +93,9 @@ fn scenario(seed: u64) -> Scenario {
 fn start(
     scenario: &Scenario,
     side: usize,
-    audit: &Audit<RustCrypto>,
+    audit: &Audit<Provider>,
     without: impl Fn(&SaSpec) -> bool,
-) -> Gateway<Audit<RustCrypto>> {
+) -> Gateway<Audit<Provider>> {
     let mut config = scenario.gateway(side);
     config.frames = 64;
     config.sas.retain(|sa| !without(sa));
@@ -105,7 +106,7 @@ fn start(
 
 impl Run {
     fn new(seed: u64, has_a_disk: bool) -> Run {
-        let (scenario, audit) = (scenario(seed), Audit::new(RustCrypto));
+        let (scenario, audit) = (scenario(seed), Audit::new(provider()));
         let gateway = start(&scenario, A, &audit, |_| true);
         let last = LastEpoch::default();
         let mut run = Run {
@@ -270,7 +271,7 @@ fn without_a_disk_ivs_come_again() {
 
 /// Sends `count` packets from A through a tunnel, in order.
 fn record(scenario: &Scenario, tunnel: usize, count: u64) -> Vec<Vec<u8>> {
-    let mut a = start(scenario, A, &Audit::new(RustCrypto), |_| false);
+    let mut a = start(scenario, A, &Audit::new(provider()), |_| false);
     let host = |side| Scenario::host(side, u8::try_from(tunnel).unwrap(), false, 5);
     let mut sent = Vec::new();
     for id in 0..count {
@@ -283,7 +284,7 @@ fn record(scenario: &Scenario, tunnel: usize, count: u64) -> Vec<Vec<u8>> {
 }
 
 /// Turns all workers twice; what they sent.
-fn drained(gateway: &mut Gateway<Audit<RustCrypto>>, port: Port) -> Vec<Vec<u8>> {
+fn drained(gateway: &mut Gateway<Audit<Provider>>, port: Port) -> Vec<Vec<u8>> {
     let mut sent = Vec::new();
     for worker in [0, 1, 0, 1] {
         let worker = &mut gateway.workers[worker];
@@ -304,7 +305,7 @@ fn windows_survive_their_sas() {
         let tunnel = random.index(ALGORITHMS.len());
         let frames = record(&scenario, tunnel, 300);
         let spec = scenario.tunnels[tunnel].sa(B, A);
-        let mut b = start(&scenario, B, &Audit::new(RustCrypto), |sa| sa.spi == spec.spi);
+        let mut b = start(&scenario, B, &Audit::new(provider()), |sa| sa.spi == spec.spi);
         let mut id = None;
         let mut delivered = BTreeSet::new();
         for step in 0..3000 {

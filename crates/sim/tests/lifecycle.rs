@@ -1,7 +1,7 @@
 //! SAs that come, change and go while packets flow: rekeying, resource SAs, moving peers.
 
 use culvert_aead::Audit;
-use culvert_aead::RustCrypto;
+use culvert_aead::Provider;
 use culvert_control::Direction;
 use culvert_control::SaId;
 use culvert_control::SaSpec;
@@ -15,6 +15,7 @@ use culvert_sim::Gateway;
 use culvert_sim::gateway::Room;
 use culvert_sim::plain::Plain;
 use culvert_sim::plain::find_id;
+use culvert_sim::provider::provider;
 use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
 use culvert_sim::scenario::Tunnel;
@@ -30,7 +31,7 @@ const B: usize = 1;
 
 /// Two gateways with room for more SAs than they start with.
 struct Pair {
-    gateways: [Gateway<Audit<RustCrypto>>; 2],
+    gateways: [Gateway<Audit<Provider>>; 2],
     next_id: u64,
     now: u64,
 }
@@ -38,7 +39,7 @@ struct Pair {
 impl Pair {
     fn new(workers: usize, tunnels: Vec<Tunnel>) -> Pair {
         let scenario = Scenario { workers: vec![workers; 2], ..Scenario::quiet(tunnels) };
-        let audit = Audit::new(RustCrypto);
+        let audit = Audit::new(provider());
         let gateway = |side| {
             let config = scenario.gateway(side);
             let mut pool = FramePool::of(&config);
@@ -86,7 +87,7 @@ impl Pair {
         delivered.iter().map(|frame| find_id(frame).unwrap()).collect()
     }
 
-    fn control(&mut self, side: usize) -> &mut culvert_control::Controller<Audit<RustCrypto>> {
+    fn control(&mut self, side: usize) -> &mut culvert_control::Controller<Audit<Provider>> {
         &mut self.gateways[side].controller
     }
 

@@ -7,11 +7,12 @@ use std::cell::Cell;
 use std::net::IpAddr;
 
 use culvert_aead::Algorithm;
-use culvert_aead::RustCrypto;
+use culvert_aead::Provider;
 use culvert_esp::Mode;
 use culvert_frame::PacketIo;
 use culvert_sim::Gateway;
 use culvert_sim::plain::Plain;
+use culvert_sim::provider::provider;
 use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
 use culvert_sim::scenario::Tunnel;
@@ -84,7 +85,7 @@ fn host(side: usize, index: u8, six: bool) -> IpAddr {
 
 /// Two gateways with two workers each, so that half of the packets is handed over.
 struct Bench {
-    gateways: [Gateway<RustCrypto>; 2],
+    gateways: [Gateway<Provider>; 2],
     frames: Vec<Vec<u8>>,
     allocations: u64,
     delivered: u64,
@@ -102,7 +103,7 @@ impl Bench {
         let scenario = Scenario { workers: vec![2; 2], ..Scenario::quiet(tunnels) };
         let gateway = |side| {
             let next_hops = scenario.next_hops(side, [true; 4]);
-            Gateway::new(&scenario.gateway(side), &RustCrypto, next_hops).unwrap()
+            Gateway::new(&scenario.gateway(side), &provider(), next_hops).unwrap()
         };
         let frame = |id: u64| {
             let index = u8::try_from(id % 4).unwrap();
@@ -147,7 +148,7 @@ impl Bench {
     }
 }
 
-fn turn_all(gateway: &mut Gateway<RustCrypto>) -> u64 {
+fn turn_all(gateway: &mut Gateway<Provider>) -> u64 {
     let turns = gateway.workers.iter_mut().map(|worker| counted(|| worker.turn(0)));
     turns.sum()
 }

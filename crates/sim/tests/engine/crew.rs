@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use culvert_aead::Audit;
-use culvert_aead::RustCrypto;
+use culvert_aead::Provider;
 use culvert_engine::DropReason;
 use culvert_engine::crew::Lending;
 use culvert_frame::Port;
@@ -26,13 +26,13 @@ use crate::support::plain;
 const BATCH: usize = 64;
 const LENDING: Lending = Lending { packet_octets: 0, chunk_octets: 200 };
 
-type Sender = Gateway<Audit<RustCrypto>>;
+type Sender = Gateway<Audit<Provider>>;
 
 fn gateway(side: usize, spread: Option<Spread>) -> Sender {
     let scenario = Scenario { workers: vec![2; 2], ..ordinary() };
     let config = GatewayConfig { spread, ..scenario.gateway(side) };
     let next_hops = scenario.next_hops(side, [true; 4]);
-    Gateway::new(&config, &Audit::new(RustCrypto), next_hops).unwrap()
+    Gateway::new(&config, &Audit::new(culvert_sim::provider::provider()), next_hops).unwrap()
 }
 
 /// The worker that owns the SA of a direction.

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use culvert_aead::Aead;
 use culvert_aead::Audit;
-use culvert_aead::RustCrypto;
 use culvert_engine::Change;
 use culvert_engine::Command;
 use culvert_engine::Counters;
@@ -40,6 +39,7 @@ use culvert_sim::gateway::Room;
 use culvert_sim::plain::Plain;
 use culvert_sim::plain::ip_packet;
 use culvert_sim::plain::link_frame;
+use culvert_sim::provider::provider;
 use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
 use culvert_sim::scenario::Tunnel;
@@ -638,7 +638,7 @@ fn sequence_lease() -> Counters {
     let scenario = ordinary();
     let config = scenario.gateway(A);
     let sa = &config.sas[0];
-    let aead = Audit::new(RustCrypto);
+    let aead = Audit::new(provider());
     let key = aead.key(sa.algorithm, &sa.keymat).unwrap();
     let template = Template::new(sa.source, sa.destination, None).unwrap();
     let layout = Layout::of(sa.algorithm);

@@ -4,6 +4,7 @@ use culvert_aead::Aead;
 use culvert_aead::Audit;
 use culvert_aead::ICV_LEN;
 use culvert_aead::Op;
+use culvert_aead::Provider;
 use culvert_aead::RustCrypto;
 use culvert_aead::TEXT_AT;
 use culvert_engine::Counters;
@@ -20,6 +21,7 @@ use culvert_sim::gateway::GatewayConfig;
 use culvert_sim::plain::Plain;
 use culvert_sim::plain::ip_packet;
 use culvert_sim::plain::link_frame;
+use culvert_sim::provider::provider;
 use culvert_sim::scenario::LAN;
 use culvert_sim::scenario::Scenario;
 use culvert_sim::scenario::Tunnel;
@@ -41,7 +43,7 @@ pub(crate) const B: usize = 1;
 pub(crate) const KNOWN: [bool; 4] = [true; 4];
 
 /// A gateway whose provider panics on nonce reuse.
-pub(crate) type TestGateway = Gateway<Audit<RustCrypto>>;
+pub(crate) type TestGateway = Gateway<Audit<Provider>>;
 
 /// One gateway of a scenario.
 pub(crate) fn gateway(scenario: &Scenario, side: usize) -> TestGateway {
@@ -58,7 +60,7 @@ pub(crate) fn gateway_with(
     let mut config = scenario.gateway(side);
     change(&mut config);
     let mut pool = FramePool::of(&config);
-    let aead = Audit::new(RustCrypto);
+    let aead = Audit::new(provider());
     let room = scenario.room;
     Gateway::in_pool(&config, &aead, next_hops, &mut pool, room).unwrap()
 }
