@@ -95,7 +95,7 @@ fn any_order_of_helpers() {
     let mut all = 0;
     for seed in 0..20 {
         let spread =
-            Some(Spread { lending: LENDING, helpers: Some((1 + seed as usize % 4, seed)) });
+            Some(Spread { lending: LENDING, helpers: Some((1 + (seed % 4) as usize, seed)) });
         let (mut helped_a, mut helped_b) = (gateway(A, spread), gateway(B, spread));
         assert!(through(&mut helped_a, false, &plain) == sealed, "seed {seed}");
         assert!(through(&mut helped_b, true, &hostile) == opened, "seed {seed}");
