@@ -40,7 +40,8 @@ fn of(name: &str) -> Option<Provider> {
         Ok(provider) => Some(provider),
         Err(ProviderError::Unavailable { reason: reason @ Unusable::Lacks(_), .. }) => {
             let test = std::thread::current().name().unwrap_or_default().to_owned();
-            writeln!(std::io::stderr(), "SKIPPED {test}: {name}: {reason}").unwrap();
+            let mut stderr = std::io::stderr();
+            writeln!(stderr, "SKIPPED {test}: {name}: {reason}").unwrap();
             None
         }
         Err(error) => panic!("{error}"),

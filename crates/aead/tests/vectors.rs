@@ -45,7 +45,8 @@ mod cavp_gcm_by {
                 ..
             }) => {
                 // Not `eprintln!`, which is captured.
-                writeln!(std::io::stderr(), "SKIPPED cavp_gcm_by {name}: {reason}").unwrap();
+                let mut stderr = std::io::stderr();
+                writeln!(stderr, "SKIPPED cavp_gcm_by {name}: {reason}").unwrap();
             }
             Err(error) => panic!("{error}"),
         }

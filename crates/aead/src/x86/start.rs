@@ -45,6 +45,7 @@ impl Start {
     /// 800-38D section 7.1).
     #[inline(always)]
     pub(crate) fn lengths(&self, text_len: usize) -> __m128i {
-        block(u128::from(self.aad_bits) << 64 | text_len as u128 * 8)
+        let text_bits = text_len as u128 * 8;
+        block(u128::from(self.aad_bits) << 64 | text_bits)
     }
 }
