@@ -85,6 +85,7 @@ fn capture_file() {
             verdicts: None,
             audit: None,
             events: None,
+            provider: culvert_aead::Provider::AUTO.to_owned(),
             mtu: 1600,
             link: LinkType::Ethernet,
         })

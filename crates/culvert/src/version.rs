@@ -9,7 +9,7 @@ use culvert_aead::Unusable;
 
 use crate::bench::engine::cpu_model;
 
-/// Prints the version, and with `verbose` what [`Details`] say.
+/// Prints the version, and with `verbose` of its providers.
 ///
 /// # Errors
 /// None yet.

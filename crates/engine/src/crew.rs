@@ -5,7 +5,7 @@
 //! long, and it needs neither number nor window: only the packet, the key and the high half of its
 //! number. So passes 1 and 3 stay with the owner, in order, and pass 2 is shared out:
 //!
-//! 1. the owner moves the last packets of its batch into [chunks](Chunk), and these onto its desk:
+//! 1. the owner moves the last packets of its batch into chunks, and these onto its desk:
 //!    as many as helpers took lately, and one chunk more;
 //! 2. any worker of the crew that is between two steps of its turn takes chunks from desks of
 //!    others, the last one first, seals or opens them, and puts them back;

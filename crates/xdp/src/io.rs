@@ -22,7 +22,7 @@
 //!
 //! One kick for many packets: in copy mode `sendto` is where the sending happens, and its fixed
 //! cost (the call, and code of the kernel's that has to come back into the caches) is shared. While
-//! a receive ring fills whole batches, packets to send are gathered for [`GATHER_TURNS`]; as soon
+//! a receive ring fills whole batches, packets to send are gathered for `GATHER_TURNS`; as soon
 //! as none does, everything is sent at once, so that a packet waits for another only when more are
 //! there than the worker can handle, and never long. Receiving makes no call while packets keep
 //! coming, unless the driver asks for one (need-wakeup).

@@ -250,7 +250,8 @@ impl Vectors for Ymm {
         self.add_32(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
         self.reflect(vector: __m256i) -> __m256i =
             _mm256_shuffle_epi8(vector, self.all(block(REVERSE)));
-        self.swap_halves(vector: __m256i) -> __m256i = _mm256_shuffle_epi32::<0b01_00_11_10>(vector);
+        self.swap_halves(vector: __m256i) -> __m256i =
+            _mm256_shuffle_epi32::<0b01_00_11_10>(vector);
         self.clmul<const HALVES: i32>(a: __m256i, b: __m256i) -> __m256i =
             _mm256_clmulepi64_epi128::<HALVES>(a, b);
         self.aesenc(state: __m256i, key: __m256i) -> __m256i = _mm256_aesenc_epi128(state, key);

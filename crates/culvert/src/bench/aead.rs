@@ -2,7 +2,7 @@
 //!
 //! Timed is one call of the provider with a batch of ESP packets of AES-GCM, each in a buffer of
 //! its own; packets take SAs in turn. Figures are taken and put together as in
-//! [`engine`](super::engine). What is sealed goes nowhere, so the numbers may repeat.
+//! `engine`. What is sealed goes nowhere, so the numbers may repeat.
 
 use std::time::Duration;
 
