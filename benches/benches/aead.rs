@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo bench -p culvert-benches --bench aead -- [provider] [algorithm] [sizes] [sas]
-//! cargo bench -p culvert-benches --bench aead -- vaes aes-256-gcm-16 64,1420 1
+//! cargo bench -p culvert-benches --bench aead -- vaes-avx512 aes-256-gcm-16 64,1420 1
 //! ```
 //!
 //! Size is the text of ESP: what is encrypted. A window is one batch, and short, so that the least
