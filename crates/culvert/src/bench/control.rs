@@ -71,6 +71,8 @@ const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const FLOWS: u32 = 64;
 /// SPI of the first of them, and of the first that comes and goes.
 const FIRST_SPI: [u32; 2] = [0x1000, 0x10_0000];
+/// Their first group; messages give groups from 1 on.
+const FIRST_GROUP: u32 = 1 << 30;
 /// Octets of their packets.
 const SIZE: u16 = 64;
 /// Commands that wait for the worker until control waits as well.
@@ -165,14 +167,18 @@ pub fn measure(args: &ControlArgs) -> anyhow::Result<Report> {
     let watch = Arc::new(Watch::default());
     let traffic = Traffic::start(worker, Arc::clone(&watch), args.worker_core)?;
     engine::pin(args.core)?;
-    let mut bench = Bench { controller: gateway.controller, watch, phases: Vec::new() };
-    let octets_each = bench.by_calls(args.sas)?;
-    messages::measure(&mut bench, args.sas, args.policies)?;
+    let mut bench = Bench { controller: gateway.controller, epoch: 1, watch, phases: Vec::new() };
+    let measured = bench.by_calls(args.sas).and_then(|octets_each| {
+        messages::measure(&mut bench, args.sas, args.policies)?;
+        Ok(octets_each)
+    });
     bench.watch.stop.store(true, Relaxed);
+    // What the worker says is why the rest failed.
     match traffic.join() {
         Ok(ended) => ended?,
         Err(_) => bail!("the worker panicked"),
     }
+    let octets_each = measured?;
     Ok(Report {
         sas: args.sas,
         phases: bench.phases,
@@ -185,6 +191,8 @@ pub fn measure(args: &ControlArgs) -> anyhow::Result<Report> {
 /// Control, and what is known of the worker.
 pub(super) struct Bench {
     pub(super) controller: Controller<Provider>,
+    /// The epoch of the next SAs.
+    pub(super) epoch: u64,
     watch: Arc<Watch>,
     phases: Vec<Phase>,
 }
@@ -271,12 +279,16 @@ impl Bench {
         (sum.forwarded, sum.dropped.iter().sum())
     }
 
+    fn is_patient(&self, since: Instant) -> bool {
+        since.elapsed() < PATIENCE && !self.watch.has_ended.load(Relaxed)
+    }
+
     /// Lets the controller work, and waits while the worker lags far behind.
     fn relax(&mut self) -> anyhow::Result<()> {
         self.controller.poll()?;
         let since = Instant::now();
         while self.controller.backlog() > BACKLOG_MAX {
-            ensure!(since.elapsed() < PATIENCE, "the worker takes up no commands");
+            ensure!(self.is_patient(since), "the worker takes up no commands");
             thread::yield_now();
             self.controller.poll()?;
         }
@@ -291,7 +303,7 @@ impl Bench {
             if self.controller.is_idle() {
                 return Ok(());
             }
-            ensure!(since.elapsed() < PATIENCE, "the worker does not confirm");
+            ensure!(self.is_patient(since), "the worker does not confirm");
             thread::yield_now();
         }
     }
@@ -301,6 +313,7 @@ impl Bench {
 #[derive(Debug, Default)]
 struct Watch {
     stop: AtomicBool,
+    has_ended: AtomicBool,
     longest: AtomicU64,
     longest_wall: AtomicU64,
 }
@@ -321,11 +334,13 @@ impl Traffic {
         let plain = (0..FLOWS).map(frame);
         let mut traffic = Traffic { worker, watch, plain: plain.collect() };
         let work = move || {
-            engine::pin(core)?;
-            while !traffic.watch.stop.load(Relaxed) {
-                traffic.turn()?;
+            let watch = Arc::clone(&traffic.watch);
+            let mut ended = engine::pin(core);
+            while ended.is_ok() && !watch.stop.load(Relaxed) {
+                ended = traffic.turn();
             }
-            Ok(())
+            watch.has_ended.store(true, Relaxed);
+            ended
         };
         thread::Builder::new().name("worker".to_owned()).spawn(work).context("cannot start")
     }
@@ -387,7 +402,7 @@ fn frame(flow: u32) -> Vec<u8> {
 /// An SA that comes and goes. Its group is that of its successor as well.
 fn spec(direction: Direction, number: u32) -> anyhow::Result<SaSpec> {
     let spi = FIRST_SPI[1] + number;
-    sa(direction, spi, Group(FLOWS + number))
+    sa(direction, spi, Group(FIRST_GROUP + FLOWS + number))
 }
 
 fn sa(direction: Direction, spi: u32, group: Group) -> anyhow::Result<SaSpec> {
@@ -413,8 +428,8 @@ fn gateway(sas: u32, aead: &Provider) -> anyhow::Result<Gateway<Provider>> {
     let source = IpNet::from(IpAddr::from(SOURCE));
     for flow in 0..FLOWS {
         let selector = Selector::between(source, IpNet::from(IpAddr::from(destination(flow))))?;
-        spd.outbound.push(Policy::new(selector, Action::Protect(Group(flow))));
-        flows.push(sa(Direction::Outbound, FIRST_SPI[0] + flow, Group(flow))?);
+        spd.outbound.push(Policy::new(selector, Action::Protect(Group(FIRST_GROUP + flow))));
+        flows.push(sa(Direction::Outbound, FIRST_SPI[0] + flow, Group(FIRST_GROUP + flow))?);
     }
     let port = |side| PortConfig { side, mac: None, completes_checksums: false };
     let config = GatewayConfig {

@@ -149,8 +149,9 @@ impl DataPlane for InMemory<'_> {
         address == NEAR
     }
 
-    fn epoch(&mut self, _: bool) -> Result<u64, ControlError> {
-        Ok(1)
+    fn epoch(&mut self, next: bool) -> Result<u64, ControlError> {
+        self.0.epoch += u64::from(next);
+        Ok(self.0.epoch)
     }
 
     fn random(&mut self) -> u32 {
