@@ -196,33 +196,73 @@ fn classify<A: Aead>(
     verdicts: &mut ArrayVec<Verdict, BATCH>,
     jobs: &mut Jobs,
 ) {
-    let mut spots = Spots::new();
-    survey(plane, packets, &mut spots);
+    let (mut seen, mut runs) = ([Seen { spot: Spot::default(), run: 0 }; BATCH], Runs::new());
+    survey(plane, packets, &mut seen, &mut runs);
     let mut found = Places::new();
-    find(plane, packets, &spots, &mut found);
+    find(plane, packets, &runs, &mut found);
     // Filled in where they lie: to move them would cost more than to make them.
     verdicts.extend(packets.iter().map(|_| Verdict::new(Fate::Held)));
-    check(plane, packets, (&spots, &found), verdicts, jobs);
+    check(plane, packets, (&seen, &found), verdicts, jobs);
 }
 
-type Spots = ArrayVec<Option<Spot>, BATCH>;
+/// What a look at the headers of a packet shows.
+#[derive(Clone, Copy)]
+struct Seen {
+    spot: Spot,
+    /// The number of its run, from 1; 0 for what is not plain ESP to this station.
+    run: u8,
+}
+
+/// Packets of one SA, one after the other, but for other than plain ESP between; in IPv6 one.
+struct Run {
+    spot: Spot,
+    /// The first packet.
+    index: usize,
+}
+
+type Runs = ArrayVec<Run, BATCH>;
 type Places = ArrayVec<Option<Location>, BATCH>;
 
-/// Step 1: where ESP is; None for what is not plain ESP to this station. Where the directory has
-/// its SA is asked for. The steps are functions so that each loop has all registers.
+/// How many packets ahead headers are asked for: those of more frames do not stay in the nearest
+/// cache, where they compete for the same few places.
+const AHEAD: usize = 8;
+
+/// Step 1: where ESP is. Where the directory has its SA is asked for. The steps are functions so
+/// that each loop has all registers.
 #[inline(never)]
-fn survey<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &mut Spots) {
-    let mut spi = 0;
-    for packet in packets {
-        let ours = plane.is_addressed_to_us(packet);
-        let spot = if ours { Spot::find(packet.data()) } else { None };
-        if let Some(spot) = &spot
-            && spot.spi != spi
-        {
-            spi = spot.spi;
-            plane.snapshot.directory.prefetch(Protocol::Esp, spi);
+#[expect(clippy::cast_possible_truncation, reason = "a batch is small")]
+fn survey<A: Aead>(
+    plane: &Plane<A>,
+    packets: &[Packet],
+    all_seen: &mut [Seen; BATCH],
+    runs: &mut Runs,
+) {
+    packets.iter().take(AHEAD).for_each(Packet::prefetch_header);
+    // Those of the run; without addresses it ends with its first packet.
+    let (mut spi, mut addresses) = (0, 0);
+    for (index, (packet, seen)) in packets.iter().zip(all_seen).enumerate() {
+        if let Some(later) = packets.get(index + AHEAD) {
+            later.prefetch_header();
         }
-        spots.push(spot);
+        if !plane.is_addressed_to_us(packet) {
+            continue;
+        }
+        let data = packet.data();
+        let ends = if let Some((spot, ends)) = Spot::find_raw_v4(data) {
+            seen.spot = spot;
+            u64::from_ne_bytes(ends)
+        } else if let Some(spot) = Spot::find(data) {
+            seen.spot = spot;
+            spot.addresses_v4(data).map_or(0, |ends| u64::from_ne_bytes(*ends))
+        } else {
+            continue;
+        };
+        if seen.spot.spi != spi || ends != addresses || ends == 0 {
+            (spi, addresses) = (seen.spot.spi, ends);
+            plane.snapshot.directory.prefetch(Protocol::Esp, spi);
+            runs.push(Run { spot: seen.spot, index });
+        }
+        seen.run = runs.len() as u8;
     }
 }
 
@@ -230,38 +270,18 @@ fn survey<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &mut Spots) {
 /// those of a whole batch would push each other out of the nearest cache, so the AEAD asks for them
 /// a few packets ahead.
 #[inline(never)]
-fn find<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &Spots, found: &mut Places) {
+fn find<A: Aead>(plane: &Plane<A>, packets: &[Packet], runs: &Runs, found: &mut Places) {
     let directory = &plane.snapshot.directory;
-    let (mut spi, mut addresses, mut last) = (0, [0; 8], None);
-    let mut asked: ArrayVec<(u32, bool), BATCH> = ArrayVec::new();
-    for (packet, spot) in packets.iter().zip(spots) {
-        let Some(spot) = spot else {
-            found.push(None);
-            continue;
-        };
-        // Packets of an SA come in runs.
-        let data = packet.data();
-        let ends = spot.addresses_v4(data);
-        if spot.spi != spi || last.is_none() || ends != Some(&addresses) {
-            let (source, destination) = spot.addresses(data);
-            last = directory.find(Protocol::Esp, spot.spi, source, destination);
-            (spi, addresses) = (spot.spi, ends.copied().unwrap_or_default());
-            if let Some(location) = last
-                && location.worker == plane.id
-            {
-                asked.push((location.slot, spot.encapsulated));
-            }
-            // What was found for IPv6 is for this packet only.
-            if ends.is_none() {
-                found.push(last.take());
-                continue;
-            }
-        }
-        found.push(last);
-    }
-    for (slot, encapsulated) in asked {
-        if let Some(entry) = plane.inbound.at(slot) {
-            entry.prefetch(encapsulated);
+    found.extend(runs.iter().map(|run| {
+        let (source, destination) = run.spot.addresses(packets[run.index].data());
+        directory.find(Protocol::Esp, run.spot.spi, source, destination)
+    }));
+    for (run, location) in runs.iter().zip(found) {
+        if let Some(location) = location
+            && location.worker == plane.id
+            && let Some(entry) = plane.inbound.at(location.slot)
+        {
+            entry.prefetch(run.spot.encapsulated);
         }
     }
 }
@@ -271,14 +291,14 @@ fn find<A: Aead>(plane: &Plane<A>, packets: &[Packet], spots: &Spots, found: &mu
 fn check<A: Aead>(
     plane: &mut Plane<A>,
     packets: &mut [Packet],
-    (spots, found): (&Spots, &Places),
+    (seen, found): (&[Seen; BATCH], &Places),
     verdicts: &mut [Verdict],
     jobs: &mut Jobs,
 ) {
-    let seen = spots.iter().zip(found).zip(verdicts);
-    for ((index, packet), ((spot, &found), verdict)) in packets.iter_mut().enumerate().zip(seen) {
-        let admitted = match spot {
-            Some(spot) => {
+    let all = packets.iter_mut().zip(seen).zip(verdicts);
+    for (index, ((packet, Seen { spot, run }), verdict)) in all.enumerate() {
+        let admitted = match found.get(usize::from(*run).wrapping_sub(1)) {
+            Some(&found) => {
                 let data = packet.data();
                 let arrival = Arrival { protocol: Protocol::Esp, spot, data, within: None };
                 admit(plane, index, arrival, found, verdict, jobs)

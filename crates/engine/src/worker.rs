@@ -442,7 +442,6 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
         self.verdicts.clear();
         match side {
             Side::Unprotected => {
-                self.batch.iter().for_each(Packet::prefetch_header);
                 inbound::run(&mut self.plane, &mut self.batch, &mut self.verdicts);
             }
             Side::Protected => {

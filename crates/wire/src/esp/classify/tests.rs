@@ -90,6 +90,8 @@ fn classify_raw_esp() {
         assert_eq!(classify(&frame), Ok(Unprotected::Esp(outer)), "{six} {vlan:?}");
         let spot = Spot::find(&frame).expect("the quick way");
         assert_eq!(Some(spot), outer.spot());
+        let quickest = Spot::find_raw_v4(&frame).map(|(spot, _)| spot);
+        assert_eq!(quickest, (!six && vlan.is_none()).then_some(spot));
         assert_eq!(spot.addresses(&frame), (outer.source, outer.destination));
     }
 }
@@ -574,6 +576,10 @@ fn check(frame: &[u8]) -> Result<(), TestCaseError> {
         prop_assert_eq!(outer.spot(), Some(spot));
         prop_assert_eq!(spot.addresses(frame), (outer.source, outer.destination));
         prop_assert_eq!(spot.source_port(frame), outer.source_port);
+    }
+    if let Some((spot, addresses)) = Spot::find_raw_v4(frame) {
+        prop_assert_eq!(Spot::find(frame), Some(spot));
+        prop_assert_eq!(spot.addresses_v4(frame), Some(&addresses));
     }
     match classified {
         Ok(Unprotected::Esp(outer)) => {
