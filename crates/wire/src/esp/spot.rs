@@ -77,6 +77,7 @@ impl Spot {
     /// [addresses](Self::addresses_v4).
     #[inline(always)]
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "14 and 34")]
     pub fn find_raw_v4(frame: &[u8]) -> Option<(Spot, [u8; 8])> {
         const IP_AT: usize = ethernet::HEADER_LEN;
         const ESP_AT: usize = IP_AT + ipv4::HEADER_LEN;
