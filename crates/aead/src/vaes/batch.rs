@@ -16,6 +16,7 @@ use crate::port::Status;
 use crate::port::Verified;
 use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
+use crate::vaes::kernel::Tail;
 use crate::vaes::key::KEYS_128;
 use crate::vaes::key::KEYS_192;
 use crate::vaes::key::KEYS_256;
@@ -162,6 +163,7 @@ impl Sorted {
 pub(super) fn seal(ops: &mut [Op<'_, ProviderKey>]) {
     for ops in ops.chunks_mut(SORTED) {
         let mut sorted = Sorted::new(ops);
+        let mut unfinished = Unfinished { tail: Tail::new(), packet: None };
         while let Some((kind, order)) = sorted.next() {
             let (fours, others) = match kind {
                 ALONE => order.split_at(0),
@@ -172,8 +174,11 @@ pub(super) fn seal(ops: &mut [Op<'_, ProviderKey>]) {
             }
             for (at, packet) in others.iter().enumerate() {
                 prefetch_alone(ops, others, at);
-                seal_one(&mut ops[usize::from(*packet)]);
+                seal_one(ops, *packet, &mut unfinished);
             }
+        }
+        if let Some(packet) = unfinished.packet {
+            write_icv(&mut ops[usize::from(packet)], unfinished.tail.icv());
         }
     }
 }
@@ -215,16 +220,34 @@ fn prefetch_alone(ops: &[Op<'_, ProviderKey>], order: &[u8], at: usize) {
     }
 }
 
+/// The packet that was sealed last of those that run one by one, and has no ICV yet: it is made
+/// with the next one.
+struct Unfinished<'a> {
+    tail: Tail<'a>,
+    packet: Option<u8>,
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn seal_one(op: &mut Op<'_, ProviderKey>) {
+fn seal_one<'a>(ops: &mut [Op<'a, ProviderKey>], packet: u8, unfinished: &mut Unfinished<'a>) {
+    let op = &mut ops[usize::from(packet)];
     match op.key {
         ProviderKey::Vaes(key) => {
-            let start = op.esp.first_chunk().expect("room for header and ICV");
-            key.seal(key.start(start, op.esn_high), op.esp);
+            let start =
+                key.start(op.esp.first_chunk().expect("room for header and ICV"), op.esn_high);
+            let icv = key.seal(start, op.esp, &mut unfinished.tail);
+            if let Some(before) = unfinished.packet.replace(packet) {
+                write_icv(&mut ops[usize::from(before)], icv);
+            }
         }
         other => other.seal_portable(op.esn_high, op.esp),
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+fn write_icv(op: &mut Op<'_, ProviderKey>, icv: __m128i) {
+    math::store_block(op.esp.last_chunk_mut().expect("room for the ICV"), icv);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]

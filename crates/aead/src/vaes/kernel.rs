@@ -19,7 +19,7 @@
 //! its AES rounds come for free with those of the text. The lanes of the text are then where a
 //! naive reading of the formulas puts them, all loads are of whole vectors but for the last, and
 //! `m`, the number of blocks hashed, is that of the header and the text plus one for the lengths.
-//! That one is in no vector: it is always multiplied with H^1, and so by itself.
+//! That one is always multiplied with H^1.
 //!
 //! The counters of a packet are the same as those of any other. They are a table, which is added
 //! to the nonce and to the first round key in one instruction a vector.
@@ -82,8 +82,13 @@
 //! So the packet is read once, and the rounds of a group stand between the multiplications of
 //! another that does not depend on them: when sealing those of the group before, which is sealed
 //! already, when opening those of the same, whose sealed octets are there from the start. Compilers
-//! take such an interleaving apart, since it needs more registers; `in_order!` keeps it. Between
-//! packets the CPU finds by itself what does not depend on what.
+//! take such an interleaving apart, since it needs more registers; `in_order!` keeps it.
+//!
+//! The tail has no group behind it to hide its hash. When sealing, it waits in memory (`Tail`),
+//! and is hashed between the rounds of the first group of the next packet that runs alone, of
+//! whatever key: so a call returns the ICV of the packet before. Only the last one of a batch is
+//! waited for. When opening, a tail is hashed between its own rounds. The lengths are put into the
+//! lane behind the last block, if the vector has one.
 //!
 //! Short packets are better off four at a time: see `short`. Here they come if there are not four
 //! of a kind.
@@ -110,10 +115,12 @@
 
 use std::arch::x86_64::*;
 
+use crate::port::ICV_LEN;
 use crate::vaes::math::BLOCK;
 use crate::vaes::math::FAR_POWERS;
 use crate::vaes::math::LANES;
 use crate::vaes::math::POWERS;
+use crate::vaes::math::READABLE;
 use crate::vaes::math::Schedule;
 use crate::vaes::math::Start;
 use crate::vaes::math::Sum;
@@ -128,7 +135,7 @@ use crate::vaes::math::lengths;
 use crate::vaes::math::load;
 use crate::vaes::math::load_block;
 use crate::vaes::math::load_first;
-use crate::vaes::math::load_first_lanes;
+use crate::vaes::math::load_lanes;
 use crate::vaes::math::masked_xor;
 use crate::vaes::math::masked_xor_not;
 use crate::vaes::math::multiply;
@@ -138,7 +145,6 @@ use crate::vaes::math::reflect;
 use crate::vaes::math::rounds;
 use crate::vaes::math::states;
 use crate::vaes::math::store;
-use crate::vaes::math::store_block;
 use crate::vaes::math::store_first;
 
 /// Vectors in a long group, and in a short one.
@@ -149,6 +155,9 @@ const SHORT: usize = 4;
 const LONG_LEN: usize = LONG * VECTOR;
 const SHORT_LEN: usize = SHORT * VECTOR;
 
+/// Vectors of a tail at most, with the lengths.
+const TAIL_VECTORS: usize = POWERS / LANES;
+
 /// Octets behind a group at least: three blocks and the lengths are a power for each carried lane.
 const BEHIND: usize = 2 * BLOCK + 1;
 
@@ -156,36 +165,84 @@ const BEHIND: usize = 2 * BLOCK + 1;
 // more than a tail.
 const _: () = assert!(TAIL_LEN + 1 >= SHORT_LEN + BEHIND);
 const _: () = assert!(LONG_LEN + BEHIND - 1 <= SHORT_LEN + TAIL_LEN);
-const _: () = assert!(POWERS / LANES + FAR_POWERS == LONG && TAIL_LEN <= 5 * VECTOR);
+const _: () = assert!(TAIL_VECTORS + FAR_POWERS == LONG && TAIL_LEN <= TAIL_VECTORS * VECTOR);
 
-/// Keystream for the next `$vectors` vectors of a place, while the last `$pending` of the vectors
-/// `$sealed`, nothing, a short group or a long one, are taken into the hash.
-macro_rules! keystream_and_hash {
-    ($keys:expr, $vectors:expr, $schedule:expr, $place:expr, $pending:expr, $sealed:expr) => {{
-        const { assert!($keys > LONG + 2) };
-        let (schedule, sealed) = ($schedule.again(), $sealed);
-        let (round_keys, pending) = (schedule.round_keys, $pending);
+/// Keystream for the next `$vectors` vectors of a place, with `$between` after each round but the
+/// last.
+macro_rules! keystream {
+    ($keys:expr, $vectors:expr, $schedule:expr, $place:expr, $round:ident, $between:block) => {{
+        let round_keys = $schedule.round_keys;
         let mut states = states::<$keys, { $vectors }>(round_keys, $place.nonce, $place.vector);
-        let mut sum = Sum::zero();
-        rounds!($keys, $vectors, states, round_keys, round, {
-            if round % 2 == 0 && round <= LONG && LONG - (round - 2) <= pending {
-                let (even, odd) = (round - 2, round - 1);
-                let mut block = reflect(sealed[even]);
-                if LONG - even == pending {
-                    block = _mm512_xor_si512(block, $place.carried);
-                }
-                sum.add_products(
-                    [block, reflect(sealed[odd])],
-                    [stride(schedule, LONG - even), stride(schedule, LONG - odd)],
-                );
-                in_order!(sum.low, sum.middle, sum.high);
-            }
-            if round == LONG && pending > 0 {
-                $place.carried = reduce(sum);
-            }
+        rounds!($keys, $vectors, states, round_keys, $round, {
+            $between
             keep_in_order!($vectors, states);
         });
         states
+    }};
+}
+
+/// A part of what takes the last `$pending` of the vectors `$sealed`, a short group or a long one,
+/// into the hash: that which is done after round `$round`.
+macro_rules! hash_group {
+    ($round:ident, $schedule:expr, $place:expr, $pending:expr, $sealed:expr, $sum:ident) => {
+        if $round % 2 == 0 && $round <= LONG && LONG - ($round - 2) <= $pending {
+            let (even, odd) = ($round - 2, $round - 1);
+            let mut block = reflect($sealed[even]);
+            if LONG - even == $pending {
+                block = _mm512_xor_si512(block, $place.carried);
+            }
+            $sum.add_products(
+                [block, reflect($sealed[odd])],
+                [stride($schedule, LONG - even), stride($schedule, LONG - odd)],
+            );
+            in_order!($sum.low, $sum.middle, $sum.high);
+        }
+        if $round == LONG {
+            $place.carried = reduce($sum);
+        }
+    };
+}
+
+/// The same for a tail: `$hash` is what comes of it.
+macro_rules! hash_tail {
+    ($round:ident, $tail:expr, $sum:ident, $hash:ident) => {
+        if $round % 2 == 0 && $round <= TAIL_VECTORS + 1 && $tail.count > $round - 2 {
+            let (even, odd) = ($round - 2, $round - 1);
+            if odd < TAIL_VECTORS {
+                $sum.add_products(
+                    [$tail.blocks[even], $tail.blocks[odd]],
+                    [$tail.powers_of(even), $tail.powers_of(odd)],
+                );
+            } else {
+                $sum.add_product($tail.blocks[even], $tail.powers_of(even));
+            }
+            in_order!($sum.low, $sum.middle, $sum.high);
+        }
+        if $round == LONG {
+            $hash = add_lanes(reduce($sum));
+        }
+    };
+}
+
+/// [`keystream`] while the group `$sealed` is hashed.
+macro_rules! keystream_and_group {
+    ($keys:expr, $vectors:expr, $schedule:expr, $place:expr, $pending:expr, $sealed:expr) => {{
+        let (schedule, sealed) = ($schedule.again(), $sealed);
+        let mut sum = Sum::zero();
+        keystream!($keys, $vectors, schedule, $place, round, {
+            hash_group!(round, schedule, $place, $pending, sealed, sum);
+        })
+    }};
+}
+
+/// [`keystream`] while `$tail`, of this packet or another, is hashed.
+macro_rules! keystream_and_tail {
+    ($keys:expr, $vectors:expr, $schedule:expr, $place:expr, $tail:expr, $hash:ident) => {{
+        let schedule = $schedule.again();
+        let mut sum = Sum::zero();
+        keystream!($keys, $vectors, schedule, $place, round, {
+            hash_tail!(round, $tail, sum, $hash);
+        })
     }};
 }
 
@@ -198,34 +255,49 @@ macro_rules! keep_in_order {
     };
 }
 
-/// Encrypts `packet`, which is 16 octets that stay as they are, text, and room for the ICV.
+/// Encrypts `packet`, which is 16 octets that stay as they are, text, and room for the ICV, which
+/// is not written yet: it is what the next call returns, or [`Tail::icv`], for the packet that
+/// `tail` is of. A call returns that of the packet before, if there is one.
 ///
 /// # Panics
 /// When there is no room for header and ICV.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-pub(super) fn seal<const KEYS: usize>(
-    schedule: &Schedule<'_, KEYS>,
+pub(super) fn seal<'a, const KEYS: usize>(
+    schedule: &Schedule<'a, KEYS>,
     start: Start,
     packet: &mut [u8],
-) {
-    let (mut rest, icv) = packet.split_last_chunk_mut().expect("room for header and ICV");
+    tail: &mut Tail<'a>,
+) -> __m128i {
+    let (mut rest, _) = packet.split_last_chunk_mut::<ICV_LEN>().expect("room for header and ICV");
     let lengths = lengths(start.aad_bits, rest.len());
     let mut place = Place::first(start, rest);
-    // Sealed and not hashed yet: the last `pending` of them.
+    let mut hash = _mm_setzero_si128();
+    // Sealed and not hashed yet: the last `pending` of them, or the tail before.
     let mut pending = 0;
     let mut sealed = [_mm512_setzero_si512(); LONG];
-    while rest.len() >= LONG_LEN + BEHIND {
+    if rest.len() >= LONG_LEN + BEHIND {
         let (group, behind) = rest.split_first_chunk_mut::<LONG_LEN>().expect("longer");
-        let keystream = keystream_and_hash!(KEYS, LONG, schedule, place, pending, &sealed);
+        let keystream = keystream_and_tail!(KEYS, LONG, schedule, place, tail, hash);
         sealed = place.crypt(&load_group(group), &keystream);
         store_group(group, &sealed);
         pending = LONG;
         rest = behind;
     }
+    while rest.len() >= LONG_LEN + BEHIND {
+        let (group, behind) = rest.split_first_chunk_mut::<LONG_LEN>().expect("longer");
+        let keystream = keystream_and_group!(KEYS, LONG, schedule, place, LONG, &sealed);
+        sealed = place.crypt(&load_group(group), &keystream);
+        store_group(group, &sealed);
+        rest = behind;
+    }
     if rest.len() > TAIL_LEN {
         let (group, behind) = rest.split_first_chunk_mut::<SHORT_LEN>().expect("longer");
-        let keystream = keystream_and_hash!(KEYS, SHORT, schedule, place, pending, &sealed);
+        let keystream = if pending == 0 {
+            keystream_and_tail!(KEYS, SHORT, schedule, place, tail, hash)
+        } else {
+            keystream_and_group!(KEYS, SHORT, schedule, place, LONG, &sealed)
+        };
         let short = place.crypt(&load_group(group), &keystream);
         store_group(group, &short);
         each!(SHORT, j, {
@@ -236,23 +308,29 @@ pub(super) fn seal<const KEYS: usize>(
     }
     macro_rules! tail {
         ($vectors:literal) => {{
-            let keystream = keystream_and_hash!(KEYS, $vectors, schedule, place, pending, &sealed);
+            let keystream = match pending {
+                0 => keystream_and_tail!(KEYS, $vectors, schedule, place, tail, hash),
+                SHORT => keystream_and_group!(KEYS, $vectors, schedule, place, SHORT, &sealed),
+                _ => keystream_and_group!(KEYS, $vectors, schedule, place, LONG, &sealed),
+            };
             let mut sealed = place.crypt(&load_tail(rest), &keystream);
             store_tail(rest, &sealed);
             // What the keystream left behind the end of the packet is not text.
             let last = ones(rest.len() - VECTOR * ($vectors - 1));
             sealed[$vectors - 1] = _mm512_and_si512(sealed[$vectors - 1], last);
-            place.hash_tail(schedule, &sealed, rest.len(), lengths)
+            let icv = tail.icv_of(hash);
+            tail.set(schedule, &place, &sealed, rest.len(), lengths);
+            tail.mask = _mm512_castsi512_si128(place.mask);
+            icv
         }};
     }
-    let computed = match rest.len().div_ceil(VECTOR) {
+    match rest.len().div_ceil(VECTOR) {
         1 => tail!(1),
         2 => tail!(2),
         3 => tail!(3),
         4 => tail!(4),
         _ => tail!(5),
-    };
-    store_block(icv, computed);
+    }
 }
 
 /// Verifies `packet`, which is 16 octets that stay as they are, text, and ICV; and decrypts the
@@ -269,17 +347,12 @@ pub(super) fn open<const KEYS: usize>(
     };
     let icv = load_block(icv);
     let (lengths, mut place) = (lengths(start.aad_bits, packet.len()), Place::first(start, packet));
+    let mut last = Tail::new();
     let mut rest = &mut *packet;
     while rest.len() >= LONG_LEN + BEHIND {
         let (group, behind) = rest.split_first_chunk_mut::<LONG_LEN>().expect("longer");
-        let keystream = keystream_and_hash!(
-            KEYS,
-            LONG,
-            schedule,
-            place,
-            LONG,
-            &load_group::<LONG_LEN, LONG>(group)
-        );
+        let sealed: [_; LONG] = load_group(group);
+        let keystream = keystream_and_group!(KEYS, LONG, schedule, place, LONG, &sealed);
         let opened = place.crypt(&load_group(group), &keystream);
         store_group(group, &opened);
         rest = behind;
@@ -291,23 +364,19 @@ pub(super) fn open<const KEYS: usize>(
         each!(SHORT, j, {
             sealed[LONG - SHORT + j] = short[j];
         });
-        let keystream = keystream_and_hash!(KEYS, SHORT, schedule, place, SHORT, &sealed);
+        let keystream = keystream_and_group!(KEYS, SHORT, schedule, place, SHORT, &sealed);
         store_group(group, &place.crypt(&short, &keystream));
         rest = behind;
     }
     macro_rules! tail {
         ($vectors:literal) => {{
             let sealed = load_tail::<$vectors>(rest);
-            let keystream = keystream_and_hash!(
-                KEYS,
-                $vectors,
-                schedule,
-                place,
-                0,
-                &[_mm512_setzero_si512(); LONG]
-            );
+            last.set(schedule, &place, &sealed, rest.len(), lengths);
+            let mut hash = _mm_setzero_si128();
+            let keystream = keystream_and_tail!(KEYS, $vectors, schedule, place, last, hash);
             let opened = place.crypt(&sealed, &keystream);
-            let computed = place.hash_tail(schedule, &sealed, rest.len(), lengths);
+            last.mask = _mm512_castsi512_si128(place.mask);
+            let computed = last.icv_of(hash);
             let authentic = is_equal(computed, icv);
             if authentic {
                 store_tail(rest, &opened);
@@ -344,8 +413,7 @@ fn restore<const KEYS: usize>(
     let (groups, _) = packet[..groups].as_chunks_mut::<SHORT_LEN>();
     let mut place = Place::first(start, groups.as_flattened());
     for group in groups {
-        let keystream =
-            keystream_and_hash!(KEYS, SHORT, schedule, place, 0, &[_mm512_setzero_si512(); LONG]);
+        let keystream = keystream!(KEYS, SHORT, schedule, place, _round, {});
         store_group(group, &place.crypt(&load_group(group), &keystream));
     }
 }
@@ -414,31 +482,103 @@ impl Place {
         self.vector += VECTORS;
         changed
     }
+}
 
-    /// Takes the last `len` sealed octets, with zeroes behind, and the lengths into the hash;
-    /// returns the ICV.
+/// The last vectors of a packet, to be taken into its hash, and what then makes an ICV of that.
+#[repr(align(64))]
+pub(super) struct Tail<'a> {
+    /// Reflected, with the hash so far and the lengths; zeroes behind.
+    blocks: [__m512i; TAIL_VECTORS],
+    /// How many of them. None at first.
+    count: usize,
+    /// The powers of H, and of them the one for the first block. None at first.
+    powers: Option<&'a [__m128i; READABLE]>,
+    first_power: usize,
+    /// The encrypted J0.
+    mask: __m128i,
+}
+
+impl<'a> Tail<'a> {
+    /// Of no packet.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     #[inline]
-    fn hash_tail<const KEYS: usize, const VECTORS: usize>(
+    pub(super) fn new() -> Tail<'a> {
+        Tail {
+            blocks: [_mm512_setzero_si512(); TAIL_VECTORS],
+            count: 0,
+            powers: None,
+            first_power: 0,
+            mask: _mm_setzero_si128(),
+        }
+    }
+
+    /// The last `len` sealed octets, with zeroes behind, of the packet of `place`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    #[inline]
+    fn set<const KEYS: usize, const VECTORS: usize>(
         &mut self,
-        schedule: &Schedule<'_, KEYS>,
+        schedule: &Schedule<'a, KEYS>,
+        place: &Place,
         sealed: &[__m512i; VECTORS],
         len: usize,
         lengths: __m128i,
-    ) -> __m128i {
-        let powers = &schedule.powers[POWERS - (len.div_ceil(BLOCK) + 1)..];
-        let mut sum = Sum::zero();
-        let last = _mm512_zextsi128_si512(schedule.powers[POWERS - 1]);
-        sum.add_product(_mm512_zextsi128_si512(lengths), last);
+    ) {
+        let blocks = len.div_ceil(BLOCK);
+        // In the lane behind the last block, or by themselves.
+        let (lane, alone) = match blocks % LANES {
+            0 => (0, 0xff),
+            before => (0xf << (4 * before), 0),
+        };
         each!(VECTORS, j, {
             let mut block = reflect(sealed[j]);
-            if j == 0 {
-                block = _mm512_xor_si512(block, self.carried);
+            if j == VECTORS - 1 {
+                block = _mm512_mask_broadcast_i32x4(block, lane, lengths);
             }
-            sum.add_product(block, load_first_lanes(&powers[LANES * j..]));
+            if j == 0 {
+                block = _mm512_xor_si512(block, place.carried);
+            }
+            *self.blocks.get_mut(j).expect("no tail is longer") = block;
         });
-        let hash = _mm512_zextsi128_si512(add_lanes(reduce(sum)));
-        _mm512_castsi512_si128(_mm512_xor_si512(reflect(hash), self.mask))
+        if let Some(block) = self.blocks.get_mut(VECTORS) {
+            *block = _mm512_maskz_mov_epi64(alone, _mm512_zextsi128_si512(lengths));
+        }
+        // They are multiplied in pairs.
+        if let Some(block) = self.blocks.get_mut(VECTORS + 1) {
+            *block = _mm512_setzero_si512();
+        }
+        self.count = (blocks + 1).div_ceil(LANES);
+        self.powers = Some(schedule.powers);
+        self.first_power = POWERS - (blocks + 1);
+    }
+
+    /// The powers of H for vector `j`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    #[inline]
+    fn powers_of(&self, j: usize) -> __m512i {
+        let Some(powers) = self.powers else { return _mm512_setzero_si512() };
+        // Vectors behind the count are zeroes: any powers will do.
+        let first = (self.first_power + LANES * j).min(READABLE - LANES);
+        load_lanes(powers[first..].first_chunk().expect("four are behind it"))
+    }
+
+    /// The ICV of a packet with this hash.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    #[inline]
+    fn icv_of(&self, hash: __m128i) -> __m128i {
+        let hash = _mm512_castsi512_si128(reflect(_mm512_zextsi128_si512(hash)));
+        _mm_xor_si128(hash, self.mask)
+    }
+
+    /// The ICV of the packet.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    pub(super) fn icv(&self) -> __m128i {
+        let mut sum = Sum::zero();
+        each!(TAIL_VECTORS, j, {
+            if j < self.count {
+                sum.add_product(self.blocks[j], self.powers_of(j));
+            }
+        });
+        self.icv_of(add_lanes(reduce(sum)))
     }
 }
 

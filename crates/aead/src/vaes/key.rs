@@ -24,11 +24,12 @@ use crate::algorithm::SALT_LEN;
 use crate::port::MIN_ESP_LEN;
 use crate::prefetch::LINE;
 use crate::vaes::kernel;
+use crate::vaes::kernel::Tail;
 use crate::vaes::math;
 use crate::vaes::math::BLOCK;
 use crate::vaes::math::FAR_POWERS;
-use crate::vaes::math::LANES;
 use crate::vaes::math::POWERS;
+use crate::vaes::math::READABLE;
 use crate::vaes::math::ROUND_KEYS;
 use crate::vaes::math::Schedule;
 use crate::vaes::math::Start;
@@ -52,9 +53,6 @@ const _: () = assert!(offset_of!(VaesKey, round_keys) == 6 * LINE);
 
 /// What salt and size leave of a block.
 const SPARE: usize = BLOCK - SALT_LEN - size_of::<AesSize>();
-
-/// Blocks of a context from H^20 on that may be read as vectors.
-const READABLE: usize = POWERS + 1 + LANES;
 
 /// Round keys by key size.
 pub(super) const KEYS_128: usize = 11;
@@ -91,14 +89,20 @@ impl VaesKey {
         new
     }
 
-    /// Seals one packet, which has at least header and ICV (else: panics).
+    /// Seals one packet, which has at least header and ICV (else: panics), but for the ICV, and
+    /// returns that of the packet before: see [`kernel::seal`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     #[inline]
-    pub(super) fn seal(&self, start: Start, packet: &mut [u8]) {
+    pub(super) fn seal<'a>(
+        &'a self,
+        start: Start,
+        packet: &mut [u8],
+        tail: &mut Tail<'a>,
+    ) -> __m128i {
         match self.size {
-            AesSize::Aes128 => kernel::seal::<KEYS_128>(&self.schedule(), start, packet),
-            AesSize::Aes192 => kernel::seal::<KEYS_192>(&self.schedule(), start, packet),
-            AesSize::Aes256 => kernel::seal::<KEYS_256>(&self.schedule(), start, packet),
+            AesSize::Aes128 => kernel::seal::<KEYS_128>(&self.schedule(), start, packet, tail),
+            AesSize::Aes192 => kernel::seal::<KEYS_192>(&self.schedule(), start, packet, tail),
+            AesSize::Aes256 => kernel::seal::<KEYS_256>(&self.schedule(), start, packet, tail),
         }
     }
 
@@ -196,7 +200,11 @@ impl VaesKey {
     }
 
     fn schedule<const KEYS: usize>(&self) -> Schedule<'_, KEYS> {
-        Schedule { far_powers: &self.far_powers, powers: &self.powers, round_keys: self.keys() }
+        Schedule {
+            far_powers: &self.far_powers,
+            powers: self.powers_and_behind(),
+            round_keys: self.keys(),
+        }
     }
 }
 

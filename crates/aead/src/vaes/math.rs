@@ -22,6 +22,9 @@ pub(super) const POWERS: usize = 20;
 /// Powers of H beyond those, one for every fourth block: what a group of eight vectors takes.
 pub(super) const FAR_POWERS: usize = 3;
 
+/// Blocks of a context from H^20 on that may be read as vectors.
+pub(super) const READABLE: usize = POWERS + 1 + LANES;
+
 /// Round keys of the longest schedule.
 pub(super) const ROUND_KEYS: usize = 15;
 
@@ -42,7 +45,8 @@ pub(super) const TAIL_LEN: usize = (POWERS - 1) * BLOCK;
 #[derive(Clone, Copy)]
 pub(super) struct Schedule<'a, const KEYS: usize> {
     pub(super) far_powers: &'a [__m128i; FAR_POWERS],
-    pub(super) powers: &'a [__m128i; POWERS],
+    /// And what is behind them: to be multiplied with zeroes.
+    pub(super) powers: &'a [__m128i; READABLE],
     pub(super) round_keys: &'a [__m128i; KEYS],
 }
 
@@ -551,17 +555,6 @@ pub(super) fn load_pairs(blocks: &[[u64; 2]; LANES]) -> __m512i {
 pub(super) fn store_lanes(blocks: &mut [__m128i; LANES], vector: __m512i) {
     // SAFETY: the array has 64 octets. Why not safe: there is no safe unaligned store.
     unsafe { _mm512_storeu_si512(blocks.as_mut_ptr().cast(), vector) };
-}
-
-/// Up to four blocks as a vector, zeroes behind.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-pub(super) fn load_first_lanes(blocks: &[__m128i]) -> __m512i {
-    // Two bits of the mask for a block.
-    let mask = 0xff_u8 >> (2 * (LANES - blocks.len().min(LANES)));
-    // SAFETY: the mask has no bit beyond the length of the slice, and what is masked out is not
-    // read, nor does it fault. Why not safe: there is no safe masked load.
-    unsafe { _mm512_maskz_loadu_epi64(mask, blocks.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]

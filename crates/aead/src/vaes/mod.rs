@@ -38,6 +38,7 @@ use crate::port::TEXT_AT;
 use crate::prefetch::prefetch;
 use crate::provider::ProviderKey;
 use crate::rustcrypto::RustCrypto;
+use crate::vaes::kernel::Tail;
 
 pub use key::VaesKey;
 
@@ -171,7 +172,9 @@ fn behind_a_header(text_and_icv: &[u8]) -> Zeroizing<Vec<u8>> {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 fn seal_one_general(key: &VaesKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) {
-    key.seal(key.start_general(nonce, aad), packet);
+    let mut tail = Tail::new();
+    key.seal(key.start_general(nonce, aad), packet, &mut tail);
+    math::store_block(packet.last_chunk_mut().expect("room for the ICV"), tail.icv());
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
