@@ -64,8 +64,8 @@
 //! The rest, the *tail*, of at most 19 blocks, is multiplied by H^r to H^2, and the lengths by
 //! H^1, so that `r` counts them. Its powers are read from a table of descending powers at
 //! `20 - r`. Carried lanes need r >= 4, or a lane of theirs would have no power: a group is taken
-//! only if three blocks are behind it, however short the last. Lanes behind the text hold zeroes,
-//! in the tail and in its powers, but for the sums that are carried there, which have powers.
+//! only if three blocks are behind it, however short the last. Lanes behind the lengths hold
+//! zeroes, and meet whatever stands behind H^1 in the context.
 //!
 //! # Order of the work
 //!
