@@ -196,11 +196,12 @@ fn classify<A: Aead>(
     verdicts: &mut ArrayVec<Verdict, BATCH>,
     jobs: &mut Jobs,
 ) {
-    let (mut seen, mut runs) = ([Seen { spot: Spot::default(), run: 0 }; BATCH], Runs::new());
+    // Filled in where they lie: to move them would cost more than to make them.
+    let (mut seen, mut runs) = (ArrayVec::<Seen, BATCH>::new(), Runs::new());
+    seen.extend(packets.iter().map(|_| Seen { spot: Spot::default(), run: 0 }));
     survey(plane, packets, &mut seen, &mut runs);
     let mut found = Places::new();
-    find(plane, packets, &runs, &mut found);
-    // Filled in where they lie: to move them would cost more than to make them.
+    find(plane, packets, (&seen, &runs), &mut found);
     verdicts.extend(packets.iter().map(|_| Verdict::new(Fate::Held)));
     check(plane, packets, (&seen, &found), verdicts, jobs);
 }
@@ -213,14 +214,9 @@ struct Seen {
     run: u8,
 }
 
-/// Packets of one SA, one after the other, but for other than plain ESP between; in IPv6 one.
-struct Run {
-    spot: Spot,
-    /// The first packet.
-    index: usize,
-}
-
-type Runs = ArrayVec<Run, BATCH>;
+/// The first packet of each run: packets of one SA, one after the other, but for other than plain
+/// ESP between; in IPv6 one.
+type Runs = ArrayVec<u8, BATCH>;
 type Places = ArrayVec<Option<Location>, BATCH>;
 
 /// How many packets ahead headers are asked for: those of more frames do not stay in the nearest
@@ -231,12 +227,7 @@ const AHEAD: usize = 8;
 /// that each loop has all registers.
 #[inline(never)]
 #[expect(clippy::cast_possible_truncation, reason = "a batch is small")]
-fn survey<A: Aead>(
-    plane: &Plane<A>,
-    packets: &[Packet],
-    all_seen: &mut [Seen; BATCH],
-    runs: &mut Runs,
-) {
+fn survey<A: Aead>(plane: &Plane<A>, packets: &[Packet], all_seen: &mut [Seen], runs: &mut Runs) {
     packets.iter().take(AHEAD).for_each(Packet::prefetch_header);
     // Those of the run; without addresses it ends with its first packet.
     let (mut spi, mut addresses) = (0, 0);
@@ -260,7 +251,7 @@ fn survey<A: Aead>(
         if seen.spot.spi != spi || ends != addresses || ends == 0 {
             (spi, addresses) = (seen.spot.spi, ends);
             plane.snapshot.directory.prefetch(Protocol::Esp, spi);
-            runs.push(Run { spot: seen.spot, index });
+            runs.push(index as u8);
         }
         seen.run = runs.len() as u8;
     }
@@ -270,18 +261,24 @@ fn survey<A: Aead>(
 /// those of a whole batch would push each other out of the nearest cache, so the AEAD asks for them
 /// a few packets ahead.
 #[inline(never)]
-fn find<A: Aead>(plane: &Plane<A>, packets: &[Packet], runs: &Runs, found: &mut Places) {
+fn find<A: Aead>(
+    plane: &Plane<A>,
+    packets: &[Packet],
+    (seen, runs): (&[Seen], &Runs),
+    found: &mut Places,
+) {
     let directory = &plane.snapshot.directory;
-    found.extend(runs.iter().map(|run| {
-        let (source, destination) = run.spot.addresses(packets[run.index].data());
-        directory.find(Protocol::Esp, run.spot.spi, source, destination)
+    found.extend(runs.iter().map(|&index| {
+        let (packet, Seen { spot, .. }) = (&packets[usize::from(index)], &seen[usize::from(index)]);
+        let (source, destination) = spot.addresses(packet.data());
+        directory.find(Protocol::Esp, spot.spi, source, destination)
     }));
-    for (run, location) in runs.iter().zip(found) {
+    for (&index, location) in runs.iter().zip(found) {
         if let Some(location) = location
             && location.worker == plane.id
             && let Some(entry) = plane.inbound.at(location.slot)
         {
-            entry.prefetch(run.spot.encapsulated);
+            entry.prefetch(seen[usize::from(index)].spot.encapsulated);
         }
     }
 }
@@ -291,7 +288,7 @@ fn find<A: Aead>(plane: &Plane<A>, packets: &[Packet], runs: &Runs, found: &mut 
 fn check<A: Aead>(
     plane: &mut Plane<A>,
     packets: &mut [Packet],
-    (seen, found): (&[Seen; BATCH], &Places),
+    (seen, found): (&[Seen], &Places),
     verdicts: &mut [Verdict],
     jobs: &mut Jobs,
 ) {
