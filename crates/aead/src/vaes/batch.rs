@@ -17,15 +17,17 @@ use crate::port::Verified;
 use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
 use crate::vaes::kernel::Tail;
-use crate::vaes::key::KEYS_128;
-use crate::vaes::key::KEYS_192;
-use crate::vaes::key::KEYS_256;
 use crate::vaes::key::VaesKey;
 use crate::vaes::math;
 use crate::vaes::math::TAIL_LEN;
 use crate::vaes::math::VECTOR;
 use crate::vaes::short;
 use crate::vaes::short::FOUR;
+use crate::x86::block::BLOCK;
+use crate::x86::block::store_block;
+use crate::x86::schedule::KEYS_128;
+use crate::x86::schedule::KEYS_192;
+use crate::x86::schedule::KEYS_256;
 
 /// Packets that are sorted at once: a bit of a word, an octet of a vector each.
 const SORTED: usize = 64;
@@ -214,7 +216,7 @@ fn prefetch_alone(ops: &[Op<'_, ProviderKey>], order: &[u8], at: usize) {
     for later in order.iter().take(at + AHEAD + 1).skip(first) {
         let op = &ops[usize::from(*later)];
         if !std::ptr::eq(op.key, ops[usize::from(order[at])].key) {
-            prefetch_lines(op.key, VaesKey::lines(KEYS_256, op.esp.len() / math::BLOCK));
+            prefetch_lines(op.key, VaesKey::lines(KEYS_256, op.esp.len() / BLOCK));
         }
         prefetch_lines(op.esp.as_ptr(), 0..op.esp.len().div_ceil(VECTOR));
     }
@@ -247,7 +249,7 @@ fn seal_one<'a>(ops: &mut [Op<'a, ProviderKey>], packet: u8, unfinished: &mut Un
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
 fn write_icv(op: &mut Op<'_, ProviderKey>, icv: __m128i) {
-    math::store_block(op.esp.last_chunk_mut().expect("room for the ICV"), icv);
+    store_block(op.esp.last_chunk_mut().expect("room for the ICV"), icv);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]

@@ -116,7 +116,6 @@
 use std::arch::x86_64::*;
 
 use crate::port::ICV_LEN;
-use crate::vaes::math::BLOCK;
 use crate::vaes::math::FAR_POWERS;
 use crate::vaes::math::LANES;
 use crate::vaes::math::POWERS;
@@ -130,15 +129,12 @@ use crate::vaes::math::add_lanes;
 use crate::vaes::math::behind_first_lane;
 use crate::vaes::math::each;
 use crate::vaes::math::in_order;
-use crate::vaes::math::is_equal;
 use crate::vaes::math::lengths;
 use crate::vaes::math::load;
-use crate::vaes::math::load_block;
 use crate::vaes::math::load_first;
 use crate::vaes::math::load_lanes;
 use crate::vaes::math::masked_xor;
 use crate::vaes::math::masked_xor_not;
-use crate::vaes::math::multiply;
 use crate::vaes::math::ones;
 use crate::vaes::math::reduce;
 use crate::vaes::math::reflect;
@@ -146,6 +142,10 @@ use crate::vaes::math::rounds;
 use crate::vaes::math::states;
 use crate::vaes::math::store;
 use crate::vaes::math::store_first;
+use crate::x86::block::BLOCK;
+use crate::x86::block::is_equal;
+use crate::x86::block::load_block;
+use crate::x86::schedule::multiply;
 
 /// Vectors in a long group, and in a short one.
 const LONG: usize = 8;

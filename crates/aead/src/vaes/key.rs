@@ -5,8 +5,7 @@
 //! left to right, powers of H come in falling order, then the salt, which ends the sixth line, then
 //! the round keys. A packet of 64 octets of text needs five lines with AES-128.
 //!
-//! The key schedule is computed with AES instructions and the powers with the kernels' own
-//! multiplication, so that nothing here takes a time that depends on the key.
+//! What is in it is computed in `x86::schedule`.
 //!
 //! All of a context is wiped when it is dropped, and so are the intermediate values in memory. Not
 //! in our hands are copies the compiler makes of a value it moves, and registers.
@@ -17,7 +16,6 @@ use std::mem::offset_of;
 use std::ops::Range;
 
 use zeroize::Zeroize;
-use zeroize::Zeroizing;
 
 use crate::algorithm::AesSize;
 use crate::algorithm::SALT_LEN;
@@ -26,13 +24,17 @@ use crate::prefetch::LINE;
 use crate::vaes::kernel;
 use crate::vaes::kernel::Tail;
 use crate::vaes::math;
-use crate::vaes::math::BLOCK;
 use crate::vaes::math::FAR_POWERS;
 use crate::vaes::math::POWERS;
 use crate::vaes::math::READABLE;
-use crate::vaes::math::ROUND_KEYS;
 use crate::vaes::math::Schedule;
 use crate::vaes::math::Start;
+use crate::x86::block::BLOCK;
+use crate::x86::block::load_block;
+use crate::x86::schedule::KEYS_128;
+use crate::x86::schedule::KEYS_192;
+use crate::x86::schedule::KEYS_256;
+use crate::x86::schedule::ROUND_KEYS;
 
 /// The context of one SA, wiped on drop.
 #[repr(C, align(64))]
@@ -54,41 +56,7 @@ const _: () = assert!(offset_of!(VaesKey, round_keys) == 6 * LINE);
 /// What salt and size leave of a block.
 const SPARE: usize = BLOCK - SALT_LEN - size_of::<AesSize>();
 
-/// Round keys by key size.
-pub(super) const KEYS_128: usize = 11;
-pub(super) const KEYS_192: usize = 13;
-pub(super) const KEYS_256: usize = 15;
-
 impl VaesKey {
-    /// Expands `key`, which has the length of `size`.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-    pub(super) fn new(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> VaesKey {
-        let zero = _mm_setzero_si128();
-        let round_keys = expand(key);
-        let mut new = VaesKey {
-            far_powers: [zero; FAR_POWERS],
-            powers: [zero; POWERS],
-            salt,
-            size,
-            spare: [0; SPARE],
-            round_keys: *round_keys,
-        };
-        let hash_key = Zeroizing::new(new.hash_key());
-        let first = math::block(math::times_inverse_x(*hash_key));
-        let mut power = first;
-        for slot in new.powers.iter_mut().rev() {
-            *slot = power;
-            power = math::multiply(power, first);
-        }
-        // H^20 and H^4 are in the table.
-        let mut power = new.powers[0];
-        for slot in new.far_powers.iter_mut().rev() {
-            power = math::multiply(power, new.powers[POWERS - 4]);
-            *slot = power;
-        }
-        new
-    }
-
     /// Seals one packet, which has at least header and ICV (else: panics), but for the ICV, and
     /// returns that of the packet before: see [`kernel::seal`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
@@ -121,7 +89,7 @@ impl VaesKey {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     #[inline]
     pub(super) fn start(&self, packet: &[u8; MIN_ESP_LEN], esn_high: Option<u32>) -> Start {
-        let header = math::load_block(packet.first_chunk().expect("a packet is longer"));
+        let header = load_block(packet.first_chunk().expect("a packet is longer"));
         let aad = math::reflect_esp(_mm512_zextsi128_si512(header), esn_high);
         Start {
             nonce: math::esp_nonce(self.salt, packet.first_chunk().expect("a packet is longer")),
@@ -136,21 +104,10 @@ impl VaesKey {
         let mut block = [0; BLOCK];
         block[..12].copy_from_slice(nonce);
         Start {
-            nonce: _mm512_broadcast_i32x4(math::load_block(&block)),
+            nonce: _mm512_broadcast_i32x4(load_block(&block)),
             aad: kernel::absorb(&self.powers, aad),
             aad_bits: aad.len() as u64 * 8,
         }
-    }
-
-    /// H, reflected: the encrypted zero block (SP 800-38D section 7.1).
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-    fn hash_key(&self) -> u128 {
-        let block = match self.size {
-            AesSize::Aes128 => math::encrypt_zeroes(self.keys::<KEYS_128>()),
-            AesSize::Aes192 => math::encrypt_zeroes(self.keys::<KEYS_192>()),
-            AesSize::Aes256 => math::encrypt_zeroes(self.keys::<KEYS_256>()),
-        };
-        math::integer(block).swap_bytes()
     }
 
     /// The salt of RFC 4106 section 4.
@@ -223,49 +180,6 @@ impl fmt::Debug for VaesKey {
     }
 }
 
-/// The key schedule of FIPS 197 section 5.2, for 4, 6 or 8 words of key: the round keys in the
-/// order of memory, zeroes behind them.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-fn expand(key: &[u8]) -> Zeroizing<[__m128i; ROUND_KEYS]> {
-    let (key, _) = key.as_chunks::<4>();
-    let count = 4 * (key.len() + 7);
-    // First octet of a word lowest, as the instructions have it.
-    let mut words = Zeroizing::new([0_u32; 4 * ROUND_KEYS]);
-    for (word, octets) in words.iter_mut().zip(key) {
-        *word = u32::from_le_bytes(*octets);
-    }
-    let mut round = 1;
-    for at in key.len()..count {
-        let last = words[at - 1];
-        let changed = match at % key.len() {
-            0 => {
-                let changed = sub_word(last).rotate_right(8) ^ round;
-                // Times x modulo x^8 + x^4 + x^3 + x + 1. Rounds are no secret.
-                round = round << 1 ^ if round & 0x80 == 0 { 0 } else { 0x11b };
-                changed
-            }
-            4 if key.len() > 6 => sub_word(last),
-            _ => last,
-        };
-        words[at] = words[at - key.len()] ^ changed;
-    }
-    let mut round_keys = Zeroizing::new([_mm_setzero_si128(); ROUND_KEYS]);
-    let (quads, _) = words.as_chunks::<4>();
-    for (round_key, quad) in round_keys.iter_mut().zip(quads) {
-        let [a, b, c, d] = quad.map(u32::cast_signed);
-        *round_key = _mm_set_epi32(d, c, b, a);
-    }
-    round_keys
-}
-
-/// The S-box on each octet of a word, by the instruction made for it: a table would be indexed by
-/// the key.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-fn sub_word(word: u32) -> u32 {
-    let words = _mm_set1_epi32(word.cast_signed());
-    _mm_cvtsi128_si32(_mm_aeskeygenassist_si128::<0>(words)).cast_unsigned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::mem::ManuallyDrop;
@@ -276,6 +190,8 @@ mod tests {
     use crate::port::Aead;
     use crate::provider::ProviderKey;
     use crate::vaes::Vaes;
+    use crate::x86::block::integer;
+    use crate::x86::schedule::times_inverse_x;
 
     /// `None`, loudly, when the CPU has not the instructions.
     fn context(algorithm: Algorithm, key: &str) -> Option<VaesKey> {
@@ -288,15 +204,6 @@ mod tests {
         match vaes.key(algorithm, &Keymat::new(octets)).unwrap() {
             ProviderKey::Vaes(context) => Some(context),
             _ => panic!("{algorithm} has a kernel"),
-        }
-    }
-
-    fn integer(block: __m128i) -> u128 {
-        assert!(Vaes::detect().is_some());
-        #[expect(unsafe_code, reason = "the call needs the features just found")]
-        // SAFETY: the CPU has the features. Why not safe: they are known at run time only.
-        unsafe {
-            math::integer(block)
         }
     }
 
@@ -370,10 +277,10 @@ mod tests {
     fn times_inverse_x_is_the_inverse() {
         let mut element = 0x8000_0000_0000_0000_0000_0000_0000_0001;
         for _ in 0..1000 {
-            assert_eq!(product(math::times_inverse_x(element), 1 << 126), element);
+            assert_eq!(product(times_inverse_x(element), 1 << 126), element);
             element = product(element, 0x66e9_4bd4_ef8a_2c3b_884c_fa59_ca34_2b2e);
         }
-        assert_eq!(math::times_inverse_x(0), 0);
+        assert_eq!(times_inverse_x(0), 0);
     }
 
     /// Nothing of a key is left when its context is dropped.

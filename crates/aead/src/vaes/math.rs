@@ -11,10 +11,12 @@
 
 use std::arch::x86_64::*;
 
-use crate::port::ICV_LEN;
 use crate::port::IV_AT;
 use crate::port::SEQ_AT;
 use crate::port::TEXT_AT;
+use crate::x86::block::BLOCK;
+use crate::x86::block::block;
+use crate::x86::block::load_block;
 
 /// Powers of H in a context: as many blocks as the longest tail has, and the lengths.
 pub(super) const POWERS: usize = 20;
@@ -24,12 +26,6 @@ pub(super) const FAR_POWERS: usize = 3;
 
 /// Blocks of a context from H^20 on that may be read as vectors.
 pub(super) const READABLE: usize = POWERS + 1 + LANES;
-
-/// Round keys of the longest schedule.
-pub(super) const ROUND_KEYS: usize = 15;
-
-/// Octets of a block.
-pub(super) const BLOCK: usize = 16;
 
 /// Octets of a vector.
 pub(super) const VECTOR: usize = 64;
@@ -347,51 +343,6 @@ fn add_quarters(a: __m512i, b: __m512i) -> __m512i {
     _mm512_xor_si512(_mm512_mask_blend_epi64(0b1100_1100, a, b), crossed)
 }
 
-/// The product of a reflected element and one that has been through [`times_inverse_x`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-pub(super) fn multiply(a: __m128i, b: __m128i) -> __m128i {
-    let mut sum = Sum::zero();
-    sum.add_product(_mm512_zextsi128_si512(a), _mm512_zextsi128_si512(b));
-    _mm512_castsi512_si128(reduce(sum))
-}
-
-/// A reflected element times x^-1: see the head of `kernel`.
-pub(super) fn times_inverse_x(element: u128) -> u128 {
-    const INVERSE_X: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
-    // All ones if the bit that falls out is set: no branch, as H is secret.
-    let fallen = 0_u128.wrapping_sub(element >> 127);
-    element << 1 ^ fallen & INVERSE_X
-}
-
-/// AES of a block of zeroes, octets in the order of memory.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-pub(super) fn encrypt_zeroes<const KEYS: usize>(round_keys: &[__m128i; KEYS]) -> __m128i {
-    let mut state = round_keys[0];
-    for round_key in &round_keys[1..KEYS - 1] {
-        state = _mm_aesenc_si128(state, *round_key);
-    }
-    _mm_aesenclast_si128(state, round_keys[KEYS - 1])
-}
-
-/// A block from an integer: what [`reflect`] makes of the octets of the integer, most significant
-/// first.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-pub(super) fn block(integer: u128) -> __m128i {
-    #[expect(clippy::cast_possible_truncation, reason = "one half, then the other")]
-    let (high, low) = ((integer >> 64) as u64, integer as u64);
-    _mm_set_epi64x(high.cast_signed(), low.cast_signed())
-}
-
-/// The inverse of [`block`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-pub(super) fn integer(block: __m128i) -> u128 {
-    let high = _mm_extract_epi64::<1>(block).cast_unsigned();
-    let low = _mm_cvtsi128_si64(block).cast_unsigned();
-    u128::from(high) << 64 | u128::from(low)
-}
-
 /// The last block hashed: lengths in bits of the AAD and of the text, `len` being of header and
 /// text (SP 800-38D section 7.1).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
@@ -458,14 +409,6 @@ pub(super) fn add_lanes(lanes: __m512i) -> __m128i {
     let upper = _mm512_extracti64x4_epi64::<1>(lanes);
     let halves = _mm256_xor_si256(_mm512_castsi512_si256(lanes), upper);
     _mm_xor_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
-}
-
-/// Whether all octets are equal, in a time that does not tell which.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-pub(super) fn is_equal(a: __m128i, b: __m128i) -> bool {
-    let difference = _mm_xor_si128(a, b);
-    _mm_testz_si128(difference, difference) == 1
 }
 
 /// A mask of the first `count` octets of a vector, of all for larger counts.
@@ -555,18 +498,4 @@ pub(super) fn load_pairs(blocks: &[[u64; 2]; LANES]) -> __m512i {
 pub(super) fn store_lanes(blocks: &mut [__m128i; LANES], vector: __m512i) {
     // SAFETY: the array has 64 octets. Why not safe: there is no safe unaligned store.
     unsafe { _mm512_storeu_si512(blocks.as_mut_ptr().cast(), vector) };
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-pub(super) fn load_block(block: &[u8; BLOCK]) -> __m128i {
-    // SAFETY: the array has 16 octets. Why not safe: there is no safe unaligned load.
-    unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-pub(super) fn store_block(octets: &mut [u8; ICV_LEN], block: __m128i) {
-    // SAFETY: the array has 16 octets. Why not safe: there is no safe unaligned store.
-    unsafe { _mm_storeu_si128(octets.as_mut_ptr().cast(), block) };
 }

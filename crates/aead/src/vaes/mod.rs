@@ -39,6 +39,8 @@ use crate::prefetch::prefetch;
 use crate::provider::ProviderKey;
 use crate::rustcrypto::RustCrypto;
 use crate::vaes::kernel::Tail;
+use crate::x86::block::store_block;
+use crate::x86::schedule;
 
 pub use key::VaesKey;
 
@@ -86,7 +88,7 @@ impl Aead for Vaes {
         let parts = keymat.parts(algorithm)?;
         // SAFETY: `self` says that the CPU has the features. Why not safe: they are known at run
         // time only.
-        Ok(ProviderKey::Vaes(unsafe { VaesKey::new(size, parts.key, parts.salt) }))
+        Ok(ProviderKey::Vaes(unsafe { schedule::context(size, parts.key, parts.salt) }))
     }
 
     /// Asks for the whole context, without a look at which it is: that would have to wait for it.
@@ -174,7 +176,7 @@ fn behind_a_header(text_and_icv: &[u8]) -> Zeroizing<Vec<u8>> {
 fn seal_one_general(key: &VaesKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) {
     let mut tail = Tail::new();
     key.seal(key.start_general(nonce, aad), packet, &mut tail);
-    math::store_block(packet.last_chunk_mut().expect("room for the ICV"), tail.icv());
+    store_block(packet.last_chunk_mut().expect("room for the ICV"), tail.icv());
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]

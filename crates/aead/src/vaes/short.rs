@@ -40,7 +40,6 @@ use crate::port::Verified;
 use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
 use crate::vaes::key::VaesKey;
-use crate::vaes::math::BLOCK;
 use crate::vaes::math::LANES;
 use crate::vaes::math::POWERS;
 use crate::vaes::math::PairSum;
@@ -51,7 +50,6 @@ use crate::vaes::math::each;
 use crate::vaes::math::esp_nonce;
 use crate::vaes::math::in_order;
 use crate::vaes::math::load;
-use crate::vaes::math::load_block;
 use crate::vaes::math::load_first;
 use crate::vaes::math::load_lanes;
 use crate::vaes::math::load_pairs;
@@ -62,9 +60,11 @@ use crate::vaes::math::reflect;
 use crate::vaes::math::reflect_esp;
 use crate::vaes::math::states;
 use crate::vaes::math::store;
-use crate::vaes::math::store_block;
 use crate::vaes::math::store_first;
 use crate::vaes::math::store_lanes;
+use crate::x86::block::BLOCK;
+use crate::x86::block::load_block;
+use crate::x86::block::store_block;
 
 /// Packets at once.
 pub(super) const FOUR: usize = LANES;

@@ -14,7 +14,7 @@ use crate::x86::block::block;
 use crate::x86::block::integer;
 
 /// Round keys of the longest schedule.
-const ROUND_KEYS: usize = 15;
+pub(crate) const ROUND_KEYS: usize = 15;
 
 /// Round keys by key size.
 pub(crate) const KEYS_128: usize = 11;
@@ -100,7 +100,7 @@ fn hash_key(round_keys: &[__m128i; ROUND_KEYS], key_len: usize) -> __m128i {
 
 /// A reflected element times x^-1: the carry-less product with one that has been through this has
 /// the bits of the product where they belong.
-fn times_inverse_x(element: u128) -> u128 {
+pub(crate) fn times_inverse_x(element: u128) -> u128 {
     const INVERSE_X: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
     // All ones if the bit that falls out is set: no branch, as H is secret.
     let fallen = 0_u128.wrapping_sub(element >> 127);
@@ -110,7 +110,7 @@ fn times_inverse_x(element: u128) -> u128 {
 /// The product of a reflected element and one that has been through [`times_inverse_x`]: four
 /// multiplications, of which the lower half is folded into the upper by two more.
 #[target_feature(enable = "aes,pclmulqdq,avx")]
-fn multiply(a: __m128i, b: __m128i) -> __m128i {
+pub(crate) fn multiply(a: __m128i, b: __m128i) -> __m128i {
     let fold = _mm_set1_epi64x(0xc200_0000_0000_0000_u64.cast_signed());
     let low = _mm_clmulepi64_si128::<0x00>(a, b);
     let inner =
