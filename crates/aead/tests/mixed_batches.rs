@@ -12,6 +12,8 @@
 //!     cargo test --release -p culvert-aead --test mixed_batches -- --nocapture
 //! ```
 
+mod shared;
+
 use aes_gcm::AeadInOut;
 use aes_gcm::AesGcm;
 use aes_gcm::KeyInit;
@@ -28,6 +30,8 @@ use culvert_aead::Provider;
 use culvert_aead::ProviderKey;
 use culvert_aead::Status;
 use culvert_aead::TEXT_AT;
+
+use crate::shared::providers;
 
 const GCM: [Algorithm; 3] =
     [Algorithm::Aes128Gcm16, Algorithm::Aes192Gcm16, Algorithm::Aes256Gcm16];
@@ -174,20 +178,6 @@ fn count(variable: &str, usual: usize) -> usize {
         Ok(count) => count.parse().unwrap_or_else(|_| panic!("{variable}: expected a number")),
         Err(_) => usual,
     }
-}
-
-/// Every provider of this machine. One whose CPU this is not is passed over, and says so; one that
-/// fails its self test is not.
-fn providers() -> Vec<Provider> {
-    let named = |name: &&str| match Provider::named(name) {
-        Ok(provider) => Some(provider),
-        Err(error) => {
-            assert!(!error.to_string().contains("self test"), "{error}");
-            eprintln!("SKIPPED: {error}");
-            None
-        }
-    };
-    Provider::NAMES.iter().filter_map(named).collect()
 }
 
 /// Sealed packets are those of another crate's AEAD, and opened they are what they were. // G01

@@ -1,16 +1,14 @@
 //! A batch of packets of any SAs and sizes, sorted for the kernels.
 //!
 //! Short packets are told apart by key size and number of vectors, and those of a kind are worked
-//! on four at once (`short`). What is left over, one to three of a kind, and longer packets run
-//! one by one (`kernel`), and keys of other algorithms are left to the portable provider. Sorting
-//! needs one look at each key, in a line that its packet needs anyway, and which is asked for ahead
-//! for the whole batch. Nothing is allocated: a kind is a set of bits in one word.
+//! on four at once (`sorted`, `short`). What is left over, one to three of a kind, and longer packets
+//! run one by one (`kernel`), and keys of other algorithms are left to the portable provider.
+//!
+//! Where all packets are alike, as those of one busy stream are, there is nothing to sort, and they
+//! are taken as they came. Looking whether they are costs less than sorting, and ends at the second
+//! packet if that is for another SA.
 
-use std::arch::x86_64::*;
-
-use crate::algorithm::AesSize;
 use crate::port::ICV_LEN;
-use crate::port::MIN_ESP_LEN;
 use crate::port::Op;
 use crate::port::Status;
 use crate::port::Verified;
@@ -18,238 +16,251 @@ use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
 use crate::vaes::kernel::Tail;
 use crate::vaes::key::VaesKey;
-use crate::vaes::math;
-use crate::vaes::math::TAIL_LEN;
 use crate::vaes::math::VECTOR;
 use crate::vaes::short;
 use crate::vaes::short::FOUR;
+use crate::vaes::short::Fours;
+use crate::vaes::sorted::ALONE;
+use crate::vaes::sorted::FOURS_AHEAD;
+use crate::vaes::sorted::OfAKind;
+use crate::vaes::sorted::SORTED;
+use crate::vaes::sorted::Slot;
+use crate::vaes::sorted::Sorted;
+use crate::vaes::sorted::kind;
 use crate::x86::block::BLOCK;
 use crate::x86::block::store_block;
 use crate::x86::schedule::KEYS_128;
 use crate::x86::schedule::KEYS_192;
 use crate::x86::schedule::KEYS_256;
 
-/// Packets that are sorted at once: a bit of a word, an octet of a vector each.
-const SORTED: usize = 64;
-
-/// Packets that run one by one, because of their length or key.
-const ALONE: u8 = 0;
-
-/// How many packets ahead a key is asked for that is to be looked at.
-const LOOK_AHEAD: usize = 16;
-
-/// The order of the batch.
-const AS_THEY_CAME: [u8; SORTED] = {
-    let mut order = [0; SORTED];
-    let mut at = 0;
-    while at < SORTED {
-        #[expect(clippy::cast_possible_truncation, reason = "at most 63")]
-        let packet = at as u8;
-        order[at] = packet;
-        at += 1;
-    }
-    order
-};
-
 /// How many packets ahead those are prepared that run one by one.
 const AHEAD: usize = 2;
 
-/// A key size in the upper half of an octet, a number of vectors in the lower; or [`ALONE`].
-#[inline(always)]
-fn kind(op: &Op<'_, ProviderKey>) -> u8 {
-    let ProviderKey::Vaes(key) = op.key else {
-        return ALONE;
-    };
-    if op.esp.len() < MIN_ESP_LEN || op.esp.len() > TAIL_LEN + ICV_LEN {
-        return ALONE;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "at most five")]
-    let vectors = (op.esp.len() - ICV_LEN).div_ceil(VECTOR) as u8;
-    vectors
-        | match key.size() {
-            AesSize::Aes128 => 0x10,
-            AesSize::Aes192 => 0x20,
-            AesSize::Aes256 => 0x30,
-        }
-}
-
-/// Calls the function of `short` for a kind.
+/// Calls the function of `short` for a kind with what gives its packets.
 macro_rules! short {
-    ($kind:expr, $function:ident, $arguments:tt) => {
+    ($function:ident, $kind:expr, $fours:expr) => {
         match $kind {
-            0x11 => short::$function::<KEYS_128, 1> $arguments,
-            0x12 => short::$function::<KEYS_128, 2> $arguments,
-            0x13 => short::$function::<KEYS_128, 3> $arguments,
-            0x14 => short::$function::<KEYS_128, 4> $arguments,
-            0x15 => short::$function::<KEYS_128, 5> $arguments,
-            0x21 => short::$function::<KEYS_192, 1> $arguments,
-            0x22 => short::$function::<KEYS_192, 2> $arguments,
-            0x23 => short::$function::<KEYS_192, 3> $arguments,
-            0x24 => short::$function::<KEYS_192, 4> $arguments,
-            0x25 => short::$function::<KEYS_192, 5> $arguments,
-            0x31 => short::$function::<KEYS_256, 1> $arguments,
-            0x32 => short::$function::<KEYS_256, 2> $arguments,
-            0x33 => short::$function::<KEYS_256, 3> $arguments,
-            0x34 => short::$function::<KEYS_256, 4> $arguments,
-            0x35 => short::$function::<KEYS_256, 5> $arguments,
+            0x11 => short::$function::<KEYS_128, 1, _>($fours),
+            0x12 => short::$function::<KEYS_128, 2, _>($fours),
+            0x13 => short::$function::<KEYS_128, 3, _>($fours),
+            0x14 => short::$function::<KEYS_128, 4, _>($fours),
+            0x15 => short::$function::<KEYS_128, 5, _>($fours),
+            0x21 => short::$function::<KEYS_192, 1, _>($fours),
+            0x22 => short::$function::<KEYS_192, 2, _>($fours),
+            0x23 => short::$function::<KEYS_192, 3, _>($fours),
+            0x24 => short::$function::<KEYS_192, 4, _>($fours),
+            0x25 => short::$function::<KEYS_192, 5, _>($fours),
+            0x31 => short::$function::<KEYS_256, 1, _>($fours),
+            0x32 => short::$function::<KEYS_256, 2, _>($fours),
+            0x33 => short::$function::<KEYS_256, 3, _>($fours),
+            0x34 => short::$function::<KEYS_256, 4, _>($fours),
+            0x35 => short::$function::<KEYS_256, 5, _>($fours),
             _ => unreachable!("a kind is a key size and one to five vectors"),
         }
     };
 }
 
-/// Packets of a kind, in the order of the batch.
-struct Sorted {
-    kinds: [u8; SORTED],
-    /// Whether there is but one.
-    is_uniform: bool,
-    count: usize,
-    /// Which packets are not taken yet, the first of the batch in the lowest bit.
-    left: u64,
-    order: [u8; SORTED],
+/// Whether the packets have the same key, length and upper half of the number.
+#[inline(always)]
+fn are_alike(ops: &[Op<'_, ProviderKey>]) -> bool {
+    let [first, others @ ..] = ops else { return true };
+    others.iter().all(|op| {
+        std::ptr::eq(op.key, first.key)
+            && op.esp.len() == first.esp.len()
+            && op.esn_high == first.esn_high
+    })
 }
 
-impl Sorted {
-    /// Of one to [`SORTED`] packets.
-    #[inline(always)]
-    fn new(ops: &[Op<'_, ProviderKey>]) -> Sorted {
-        for op in ops.iter().take(LOOK_AHEAD) {
-            prefetch_lines(op.key, VaesKey::line_of_size());
-        }
-        let mut kinds = [ALONE; SORTED];
-        let first = kind(&ops[0]);
-        let mut different = 0;
-        for (at, (slot, op)) in kinds.iter_mut().zip(ops).enumerate() {
-            if let Some(later) = ops.get(at + LOOK_AHEAD) {
-                prefetch_lines(later.key, VaesKey::line_of_size());
-            }
-            *slot = kind(op);
-            different |= *slot ^ first;
-        }
-        Sorted {
-            kinds,
-            is_uniform: different == 0,
-            count: ops.len(),
-            left: u64::MAX >> (SORTED - ops.len()),
-            order: AS_THEY_CAME,
-        }
-    }
+/// The kind of packets that are alike, or too few to be told apart, the whole fours of them, and
+/// the others. Nothing is for `short` if that is not its kind.
+#[inline(always)]
+fn fours_alike<'a, 'b>(
+    ops: &'b mut [Op<'a, ProviderKey>],
+) -> (u8, &'b mut [Op<'a, ProviderKey>], &'b mut [Op<'a, ProviderKey>]) {
+    let kind = ops.first().map_or(ALONE, kind);
+    let fours = if kind == ALONE { 0 } else { ops.len() / FOUR * FOUR };
+    let (fours, others) = ops.split_at_mut(fours);
+    (kind, fours, others)
+}
 
-    /// The next kind and its packets.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-    #[inline]
-    fn next(&mut self) -> Option<(u8, &[u8])> {
-        if self.left == 0 {
-            return None;
+/// Packets that run one by one, as they came.
+struct OneByOne<'a, 'b> {
+    left: &'b mut [Op<'a, ProviderKey>],
+}
+
+impl<'a, 'b> OneByOne<'a, 'b> {
+    fn new(ops: &'b mut [Op<'a, ProviderKey>]) -> OneByOne<'a, 'b> {
+        for (op, next) in ops.iter().zip(ops.iter().skip(1)).take(AHEAD - 1) {
+            prefetch(next, op.key);
         }
-        let kind = self.kinds[self.left.trailing_zeros() as usize];
-        if self.is_uniform {
-            self.left = 0;
-            return Some((kind, &self.order[..self.count]));
+        OneByOne { left: ops }
+    }
+}
+
+impl<'a, 'b> Iterator for OneByOne<'a, 'b> {
+    type Item = &'b mut Op<'a, ProviderKey>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<&'b mut Op<'a, ProviderKey>> {
+        let (op, left) = std::mem::take(&mut self.left).split_first_mut()?;
+        self.left = left;
+        if let Some(later) = self.left.get(AHEAD - 1) {
+            prefetch(later, op.key);
         }
-        let all = _mm512_set1_epi8(kind.cast_signed());
-        let mut of_kind = self.left & _mm512_cmpeq_epi8_mask(math::load(&self.kinds), all);
-        self.left &= !of_kind;
-        let mut count = 0;
-        while of_kind != 0 {
-            #[expect(clippy::cast_possible_truncation, reason = "at most 63")]
-            let packet = of_kind.trailing_zeros() as u8;
-            self.order[count] = packet;
-            count += 1;
-            of_kind &= of_kind - 1;
+        Some(op)
+    }
+}
+
+/// Asks for text and key of a packet; not for a key that is at hand.
+#[inline(always)]
+fn prefetch(op: &Op<'_, ProviderKey>, at_hand: &ProviderKey) {
+    if !std::ptr::eq(op.key, at_hand) {
+        prefetch_lines(op.key, VaesKey::lines(KEYS_256, op.esp.len() / BLOCK));
+    }
+    prefetch_lines(op.esp.as_ptr(), 0..op.esp.len().div_ceil(VECTOR));
+}
+
+/// Packets of one SA and one length, as they came: what a busy stream is made of.
+struct Alike<'a, 'b> {
+    left: &'b mut [[Op<'a, ProviderKey>; FOUR]],
+}
+
+impl<'a, 'b> Alike<'a, 'b> {
+    fn new(ops: &'b mut [Op<'a, ProviderKey>]) -> Alike<'a, 'b> {
+        Alike { left: ops.as_chunks_mut().0 }
+    }
+}
+
+impl<'a, 'b> Fours<'a, 'b> for Alike<'a, 'b> {
+    const ALIKE: bool = true;
+
+    #[inline(always)]
+    fn next<const KEYS: usize, const VECTORS: usize>(
+        &mut self,
+    ) -> Option<[&'b mut Op<'a, ProviderKey>; FOUR]> {
+        let ([a, b, c, d], left) = std::mem::take(&mut self.left).split_first_mut()?;
+        self.left = left;
+        if let Some(four) = self.left.get(FOURS_AHEAD - 1) {
+            four.iter().for_each(short::prefetch_text::<VECTORS>);
         }
-        Some((kind, &self.order[..count]))
+        Some([a, b, c, d])
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 pub(super) fn seal(ops: &mut [Op<'_, ProviderKey>]) {
+    let mut unfinished = Unfinished { tail: Tail::new(), icv: None };
     for ops in ops.chunks_mut(SORTED) {
-        let mut sorted = Sorted::new(ops);
-        let mut unfinished = Unfinished { tail: Tail::new(), packet: None };
-        while let Some((kind, order)) = sorted.next() {
-            let (fours, others) = match kind {
-                ALONE => order.split_at(0),
-                _ => order.split_at(order.len() / FOUR * FOUR),
-            };
+        if ops.len() < FOUR || are_alike(ops) {
+            let (kind, fours, others) = fours_alike(ops);
             if !fours.is_empty() {
-                short!(kind, seal, (ops, fours));
+                short!(seal, kind, Alike::new(fours));
+            }
+            for op in OneByOne::new(others) {
+                seal_one(op, &mut unfinished);
+            }
+            continue;
+        }
+        let mut sorted = Sorted::new(ops);
+        while let Some((kind, fours)) = sorted.next() {
+            let (fours, others) = sorted.order[..sorted.count].split_at(fours);
+            if !fours.is_empty() {
+                short!(seal, kind, OfAKind::new(&mut sorted.slots, fours));
             }
             for (at, packet) in others.iter().enumerate() {
-                prefetch_alone(ops, others, at);
-                seal_one(ops, *packet, &mut unfinished);
+                seal_one(take(&mut sorted.slots, *packet, others, at), &mut unfinished);
             }
         }
-        if let Some(packet) = unfinished.packet {
-            write_icv(&mut ops[usize::from(packet)], unfinished.tail.icv());
-        }
+    }
+    if let Some(place) = unfinished.icv {
+        store_block(place, unfinished.tail.icv());
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 pub(super) fn open(ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
     for (ops, statuses) in ops.chunks_mut(SORTED).zip(statuses.chunks_mut(SORTED)) {
-        let mut sorted = Sorted::new(ops);
-        while let Some((kind, order)) = sorted.next() {
-            let (fours, others) = match kind {
-                ALONE => order.split_at(0),
-                _ => order.split_at(order.len() / FOUR * FOUR),
-            };
+        if ops.len() < FOUR || are_alike(ops) {
+            let (kind, fours, others) = fours_alike(ops);
+            let (statuses, statuses_of_others) = statuses.split_at_mut(fours.len());
             if !fours.is_empty() {
-                short!(kind, open, (ops, fours, statuses));
+                let authentic = short!(open, kind, Alike::new(fours));
+                for (at, status) in statuses.iter_mut().enumerate() {
+                    *status = verdict(authentic >> at & 1 != 0);
+                }
+            }
+            for (op, status) in OneByOne::new(others).zip(statuses_of_others) {
+                *status = verdict(open_one(op));
+            }
+            continue;
+        }
+        let mut sorted = Sorted::new(ops);
+        while let Some((kind, fours)) = sorted.next() {
+            let (fours, others) = sorted.order[..sorted.count].split_at(fours);
+            if !fours.is_empty() {
+                let authentic = short!(open, kind, OfAKind::new(&mut sorted.slots, fours));
+                for (at, packet) in fours.iter().enumerate() {
+                    statuses[usize::from(*packet)] = verdict(authentic >> at & 1 != 0);
+                }
             }
             for (at, packet) in others.iter().enumerate() {
-                prefetch_alone(ops, others, at);
-                statuses[usize::from(*packet)] = match open_one(&mut ops[usize::from(*packet)]) {
-                    true => Status::Authentic(Verified::new()),
-                    false => Status::Forged,
-                };
+                let authentic = open_one(take(&mut sorted.slots, *packet, others, at));
+                statuses[usize::from(*packet)] = verdict(authentic);
             }
         }
     }
 }
 
-/// Asks for key and text of the packet [`AHEAD`] of number `at` in `order`, at the start for those
-/// before it, too.
 #[inline(always)]
-fn prefetch_alone(ops: &[Op<'_, ProviderKey>], order: &[u8], at: usize) {
+fn verdict(is_authentic: bool) -> Status {
+    match is_authentic {
+        true => Status::Authentic(Verified::new()),
+        false => Status::Forged,
+    }
+}
+
+/// Takes a packet of those that run one by one, number `at` of `order`, and asks for text and key of
+/// the one [`AHEAD`] of it, at the start for those before that, too.
+#[inline(always)]
+fn take<'a, 'b>(
+    slots: &mut [Slot<'a, 'b>; SORTED],
+    packet: u8,
+    order: &[u8],
+    at: usize,
+) -> &'b mut Op<'a, ProviderKey> {
+    let op = slots[usize::from(packet)].take().expect("a packet has one turn");
     let first = if at == 0 { 1 } else { at + AHEAD };
     for later in order.iter().take(at + AHEAD + 1).skip(first) {
-        let op = &ops[usize::from(*later)];
-        if !std::ptr::eq(op.key, ops[usize::from(order[at])].key) {
-            prefetch_lines(op.key, VaesKey::lines(KEYS_256, op.esp.len() / BLOCK));
+        if let Some(later) = &slots[usize::from(*later)] {
+            prefetch(later, op.key);
         }
-        prefetch_lines(op.esp.as_ptr(), 0..op.esp.len().div_ceil(VECTOR));
     }
+    op
 }
 
 /// The packet that was sealed last of those that run one by one, and has no ICV yet: it is made
 /// with the next one.
-struct Unfinished<'a> {
+struct Unfinished<'a, 'b> {
     tail: Tail<'a>,
-    packet: Option<u8>,
+    /// Where it goes.
+    icv: Option<&'b mut [u8; ICV_LEN]>,
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn seal_one<'a>(ops: &mut [Op<'a, ProviderKey>], packet: u8, unfinished: &mut Unfinished<'a>) {
-    let op = &mut ops[usize::from(packet)];
+fn seal_one<'a, 'b>(op: &'b mut Op<'a, ProviderKey>, unfinished: &mut Unfinished<'a, 'b>) {
     match op.key {
         ProviderKey::Vaes(key) => {
             let start =
                 key.start(op.esp.first_chunk().expect("room for header and ICV"), op.esn_high);
             let icv = key.seal(start, op.esp, &mut unfinished.tail);
-            if let Some(before) = unfinished.packet.replace(packet) {
-                write_icv(&mut ops[usize::from(before)], icv);
+            let place = op.esp.last_chunk_mut().expect("room for header and ICV");
+            if let Some(before) = unfinished.icv.replace(place) {
+                store_block(before, icv);
             }
         }
         other => other.seal_portable(op.esn_high, op.esp),
     }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn write_icv(op: &mut Op<'_, ProviderKey>, icv: __m128i) {
-    store_block(op.esp.last_chunk_mut().expect("room for the ICV"), icv);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]

@@ -491,11 +491,3 @@ pub(super) fn load_pairs(blocks: &[[u64; 2]; LANES]) -> __m512i {
     // SAFETY: the array has 64 octets. Why not safe: there is no safe unaligned load.
     unsafe { _mm512_loadu_si512(blocks.as_ptr().cast()) }
 }
-
-/// A vector as four blocks.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-pub(super) fn store_lanes(blocks: &mut [__m128i; LANES], vector: __m512i) {
-    // SAFETY: the array has 64 octets. Why not safe: there is no safe unaligned store.
-    unsafe { _mm512_storeu_si512(blocks.as_mut_ptr().cast(), vector) };
-}

@@ -21,6 +21,7 @@ mod kernel;
 mod key;
 mod math;
 mod short;
+mod sorted;
 
 use zeroize::Zeroizing;
 

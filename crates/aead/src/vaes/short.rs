@@ -22,6 +22,13 @@
 //! the last blocks may reach beyond H^1, into what stands behind it in the context
 //! ([`VaesKey::powers_and_behind`]): the blocks there are zeroes, and so are the products.
 //!
+//! # Instructions count
+//!
+//! At these sizes what limits is how many instructions the CPU takes in, not what its ports do. A
+//! busy stream gives packets of one SA and one length ([`Fours::ALIKE`]), and with those a round
+//! key is loaded once for four, and powers, masks and lengths once for all: that is a third of the
+//! time.
+//!
 //! # Order
 //!
 //! Nothing is stored of a packet before its verdict when opening. That a packet's ICV is written
@@ -30,13 +37,11 @@
 #![expect(unsafe_code, reason = "inline assembly without an instruction, to keep an order")]
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use crate::port::ICV_LEN;
+use crate::port::MIN_ESP_LEN;
 use crate::port::Op;
-use crate::port::Status;
 use crate::port::TEXT_AT;
-use crate::port::Verified;
 use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
 use crate::vaes::key::VaesKey;
@@ -61,7 +66,6 @@ use crate::vaes::math::reflect_esp;
 use crate::vaes::math::states;
 use crate::vaes::math::store;
 use crate::vaes::math::store_first;
-use crate::vaes::math::store_lanes;
 use crate::x86::block::BLOCK;
 use crate::x86::block::load_block;
 use crate::x86::block::store_block;
@@ -69,29 +73,50 @@ use crate::x86::block::store_block;
 /// Packets at once.
 pub(super) const FOUR: usize = LANES;
 
-/// How many packets ahead keys and texts are asked for.
-const AHEAD: usize = 2 * FOUR;
+/// Packets of one number of vectors and one key size, whose count is a multiple of four.
+pub(super) trait Fours<'a, 'b> {
+    /// Whether key, length and upper half of the number are the same in all, so that what follows
+    /// from them is worked out once.
+    const ALIKE: bool;
+
+    /// The next four. Those after the next are asked for to be in the cache.
+    fn next<const KEYS: usize, const VECTORS: usize>(
+        &mut self,
+    ) -> Option<[&'b mut Op<'a, ProviderKey>; FOUR]>;
+}
 
 /// A packet with a key for these kernels.
 struct Packet<'a, 'b> {
     key: &'a VaesKey,
     esn_high: Option<u32>,
+    /// At least header and ICV.
     esp: &'b mut [u8],
 }
 
 impl<'a, 'b> Packet<'a, 'b> {
     #[inline(always)]
     fn of(op: &'b mut Op<'a, ProviderKey>) -> Packet<'a, 'b> {
+        assert!(op.esp.len() >= MIN_ESP_LEN, "there is room for header and ICV");
         Packet { key: key_of(op.key), esn_high: op.esn_high, esp: op.esp }
     }
 
-    /// Those of the batch. In so many words, for `map` is a call.
+    /// A packet that is like `first` in what [`Fours::ALIKE`] says.
     #[inline(always)]
-    fn four(ops: &'b mut [Op<'a, ProviderKey>], four: &[u8; FOUR]) -> [Packet<'a, 'b>; FOUR] {
-        let [a, b, c, d] = *four;
-        let four = [usize::from(a), usize::from(b), usize::from(c), usize::from(d)];
-        let [a, b, c, d] = ops.get_disjoint_mut(four).expect("each packet is there once");
-        [Packet::of(a), Packet::of(b), Packet::of(c), Packet::of(d)]
+    fn like(first: &Packet<'a, '_>, op: &'b mut Op<'a, ProviderKey>) -> Packet<'a, 'b> {
+        assert!(op.esp.len() == first.esp.len(), "packets are alike");
+        Packet { key: first.key, esn_high: first.esn_high, esp: op.esp }
+    }
+
+    /// In so many words, for `map` is a call.
+    #[inline(always)]
+    fn four<S: Fours<'a, 'b>>(ops: [&'b mut Op<'a, ProviderKey>; FOUR]) -> [Packet<'a, 'b>; FOUR] {
+        let [a, b, c, d] = ops;
+        let a = Packet::of(a);
+        let [b, c, d] = match S::ALIKE {
+            true => [Packet::like(&a, b), Packet::like(&a, c), Packet::like(&a, d)],
+            false => [Packet::of(b), Packet::of(c), Packet::of(d)],
+        };
+        [a, b, c, d]
     }
 
     /// Octets of header and text.
@@ -108,11 +133,23 @@ impl<'a, 'b> Packet<'a, 'b> {
         (whole.as_chunks_mut().0, last)
     }
 
+    /// Where the ICV goes.
+    #[inline(always)]
+    fn icv(self) -> &'b mut [u8; ICV_LEN] {
+        self.esp.last_chunk_mut().expect("room for the ICV")
+    }
+
     /// The powers of H for each block, vector by vector.
     #[inline(always)]
     fn powers<const VECTORS: usize>(&self) -> &'a [[__m128i; LANES]; VECTORS] {
         let powers = &self.key.powers_and_behind()[POWERS - (self.len().div_ceil(BLOCK) + 1)..];
         powers.as_chunks().0.first_chunk().expect("enough is behind them")
+    }
+
+    /// H^1.
+    #[inline(always)]
+    fn last_power(&self) -> __m128i {
+        self.key.powers_and_behind()[POWERS - 1]
     }
 
     /// Lengths in bits of text and AAD: the last block hashed, reflected.
@@ -132,21 +169,40 @@ fn key_of(key: &ProviderKey) -> &VaesKey {
     }
 }
 
+/// What hashing four packets takes besides their blocks.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Hashing<'a, const VECTORS: usize> {
+    /// See [`Packet::lengths`].
+    lengths: [[u64; 2]; FOUR],
+    /// H^1.
+    last_powers: [__m128i; FOUR],
+    /// See [`Packet::powers`].
+    powers: [&'a [[__m128i; LANES]; VECTORS]; FOUR],
+}
+
+impl<'a, const VECTORS: usize> Hashing<'a, VECTORS> {
+    #[inline(always)]
+    fn of(packets: &[Packet<'a, '_>; FOUR]) -> Hashing<'a, VECTORS> {
+        let [a, b, c, d] = packets;
+        Hashing {
+            lengths: [a.lengths(), b.lengths(), c.lengths(), d.lengths()],
+            last_powers: [a.last_power(), b.last_power(), c.last_power(), d.last_power()],
+            powers: [a.powers(), b.powers(), c.powers(), d.powers()],
+        }
+    }
+}
+
 /// Four packets that are sealed but for their ICV.
 #[repr(align(64))]
 struct Lag<'a, 'b, const VECTORS: usize> {
     /// Sealed, reflected, the header replaced by the AAD.
     blocks: [[__m512i; VECTORS]; FOUR],
-    /// See [`Packet::lengths`].
-    lengths: [[u64; 2]; FOUR],
     /// The encrypted J0.
     masks: [__m128i; FOUR],
-    /// H^1.
-    last_powers: [__m128i; FOUR],
-    /// See [`Packet::powers`].
-    powers: [&'a [[__m128i; LANES]; VECTORS]; FOUR],
-    /// Which packets of the batch. None at first.
-    packets: Option<&'b [u8; FOUR]>,
+    hashing: Hashing<'a, VECTORS>,
+    /// Where the ICVs go. None at first.
+    icvs: Option<[&'b mut [u8; ICV_LEN]; FOUR]>,
 }
 
 /// What waits of the four hashes for the others.
@@ -214,15 +270,15 @@ macro_rules! first_states {
 /// `$i`.
 macro_rules! hash_between {
     (
-        $round:ident, $vectors:expr, $sums:ident, $powers:expr, $lengths:expr, $last_powers:expr,
-        $hash:ident, |$i:ident, $j:ident| $block:expr
+        $round:expr, $vectors:expr, $sums:ident, $hashing:expr, $hash:ident,
+        |$i:ident, $j:ident| $block:expr
     ) => {
         if $round <= 2 * FOUR && $round % 2 == 0 {
             // Packets 0 and 2 make a pair, then 1 and 3: so that few sums wait.
             let $i = [0, 2, 1, 3][$round / 2 - 1];
             let mut sum = Sum::zero();
             each!($vectors, $j, {
-                sum.add_product($block, load_lanes(&$powers[$i][$j]));
+                sum.add_product($block, load_lanes(&$hashing.powers[$i][$j]));
             });
             in_order!(sum.low, sum.middle, sum.high);
             if $i < 2 {
@@ -231,86 +287,76 @@ macro_rules! hash_between {
                 $sums.even = PairSum::join($sums.one, sum);
             } else {
                 let mut sum = Sum::join($sums.even, PairSum::join($sums.one, sum));
-                sum.add_product($lengths, $last_powers);
+                sum.add_product(load_pairs(&$hashing.lengths), load_lanes(&$hashing.last_powers));
                 $hash = reflect(reduce(sum));
             }
         }
     };
 }
 
-/// Seals the packets `order` of a batch, whose count is a multiple of four, and which all have a
-/// key of `KEYS` round keys and header and text of `VECTORS` vectors, the last one begun.
+/// Seals packets which all have a key of `KEYS` round keys and header and text of `VECTORS` vectors,
+/// the last one begun.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline(never)]
-pub(super) fn seal<const KEYS: usize, const VECTORS: usize>(
-    ops: &mut [Op<'_, ProviderKey>],
-    order: &[u8],
-) {
-    let Some(first) = order.first() else { return };
-    let any_powers = Packet::of(&mut ops[usize::from(*first)]).powers();
+pub(super) fn seal<'a, 'b, const KEYS: usize, const VECTORS: usize, S: Fours<'a, 'b>>(mut fours: S)
+where
+    'a: 'b,
+{
+    let Some(first) = fours.next::<KEYS, VECTORS>() else { return };
+    let mut packets = Packet::four::<S>(first);
     let mut lag = Lag::<VECTORS> {
         blocks: [[_mm512_setzero_si512(); VECTORS]; FOUR],
-        lengths: [[0; 2]; FOUR],
         masks: [_mm_setzero_si128(); FOUR],
-        last_powers: [_mm_setzero_si128(); FOUR],
-        powers: [any_powers; FOUR],
-        packets: None,
+        hashing: Hashing::of(&packets),
+        icvs: None,
     };
-    let (fours, _) = order.as_chunks::<FOUR>();
-    prefetch_packets::<KEYS, VECTORS>(ops, order, 0..AHEAD.min(order.len()));
-    for (number, four) in fours.iter().enumerate() {
-        let first = FOUR * number + AHEAD;
-        prefetch_packets::<KEYS, VECTORS>(ops, order, first..(first + FOUR).min(order.len()));
-        let hash = seal_four::<KEYS, VECTORS>(ops, four, &mut lag);
-        if let Some(before) = lag.packets.replace(four) {
-            write_icvs(ops, before, hash);
+    loop {
+        seal_four::<KEYS, VECTORS, S>(packets, &mut lag);
+        match fours.next::<KEYS, VECTORS>() {
+            Some(next) => packets = Packet::four::<S>(next),
+            None => break,
         }
     }
-    if let Some(last) = lag.packets {
-        let mut sums = Sums::new();
-        let mut hash = _mm512_setzero_si512();
-        for round in [2, 4, 6, 8] {
-            hash_between!(
-                round,
-                VECTORS,
-                sums,
-                lag.powers,
-                load_pairs(&lag.lengths),
-                load_lanes(&lag.last_powers),
-                hash,
-                |i, j| lag.blocks[i][j]
-            );
-        }
-        write_icvs(ops, last, _mm512_xor_si512(hash, load_lanes(&lag.masks)));
+    if let Some(icvs) = lag.icvs.take() {
+        write_icvs(icvs, hash_last(&lag));
     }
 }
 
-/// Seals four packets but for their ICVs, and hashes the four before; returns the ICVs of those.
+/// The ICVs of the last four packets, whose hash nothing is left to hide behind.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+#[expect(unused_assignments, reason = "in the last of the turns that are written out")]
+fn hash_last<const VECTORS: usize>(lag: &Lag<'_, '_, VECTORS>) -> __m512i {
+    let mut sums = Sums::new();
+    let mut hash = _mm512_setzero_si512();
+    each!(FOUR, turn, {
+        hash_between!(2 * (turn + 1), VECTORS, sums, lag.hashing, hash, |i, j| lag.blocks[i][j]);
+    });
+    _mm512_xor_si512(hash, load_lanes(&lag.masks))
+}
+
+/// Seals four packets but for their ICVs, and makes those of the four before.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
 #[expect(unused_assignments, reason = "in the last of the rounds that are written out")]
-fn seal_four<'a, const KEYS: usize, const VECTORS: usize>(
-    ops: &mut [Op<'a, ProviderKey>],
-    four: &[u8; FOUR],
-    lag: &mut Lag<'a, '_, VECTORS>,
-) -> __m512i {
-    let mut packets = Packet::four(ops, four);
+fn seal_four<'a, 'b, const KEYS: usize, const VECTORS: usize, S: Fours<'a, 'b>>(
+    mut packets: [Packet<'a, 'b>; FOUR],
+    lag: &mut Lag<'a, 'b, VECTORS>,
+) where
+    'a: 'b,
+{
     let mut states = first_states!(KEYS, VECTORS, packets);
     let mut sums = Sums::new();
     let mut hash = _mm512_setzero_si512();
     four_rounds!(KEYS, VECTORS, states, packets, round, {
-        hash_between!(
-            round,
-            VECTORS,
-            sums,
-            lag.powers,
-            load_pairs(&lag.lengths),
-            load_lanes(&lag.last_powers),
-            hash,
-            |i, j| lag.blocks[i][j]
-        );
+        hash_between!(round, VECTORS, sums, lag.hashing, hash, |i, j| lag.blocks[i][j]);
     });
-    let icvs = _mm512_xor_si512(hash, load_lanes(&lag.masks));
+    if let Some(icvs) = lag.icvs.take() {
+        write_icvs(icvs, _mm512_xor_si512(hash, load_lanes(&lag.masks)));
+    }
+    if !S::ALIKE {
+        lag.hashing = Hashing::of(&packets);
+    }
     each!(FOUR, i, {
         let packet = &mut packets[i];
         let last_round_key = _mm512_broadcast_i32x4(packet.key.keys::<KEYS>()[KEYS - 1]);
@@ -336,70 +382,56 @@ fn seal_four<'a, const KEYS: usize, const VECTORS: usize>(
             };
             lag.blocks[i][j] = if j == 0 { reflect_esp(sealed, esn_high) } else { reflect(sealed) };
         });
-        lag.lengths[i] = packet.lengths();
-        lag.last_powers[i] = packet.key.powers_and_behind()[POWERS - 1];
-        lag.powers[i] = packet.powers();
     });
-    icvs
+    let [a, b, c, d] = packets;
+    lag.icvs = Some([a.icv(), b.icv(), c.icv(), d.icv()]);
 }
 
-/// Opens the packets `order` of a batch, whose count is a multiple of four, and which all have a
-/// key of `KEYS` round keys and header and text of `VECTORS` vectors, the last one begun. A forged
-/// one is left as it is.
+/// Opens packets which all have a key of `KEYS` round keys and header and text of `VECTORS`
+/// vectors, the last one begun. Returns a bit for each that is authentic, the first in the lowest;
+/// a forged one is left as it is.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline(never)]
-pub(super) fn open<const KEYS: usize, const VECTORS: usize>(
-    ops: &mut [Op<'_, ProviderKey>],
-    order: &[u8],
-    statuses: &mut [Status],
-) {
-    let (fours, _) = order.as_chunks::<FOUR>();
-    prefetch_packets::<KEYS, VECTORS>(ops, order, 0..AHEAD.min(order.len()));
-    for (number, four) in fours.iter().enumerate() {
-        let first = FOUR * number + AHEAD;
-        prefetch_packets::<KEYS, VECTORS>(ops, order, first..(first + FOUR).min(order.len()));
-        let authentic = open_four::<KEYS, VECTORS>(Packet::four(ops, four));
-        for (packet, authentic) in four.iter().zip(authentic) {
-            statuses[usize::from(*packet)] = match authentic {
-                true => Status::Authentic(Verified::new()),
-                false => Status::Forged,
-            };
+pub(super) fn open<'a, 'b, const KEYS: usize, const VECTORS: usize, S: Fours<'a, 'b>>(
+    mut fours: S,
+) -> u64
+where
+    'a: 'b,
+{
+    let Some(first) = fours.next::<KEYS, VECTORS>() else { return 0 };
+    let mut packets = Packet::four::<S>(first);
+    let alike = Hashing::of(&packets);
+    let (mut authentic, mut at) = (0, 0);
+    loop {
+        authentic |= open_four::<KEYS, VECTORS, S>(packets, &alike) << at;
+        at += FOUR;
+        match fours.next::<KEYS, VECTORS>() {
+            Some(next) => packets = Packet::four::<S>(next),
+            None => return authentic,
         }
     }
 }
 
-/// Opens four packets; says of each whether it is authentic.
+/// Opens four packets; a bit for each that is authentic.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
 #[expect(unused_assignments, reason = "in the last of the rounds that are written out")]
-fn open_four<const KEYS: usize, const VECTORS: usize>(
-    mut packets: [Packet<'_, '_>; FOUR],
-) -> [bool; FOUR] {
+fn open_four<'a, 'b, const KEYS: usize, const VECTORS: usize, S: Fours<'a, 'b>>(
+    mut packets: [Packet<'a, 'b>; FOUR],
+    alike: &Hashing<'a, VECTORS>,
+) -> u64
+where
+    'a: 'b,
+{
+    let hashing = if S::ALIKE { *alike } else { Hashing::of(&packets) };
     let mut states = first_states!(KEYS, VECTORS, packets);
     let mut sums = Sums::new();
     let mut hash = _mm512_setzero_si512();
-    let mut lengths = [[0; 2]; FOUR];
-    let mut last_powers = [_mm_setzero_si128(); FOUR];
-    let mut powers = [packets[0].powers::<VECTORS>(); FOUR];
-    each!(FOUR, i, {
-        lengths[i] = packets[i].lengths();
-        last_powers[i] = packets[i].key.powers_and_behind()[POWERS - 1];
-        powers[i] = packets[i].powers();
-    });
     four_rounds!(KEYS, VECTORS, states, packets, round, {
-        hash_between!(
-            round,
-            VECTORS,
-            sums,
-            powers,
-            load_pairs(&lengths),
-            load_lanes(&last_powers),
-            hash,
-            |i, j| {
-                let octets = octets::<VECTORS>(&mut packets[i], j);
-                if j == 0 { reflect_esp(octets, packets[i].esn_high) } else { reflect(octets) }
-            }
-        );
+        hash_between!(round, VECTORS, sums, hashing, hash, |i, j| {
+            let octets = octets::<VECTORS>(&mut packets[i], j);
+            if j == 0 { reflect_esp(octets, packets[i].esn_high) } else { reflect(octets) }
+        });
     });
     let mut masks = [_mm_setzero_si128(); FOUR];
     let mut icvs = [_mm_setzero_si128(); FOUR];
@@ -418,10 +450,10 @@ fn open_four<const KEYS: usize, const VECTORS: usize>(
     });
     let computed = _mm512_xor_si512(hash, load_lanes(&masks));
     let wrong = _mm512_cmpneq_epi64_mask(computed, load_lanes(&icvs));
-    let mut authentic = [false; FOUR];
+    let mut authentic = 0;
     each!(FOUR, i, {
-        authentic[i] = wrong >> (2 * i) & 0b11 == 0;
-        if authentic[i] {
+        if wrong >> (2 * i) & 0b11 == 0 {
+            authentic |= 1 << i;
             let (whole, last) = packets[i].vectors::<VECTORS>();
             each!(VECTORS, j, {
                 if j + 1 < VECTORS {
@@ -445,29 +477,22 @@ fn octets<const VECTORS: usize>(packet: &mut Packet<'_, '_>, j: usize) -> __m512
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn write_icvs(ops: &mut [Op<'_, ProviderKey>], packets: &[u8; FOUR], icvs: __m512i) {
-    let mut blocks = [_mm_setzero_si128(); FOUR];
-    store_lanes(&mut blocks, icvs);
-    for (packet, icv) in packets.iter().zip(blocks) {
-        let esp = &mut ops[usize::from(*packet)].esp;
-        store_block(esp.last_chunk_mut().expect("room for the ICV"), icv);
-    }
+fn write_icvs(places: [&mut [u8; ICV_LEN]; FOUR], icvs: __m512i) {
+    let [a, b, c, d] = places;
+    store_block(a, _mm512_extracti32x4_epi32::<0>(icvs));
+    store_block(b, _mm512_extracti32x4_epi32::<1>(icvs));
+    store_block(c, _mm512_extracti32x4_epi32::<2>(icvs));
+    store_block(d, _mm512_extracti32x4_epi32::<3>(icvs));
 }
 
-/// Asks for the keys and the texts of the packets `order[ahead]`.
+/// Asks for the text of a packet to be in the cache.
 #[inline(always)]
-fn prefetch_packets<const KEYS: usize, const VECTORS: usize>(
-    ops: &[Op<'_, ProviderKey>],
-    order: &[u8],
-    ahead: Range<usize>,
-) {
-    let first = order.first().map(|&packet| std::ptr::from_ref(ops[usize::from(packet)].key));
-    for &packet in order.get(ahead).unwrap_or_default() {
-        let op = &ops[usize::from(packet)];
-        // The one SA of a stream is not asked for again and again.
-        if first != Some(std::ptr::from_ref(op.key)) {
-            prefetch_lines(op.key, VaesKey::lines(KEYS, LANES * VECTORS + 1));
-        }
-        prefetch_lines(op.esp.as_ptr(), 0..VECTORS + 1);
-    }
+pub(super) fn prefetch_text<const VECTORS: usize>(op: &Op<'_, ProviderKey>) {
+    prefetch_lines(op.esp.as_ptr(), 0..VECTORS + 1);
+}
+
+/// Asks for the key of a packet to be in the cache.
+#[inline(always)]
+pub(super) fn prefetch_key<const KEYS: usize, const VECTORS: usize>(op: &Op<'_, ProviderKey>) {
+    prefetch_lines(op.key, VaesKey::lines(KEYS, LANES * VECTORS + 1));
 }

@@ -1,0 +1,107 @@
+//! Batches of packets of one SA and one length, as a busy stream brings them, by every provider of
+//! this machine, compared with single packets of the portable one, and tampered with.
+//!
+//! A kernel may take what is the same in all packets from the first; here all else differs, and
+//! every length is there at which something starts anew.
+
+mod shared;
+
+use culvert_aead::Aead;
+use culvert_aead::Algorithm;
+use culvert_aead::Keymat;
+use culvert_aead::Op;
+use culvert_aead::Provider;
+use culvert_aead::ProviderKey;
+use culvert_aead::Status;
+
+use crate::shared::providers;
+
+const GCM: [Algorithm; 3] =
+    [Algorithm::Aes128Gcm16, Algorithm::Aes192Gcm16, Algorithm::Aes256Gcm16];
+
+/// Octets of text: all of those that kernels for short packets take, some more, and long ones.
+fn sizes() -> impl Iterator<Item = usize> {
+    (0..=330).chain([384, 511, 512, 700, 1024, 1420, 9000])
+}
+
+/// Packets of a batch: fours with and without a rest, and more than are sorted at once.
+const COUNTS: [usize; 7] = [4, 5, 7, 8, 3, 67, 12];
+
+struct Stream {
+    esn_high: Option<u32>,
+    packets: Vec<Vec<u8>>,
+}
+
+impl Stream {
+    /// No two packets of a stream have any eight octets in common.
+    fn new(size: usize, count: usize, esn_high: Option<u32>) -> Stream {
+        let octet = |packet: usize, at: usize| {
+            (packet * 251 + at * at * 7 + at * 31 + size).to_le_bytes()[at % 2]
+        };
+        let len = Algorithm::Aes128Gcm16.min_esp_len() + size;
+        let packet = |packet| (0..len).map(|at| octet(packet, at)).collect();
+        Stream { esn_high, packets: (0..count).map(packet).collect() }
+    }
+
+    fn ops<'a>(&'a mut self, key: &'a ProviderKey) -> Vec<Op<'a, ProviderKey>> {
+        let esn_high = self.esn_high;
+        self.packets.iter_mut().map(|esp| Op { key, esn_high, esp }).collect()
+    }
+
+    fn seal_one_by_one(&mut self, provider: &mut Provider, key: &ProviderKey) {
+        for op in self.ops(key) {
+            provider.seal(&mut [op]);
+        }
+    }
+}
+
+fn key(provider: &Provider, algorithm: Algorithm) -> ProviderKey {
+    let octet = |at: usize| (at * 37 + 11).to_le_bytes()[0];
+    let keymat = Keymat::new((0..algorithm.keymat_len()).map(octet).collect());
+    provider.key(algorithm, &keymat).unwrap()
+}
+
+fn check(provider: &mut Provider, algorithm: Algorithm) {
+    let mut portable = Provider::named("rustcrypto").unwrap();
+    let (key, portable_key) = (key(provider, algorithm), key(&portable, algorithm));
+    for (number, size) in sizes().enumerate() {
+        let count = COUNTS[number % COUNTS.len()];
+        let esn_high = (number / COUNTS.len()).is_multiple_of(2).then_some(0x0102_0304);
+        let plain = Stream::new(size, count, esn_high);
+        let what = format!("{}, {algorithm}, {count} of {size}", provider.name());
+
+        let mut expected = Stream::new(size, count, esn_high);
+        expected.seal_one_by_one(&mut portable, &portable_key);
+        let mut sealed = Stream::new(size, count, esn_high);
+        provider.seal(&mut sealed.ops(&key));
+        assert!(sealed.packets == expected.packets, "{what}: sealed");
+
+        // One bit of every third packet, anywhere.
+        let len = plain.packets[0].len();
+        let is_tampered = |packet: usize| (packet + number).is_multiple_of(3);
+        for packet in (0..count).filter(|&packet| is_tampered(packet)) {
+            sealed.packets[packet][(packet * 13 + number * 29) % len] ^= 1 << (packet % 8);
+        }
+        let before = sealed.packets.clone();
+        let mut statuses: Vec<Status> = (0..count).map(|_| Status::Pending).collect();
+        provider.open(&mut sealed.ops(&key), &mut statuses);
+        for packet in 0..count {
+            let is_authentic = matches!(statuses[packet], Status::Authentic(_));
+            assert_eq!(is_authentic, !is_tampered(packet), "{what}: packet {packet}");
+            let text = algorithm.text_at()..len - algorithm.icv_len();
+            let expected = if is_authentic { &plain.packets } else { &before };
+            assert!(
+                sealed.packets[packet][text.clone()] == expected[packet][text],
+                "{what}: text of packet {packet}"
+            );
+        }
+    }
+}
+
+/// Sealed alike, opened again; what was tampered with is told from the others and left as it was.
+#[test]
+fn of_every_length() {
+    for mut provider in providers() {
+        GCM.into_iter().for_each(|gcm| check(&mut provider, gcm));
+    }
+}
