@@ -19,9 +19,10 @@ use crate::shared::providers;
 const GCM: [Algorithm; 3] =
     [Algorithm::Aes128Gcm16, Algorithm::Aes192Gcm16, Algorithm::Aes256Gcm16];
 
-/// Octets of text: all of those that kernels for short packets take, some more, and long ones.
+/// Octets of text: all of those that kernels for short packets take, some of those that
+/// are cut into groups, each size of a group with each of a tail, and long ones.
 fn sizes() -> impl Iterator<Item = usize> {
-    (0..=330).chain([384, 511, 512, 700, 1024, 1420, 9000])
+    (0..=330).chain((331..2500).step_by(11)).chain([1420, 9000, 9700])
 }
 
 /// Packets of a batch: fours with and without a rest, and more than are sorted at once.

@@ -53,13 +53,12 @@
 //! # Powers of H, and when to reduce
 //!
 //! Products of many blocks are added before they are reduced, as reduction is linear. While the
-//! packet is long, eight vectors are taken at a time, and *all four lanes* of vector `j` of such a
-//! group are multiplied by H^(32-4j): each lane carries a sum of its own, and the carried lanes
-//! are added to the first vector of what follows. For block `i` of lane `l` of a group that is
-//! followed by r more blocks that gives, as long as the rest is multiplied with the right power
-//! for its place, H^(r-l) in the first vector: H^(32-4j)·H^(r-l) = H^(32+r-i) with i = 4j + l,
-//! which is the power the layout above asks for. A group of four vectors does the same with H^16
-//! to H^4.
+//! packet is long, a group of g vectors is taken at a time, eight at most, and *all four lanes* of
+//! vector `j` of it are multiplied by H^(4g-4j): each lane carries a sum of its own, and the
+//! carried lanes are added to the first vector of what follows. For block `i` of lane `l` of a
+//! group that is followed by r more blocks that gives, as long as the rest is multiplied with the
+//! right power for its place, H^(r-l) in the first vector: H^(4g-4j)·H^(r-l) = H^(4g+r-i) with
+//! i = 4j + l, which is the power the layout above asks for.
 //!
 //! The rest, the *tail*, of at most 19 blocks, is multiplied by H^r to H^2, and the lengths by
 //! H^1, so that `r` counts them. Its powers are read from a table of descending powers at
@@ -89,6 +88,16 @@
 //! whatever key: so a call returns the ICV of the packet before. Only the last one of a batch is
 //! waited for. When opening, a tail is hashed between its own rounds. The lengths are put into the
 //! lane behind the last block, if the vector has one.
+//!
+//! # How long a group is
+//!
+//! A packet is cut into groups of one size and a tail, and which size is best depends on its
+//! length (`best_group`). Ten rounds of a vector are ten cycles, but those of a tail of one to
+//! three vectors are no less than forty, which is what its rounds wait for each other; so a tail
+//! should be long. And when sealing, the last group is hashed beside the tail: a group of eight
+//! takes longer to hash than a short tail to encrypt. For 1420 octets of text three groups of six
+//! and a tail of five vectors are the best there is, for 512 one of four and a tail of five. The
+//! sizes are looked up in tables that are computed when this is compiled.
 //!
 //! Short packets are better off four at a time: see `short`. Here they come if there are not four
 //! of a kind.
@@ -147,25 +156,91 @@ use crate::x86::block::is_equal;
 use crate::x86::block::load_block;
 use crate::x86::schedule::multiply;
 
-/// Vectors in a long group, and in a short one.
-const LONG: usize = 8;
-const SHORT: usize = 4;
+/// Vectors in a group at most.
+const GROUP_MAX: usize = 8;
 
-/// Octets of them.
-const LONG_LEN: usize = LONG * VECTOR;
-const SHORT_LEN: usize = SHORT * VECTOR;
+/// Sizes of groups there are kernels for.
+const GROUPS: [usize; 4] = [4, 5, 6, 8];
 
 /// Vectors of a tail at most, with the lengths.
 const TAIL_VECTORS: usize = POWERS / LANES;
 
-/// Octets behind a group at least: three blocks and the lengths are a power for each carried lane.
-const BEHIND: usize = 2 * BLOCK + 1;
+/// Blocks behind a group at least: with the lengths there is a power for each carried lane.
+const BEHIND: usize = LANES - 1;
 
-// Behind a group that is taken, long or short, there is enough; and between them they leave no
-// more than a tail.
-const _: () = assert!(TAIL_LEN + 1 >= SHORT_LEN + BEHIND);
-const _: () = assert!(LONG_LEN + BEHIND - 1 <= SHORT_LEN + TAIL_LEN);
-const _: () = assert!(TAIL_VECTORS + FAR_POWERS == LONG && TAIL_LEN <= TAIL_VECTORS * VECTOR);
+/// Blocks of a tail at most: the last power is for the lengths.
+const TAIL: usize = POWERS - 1;
+
+// Whatever the length, there is a number of the smallest groups that leaves a tail.
+const _: () = assert!(BEHIND + LANES * GROUPS[0] <= TAIL + 1);
+const _: () = assert!(TAIL_VECTORS + FAR_POWERS == GROUP_MAX && TAIL * BLOCK == TAIL_LEN);
+
+/// Vectors in each group of a packet of so many blocks: see the head.
+type Plans = [u8; 601];
+
+static TO_SEAL: Plans = plans(true);
+static TO_OPEN: Plans = plans(false);
+
+const fn plans(sealing: bool) -> Plans {
+    let mut plans = [0; 601];
+    let mut blocks = 0;
+    while blocks < plans.len() {
+        plans[blocks] = best_group(blocks, sealing);
+        blocks += 1;
+    }
+    plans
+}
+
+/// How many groups of `group` vectors a packet of `blocks` blocks has.
+const fn count_groups(blocks: usize, group: usize) -> usize {
+    if blocks <= TAIL { 0 } else { (blocks - BEHIND) / (LANES * group) }
+}
+
+/// The size of groups that costs least; 0 for a packet that is a tail.
+#[expect(clippy::cast_possible_truncation, reason = "at most eight")]
+const fn best_group(blocks: usize, sealing: bool) -> u8 {
+    let (mut best, mut least, mut index) = (0, usize::MAX, 0);
+    while index < GROUPS.len() {
+        let group = GROUPS[index];
+        let count = count_groups(blocks, group);
+        let tail = blocks - LANES * group * count;
+        if count > 0 && tail <= TAIL {
+            // In cycles: ten rounds of each vector, but of few not less than they wait for each
+            // other, nor than hashing a group takes beside the tail.
+            let rounds = 10 * tail.div_ceil(LANES);
+            let hashing = if sealing { 6 * group + 4 } else { 0 };
+            let tail = max(max(rounds, 40), hashing);
+            let cost = (10 * group + START_OF_GROUP) * count + tail;
+            if cost < least {
+                (best, least) = (group, cost);
+            }
+        }
+        index += 1;
+    }
+    best as u8
+}
+
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+/// Cycles that are lost between two groups.
+const START_OF_GROUP: usize = 5;
+
+/// Vectors in each group of a packet of so many octets; 0 for a packet that is a tail.
+#[inline(always)]
+fn group_of(octets: usize, plans: &Plans) -> usize {
+    // The smallest groups always leave a tail.
+    plans.get(octets.div_ceil(BLOCK)).map_or(GROUPS[0], |&group| usize::from(group))
+}
+
+/// The groups of a packet, and its tail.
+#[inline(always)]
+fn cut<const GROUP: usize>(packet: &mut [u8]) -> (&mut [[[u8; VECTOR]; GROUP]], &mut [u8]) {
+    let count = count_groups(packet.len().div_ceil(BLOCK), GROUP);
+    let (groups, tail) = packet.split_at_mut(VECTOR * GROUP * count);
+    (groups.as_chunks_mut().0.as_chunks_mut().0, tail)
+}
 
 /// Keystream for the next `$vectors` vectors of a place, with `$between` after each round but the
 /// last.
@@ -181,23 +256,27 @@ macro_rules! keystream {
     }};
 }
 
-/// A part of what takes the last `$pending` of the vectors `$sealed`, a short group or a long one,
-/// into the hash: that which is done after round `$round`.
+/// A part of what takes the vectors `$sealed`, a group of `$group`, into the hash: that which is done
+/// after round `$round`.
 macro_rules! hash_group {
-    ($round:ident, $schedule:expr, $place:expr, $pending:expr, $sealed:expr, $sum:ident) => {
-        if $round % 2 == 0 && $round <= LONG && LONG - ($round - 2) <= $pending {
+    ($round:ident, $schedule:expr, $place:expr, $group:expr, $sealed:expr, $sum:ident) => {
+        if $round % 2 == 0 && $round - 2 < $group {
             let (even, odd) = ($round - 2, $round - 1);
             let mut block = reflect($sealed[even]);
-            if LONG - even == $pending {
+            if even == 0 {
                 block = _mm512_xor_si512(block, $place.carried);
             }
-            $sum.add_products(
-                [block, reflect($sealed[odd])],
-                [stride($schedule, LONG - even), stride($schedule, LONG - odd)],
-            );
+            if odd < $group {
+                $sum.add_products(
+                    [block, reflect($sealed[odd])],
+                    [stride($schedule, $group - even), stride($schedule, $group - odd)],
+                );
+            } else {
+                $sum.add_product(block, stride($schedule, $group - even));
+            }
             in_order!($sum.low, $sum.middle, $sum.high);
         }
-        if $round == LONG {
+        if $round == GROUP_MAX {
             $place.carried = reduce($sum);
         }
     };
@@ -218,7 +297,7 @@ macro_rules! hash_tail {
             }
             in_order!($sum.low, $sum.middle, $sum.high);
         }
-        if $round == LONG {
+        if $round == GROUP_MAX {
             $hash = add_lanes(reduce($sum));
         }
     };
@@ -226,11 +305,11 @@ macro_rules! hash_tail {
 
 /// [`keystream`] while the group `$sealed` is hashed.
 macro_rules! keystream_and_group {
-    ($keys:expr, $vectors:expr, $schedule:expr, $place:expr, $pending:expr, $sealed:expr) => {{
+    ($keys:expr, $vectors:expr, $schedule:expr, $place:expr, $group:expr, $sealed:expr) => {{
         let (schedule, sealed) = ($schedule.again(), $sealed);
         let mut sum = Sum::zero();
         keystream!($keys, $vectors, schedule, $place, round, {
-            hash_group!(round, schedule, $place, $pending, sealed, sum);
+            hash_group!(round, schedule, $place, $group, sealed, sum);
         })
     }};
 }
@@ -269,62 +348,77 @@ pub(super) fn seal<'a, const KEYS: usize>(
     packet: &mut [u8],
     tail: &mut Tail<'a>,
 ) -> __m128i {
-    let (mut rest, _) = packet.split_last_chunk_mut::<ICV_LEN>().expect("room for header and ICV");
-    let lengths = lengths(start.aad_bits, rest.len());
-    let mut place = Place::first(start, rest);
+    let (packet, _) = packet.split_last_chunk_mut::<ICV_LEN>().expect("room for header and ICV");
+    match group_of(packet.len(), &TO_SEAL) {
+        8 => seal_groups::<KEYS, 8>(schedule, start, packet, tail),
+        6 => seal_groups::<KEYS, 6>(schedule, start, packet, tail),
+        5 => seal_groups::<KEYS, 5>(schedule, start, packet, tail),
+        4 => seal_groups::<KEYS, 4>(schedule, start, packet, tail),
+        _ => seal_tail(schedule, start, packet, tail),
+    }
+}
+
+/// [`seal`] for a packet of groups of `GROUP` vectors, one at least, and a tail.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+fn seal_groups<'a, const KEYS: usize, const GROUP: usize>(
+    schedule: &Schedule<'a, KEYS>,
+    start: Start,
+    packet: &mut [u8],
+    tail: &mut Tail<'a>,
+) -> __m128i {
+    let lengths = lengths(start.aad_bits, packet.len());
+    let mut place = Place::first(start, packet);
     let mut hash = _mm_setzero_si128();
-    // Sealed and not hashed yet: the last `pending` of them, or the tail before.
-    let mut pending = 0;
-    let mut sealed = [_mm512_setzero_si512(); LONG];
-    if rest.len() >= LONG_LEN + BEHIND {
-        let (group, behind) = rest.split_first_chunk_mut::<LONG_LEN>().expect("longer");
-        let keystream = keystream_and_tail!(KEYS, LONG, schedule, place, tail, hash);
+    let (groups, rest) = cut::<GROUP>(packet);
+    let (first, others) = groups.split_first_mut().expect("there is one");
+    let keystream = keystream_and_tail!(KEYS, GROUP, schedule, place, tail, hash);
+    // Sealed and not hashed yet.
+    let mut sealed = place.crypt(&load_group(first), &keystream);
+    store_group(first, &sealed);
+    for group in others {
+        let keystream = keystream_and_group!(KEYS, GROUP, schedule, place, GROUP, &sealed);
         sealed = place.crypt(&load_group(group), &keystream);
         store_group(group, &sealed);
-        pending = LONG;
-        rest = behind;
-    }
-    while rest.len() >= LONG_LEN + BEHIND {
-        let (group, behind) = rest.split_first_chunk_mut::<LONG_LEN>().expect("longer");
-        let keystream = keystream_and_group!(KEYS, LONG, schedule, place, LONG, &sealed);
-        sealed = place.crypt(&load_group(group), &keystream);
-        store_group(group, &sealed);
-        rest = behind;
-    }
-    if rest.len() > TAIL_LEN {
-        let (group, behind) = rest.split_first_chunk_mut::<SHORT_LEN>().expect("longer");
-        let keystream = if pending == 0 {
-            keystream_and_tail!(KEYS, SHORT, schedule, place, tail, hash)
-        } else {
-            keystream_and_group!(KEYS, SHORT, schedule, place, LONG, &sealed)
-        };
-        let short = place.crypt(&load_group(group), &keystream);
-        store_group(group, &short);
-        each!(SHORT, j, {
-            sealed[LONG - SHORT + j] = short[j];
-        });
-        pending = SHORT;
-        rest = behind;
     }
     macro_rules! tail {
         ($vectors:literal) => {{
-            let keystream = match pending {
-                0 => keystream_and_tail!(KEYS, $vectors, schedule, place, tail, hash),
-                SHORT => keystream_and_group!(KEYS, $vectors, schedule, place, SHORT, &sealed),
-                _ => keystream_and_group!(KEYS, $vectors, schedule, place, LONG, &sealed),
-            };
-            let mut sealed = place.crypt(&load_tail(rest), &keystream);
-            store_tail(rest, &sealed);
-            // What the keystream left behind the end of the packet is not text.
-            let last = ones(rest.len() - VECTOR * ($vectors - 1));
-            sealed[$vectors - 1] = _mm512_and_si512(sealed[$vectors - 1], last);
+            let keystream = keystream_and_group!(KEYS, $vectors, schedule, place, GROUP, &sealed);
             let icv = tail.icv_of(hash);
-            tail.set(schedule, &place, &sealed, rest.len(), lengths);
-            tail.mask = _mm512_castsi512_si128(place.mask);
+            tail.seal::<KEYS, $vectors>(schedule, &mut place, &keystream, rest, lengths);
             icv
         }};
     }
     match rest.len().div_ceil(VECTOR) {
+        1 => tail!(1),
+        2 => tail!(2),
+        3 => tail!(3),
+        4 => tail!(4),
+        _ => tail!(5),
+    }
+}
+
+/// [`seal`] for a packet that is a tail.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+fn seal_tail<'a, const KEYS: usize>(
+    schedule: &Schedule<'a, KEYS>,
+    start: Start,
+    packet: &mut [u8],
+    tail: &mut Tail<'a>,
+) -> __m128i {
+    let lengths = lengths(start.aad_bits, packet.len());
+    let mut place = Place::first(start, packet);
+    let mut hash = _mm_setzero_si128();
+    macro_rules! tail {
+        ($vectors:literal) => {{
+            let keystream = keystream_and_tail!(KEYS, $vectors, schedule, place, tail, hash);
+            let icv = tail.icv_of(hash);
+            tail.seal::<KEYS, $vectors>(schedule, &mut place, &keystream, packet, lengths);
+            icv
+        }};
+    }
+    match packet.len().div_ceil(VECTOR) {
         1 => tail!(1),
         2 => tail!(2),
         3 => tail!(3),
@@ -346,27 +440,40 @@ pub(super) fn open<const KEYS: usize>(
         return false;
     };
     let icv = load_block(icv);
+    match group_of(packet.len(), &TO_OPEN) {
+        8 => open_groups::<KEYS, 8>(schedule, start, packet, icv),
+        6 => open_groups::<KEYS, 6>(schedule, start, packet, icv),
+        5 => open_groups::<KEYS, 5>(schedule, start, packet, icv),
+        _ => open_groups::<KEYS, 4>(schedule, start, packet, icv),
+    }
+}
+
+/// [`open`] for a packet of groups of `GROUP` vectors, or none, and a tail.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+fn open_groups<const KEYS: usize, const GROUP: usize>(
+    schedule: &Schedule<'_, KEYS>,
+    start: Start,
+    packet: &mut [u8],
+    icv: __m128i,
+) -> bool {
     let (lengths, mut place) = (lengths(start.aad_bits, packet.len()), Place::first(start, packet));
     let mut last = Tail::new();
-    let mut rest = &mut *packet;
-    while rest.len() >= LONG_LEN + BEHIND {
-        let (group, behind) = rest.split_first_chunk_mut::<LONG_LEN>().expect("longer");
-        let sealed: [_; LONG] = load_group(group);
-        let keystream = keystream_and_group!(KEYS, LONG, schedule, place, LONG, &sealed);
-        let opened = place.crypt(&load_group(group), &keystream);
-        store_group(group, &opened);
-        rest = behind;
+    let (groups, rest) = cut::<GROUP>(packet);
+    macro_rules! group {
+        ($group:ident) => {{
+            let sealed = load_group($group);
+            let keystream = keystream_and_group!(KEYS, GROUP, schedule, place, GROUP, &sealed);
+            let opened = place.crypt(&load_group($group), &keystream);
+            store_group($group, &opened);
+        }};
     }
-    if rest.len() > TAIL_LEN {
-        let (group, behind) = rest.split_first_chunk_mut::<SHORT_LEN>().expect("longer");
-        let short: [_; SHORT] = load_group(group);
-        let mut sealed = [_mm512_setzero_si512(); LONG];
-        each!(SHORT, j, {
-            sealed[LONG - SHORT + j] = short[j];
-        });
-        let keystream = keystream_and_group!(KEYS, SHORT, schedule, place, SHORT, &sealed);
-        store_group(group, &place.crypt(&short, &keystream));
-        rest = behind;
+    // The first one by itself, as where it stands in the packet is known.
+    if let Some((first, others)) = groups.split_first_mut() {
+        group!(first);
+        for group in others {
+            group!(group);
+        }
     }
     macro_rules! tail {
         ($vectors:literal) => {{
@@ -391,29 +498,25 @@ pub(super) fn open<const KEYS: usize>(
         4 => tail!(4),
         _ => tail!(5),
     };
-    let tail = rest.len();
-    if !authentic && packet.len() > tail {
-        restore(schedule, start, packet, tail);
+    if !authentic {
+        restore(schedule, start, groups);
     }
     authentic
 }
 
-/// Adds the keystream to the groups of a forged packet once more: all but the `tail` last octets of
-/// header and text. So that they are what they were.
+/// Adds the keystream to the groups of a forged packet once more, so that they are what they were.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[cold]
 #[inline(never)]
-fn restore<const KEYS: usize>(
+fn restore<const KEYS: usize, const GROUP: usize>(
     schedule: &Schedule<'_, KEYS>,
     start: Start,
-    packet: &mut [u8],
-    tail: usize,
+    groups: &mut [[[u8; VECTOR]; GROUP]],
 ) {
-    let groups = packet.len() - tail;
-    let (groups, _) = packet[..groups].as_chunks_mut::<SHORT_LEN>();
-    let mut place = Place::first(start, groups.as_flattened());
+    let Some(first) = groups.first() else { return };
+    let mut place = Place::first(start, first.as_flattened());
     for group in groups {
-        let keystream = keystream!(KEYS, SHORT, schedule, place, _round, {});
+        let keystream = keystream!(KEYS, GROUP, schedule, place, _round, {});
         store_group(group, &place.crypt(&load_group(group), &keystream));
     }
 }
@@ -512,6 +615,26 @@ impl<'a> Tail<'a> {
         }
     }
 
+    /// Seals the tail of the packet of `place`, and keeps it.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+    #[inline]
+    fn seal<const KEYS: usize, const VECTORS: usize>(
+        &mut self,
+        schedule: &Schedule<'a, KEYS>,
+        place: &mut Place,
+        keystream: &[__m512i; VECTORS],
+        rest: &mut [u8],
+        lengths: __m128i,
+    ) {
+        let mut sealed = place.crypt(&load_tail(rest), keystream);
+        store_tail(rest, &sealed);
+        // What the keystream left behind the end of the packet is not text.
+        let last = ones(rest.len() - VECTOR * (VECTORS - 1));
+        sealed[VECTORS - 1] = _mm512_and_si512(sealed[VECTORS - 1], last);
+        self.set(schedule, place, &sealed, rest.len(), lengths);
+        self.mask = _mm512_castsi512_si128(place.mask);
+    }
+
     /// The last `len` sealed octets, with zeroes behind, of the packet of `place`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     #[inline]
@@ -588,18 +711,17 @@ impl<'a> Tail<'a> {
 fn stride<const KEYS: usize>(schedule: Schedule<'_, KEYS>, vectors: usize) -> __m512i {
     _mm512_broadcast_i32x4(match (LANES * vectors).checked_sub(POWERS) {
         None | Some(0) => schedule.powers[POWERS - LANES * vectors],
-        Some(_) => schedule.far_powers[LONG - vectors],
+        Some(_) => schedule.far_powers[GROUP_MAX - vectors],
     })
 }
 
 /// The vectors of a group.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn load_group<const LEN: usize, const VECTORS: usize>(group: &[u8; LEN]) -> [__m512i; VECTORS] {
-    const { assert!(LEN == VECTORS * VECTOR) };
-    let mut vectors = [_mm512_setzero_si512(); VECTORS];
-    each!(VECTORS, j, {
-        vectors[j] = load(group[VECTOR * j..].first_chunk().expect("the array is as long"));
+fn load_group<const GROUP: usize>(group: &[[u8; VECTOR]; GROUP]) -> [__m512i; GROUP] {
+    let mut vectors = [_mm512_setzero_si512(); GROUP];
+    each!(GROUP, j, {
+        vectors[j] = load(&group[j]);
     });
     vectors
 }
@@ -607,14 +729,9 @@ fn load_group<const LEN: usize, const VECTORS: usize>(group: &[u8; LEN]) -> [__m
 /// Overwrites a group.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn store_group<const LEN: usize, const VECTORS: usize>(
-    group: &mut [u8; LEN],
-    vectors: &[__m512i; VECTORS],
-) {
-    const { assert!(LEN == VECTORS * VECTOR) };
-    each!(VECTORS, j, {
-        let octets = group[VECTOR * j..].first_chunk_mut();
-        store(octets.expect("the array is as long"), vectors[j]);
+fn store_group<const GROUP: usize>(group: &mut [[u8; VECTOR]; GROUP], vectors: &[__m512i; GROUP]) {
+    each!(GROUP, j, {
+        store(&mut group[j], vectors[j]);
     });
 }
 
@@ -643,4 +760,28 @@ fn store_tail<const VECTORS: usize>(tail: &mut [u8], vectors: &[__m512i; VECTORS
         }
     });
     store_first(last, vectors[VECTORS - 1]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of every packet groups leave a tail that is neither too long for the powers nor too short
+    /// for what the last group carries; packets that are no longer than a tail have no groups.
+    #[test]
+    fn every_length_is_cut() {
+        for octets in 1..20_000_usize {
+            for plans in [&TO_SEAL, &TO_OPEN] {
+                let (group, blocks) = (group_of(octets, plans), octets.div_ceil(BLOCK));
+                if blocks <= TAIL {
+                    assert_eq!((group, count_groups(blocks, GROUPS[0])), (0, 0), "{octets}");
+                    continue;
+                }
+                assert!(GROUPS.contains(&group), "{octets}");
+                let count = count_groups(blocks, group);
+                let tail = blocks - LANES * group * count;
+                assert!(count > 0 && (BEHIND..=TAIL).contains(&tail), "{octets}: {tail}");
+            }
+        }
+    }
 }
