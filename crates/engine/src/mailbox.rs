@@ -14,6 +14,7 @@ use crossbeam::queue::ArrayQueue;
 use culvert_aead::Protocol;
 use culvert_esp::Expiry;
 use culvert_esp::Lifetime;
+use culvert_frame::SlabBox;
 use culvert_spd::Flow;
 use culvert_spd::Group;
 
@@ -35,15 +36,15 @@ const RESERVED: usize = 16;
 /// What control asks of a worker. Each is answered by an event, in order.
 pub enum Command<K> {
     /// Put an inbound SA into a slot. Answer: [`Event::Inbound`] with what was there.
-    Inbound(u32, Option<Box<InboundEntry<K>>>),
+    Inbound(u32, Option<SlabBox<InboundEntry<K>>>),
     /// Put an outbound SA into a slot. Answer: [`Event::Outbound`] with what was there.
-    Outbound(u32, Option<Box<OutboundEntry<K>>>),
+    Outbound(u32, Option<SlabBox<OutboundEntry<K>>>),
     /// Pass the SA in a slot on to another worker. Answer: [`Event::Left`].
     Pass(Move, Recipient<K>),
     /// An inbound SA comes from another worker. Answer: [`Event::Inbound`].
-    AdoptInbound(Move, Box<InboundEntry<K>>),
+    AdoptInbound(Move, SlabBox<InboundEntry<K>>),
     /// An outbound SA comes from another worker. Answer: [`Event::Outbound`].
-    AdoptOutbound(Move, Box<OutboundEntry<K>>),
+    AdoptOutbound(Move, SlabBox<OutboundEntry<K>>),
     /// Everybody knows the new place of this SA. Answer: [`Event::Settled`].
     Settle(Move),
     /// Take up what is different from now on, in this order. Answer: [`Event::Changed`] with what
@@ -80,9 +81,9 @@ pub enum Command<K> {
 /// What a worker tells control.
 pub enum Event<K> {
     /// What an inbound slot held before.
-    Inbound(u32, Option<Box<InboundEntry<K>>>),
+    Inbound(u32, Option<SlabBox<InboundEntry<K>>>),
     /// What an outbound slot held before; its sequence numbers up to `last` are used.
-    Outbound(u32, Option<Box<OutboundEntry<K>>>),
+    Outbound(u32, Option<SlabBox<OutboundEntry<K>>>),
     /// An SA has been passed on; or it has not, as there was no room, and is still here.
     Left(Move, bool),
     /// A move is forgotten here.

@@ -8,6 +8,7 @@ use culvert_frame::BATCH;
 use culvert_frame::MAX_PORTS;
 use culvert_frame::Packet;
 use culvert_frame::Port;
+use culvert_frame::SlabBox;
 use culvert_spd::Action;
 use culvert_spd::Flow;
 use culvert_spd::Group;
@@ -378,7 +379,7 @@ impl<A: Aead> Plane<A> {
     pub(crate) fn adopt_inbound(
         &mut self,
         moved: Move,
-        mut entry: Box<InboundEntry<A::Key>>,
+        mut entry: SlabBox<InboundEntry<A::Key>>,
     ) -> Event<A::Key> {
         entry.start(self.now, self.number());
         self.moves.come(moved);
@@ -390,7 +391,7 @@ impl<A: Aead> Plane<A> {
     pub(crate) fn adopt_outbound(
         &mut self,
         moved: Move,
-        mut entry: Box<OutboundEntry<A::Key>>,
+        mut entry: SlabBox<OutboundEntry<A::Key>>,
     ) -> Event<A::Key> {
         entry.start(self.now);
         self.moves.come(moved);

@@ -17,6 +17,7 @@ use culvert_esp::Mode;
 use culvert_esp::OutboundSa;
 use culvert_esp::lifetime::Usage;
 use culvert_esp::tfc::TfcPadding;
+use culvert_frame::SlabBox;
 use culvert_spd::Group;
 use culvert_spd::Selector;
 
@@ -345,7 +346,7 @@ pub struct SaSample {
 /// The SAs of one worker, by slot.
 #[derive(Debug)]
 pub(crate) struct Table<E> {
-    slots: Vec<Option<Box<E>>>,
+    slots: Vec<Option<SlabBox<E>>>,
 }
 
 impl<E> Table<E> {
@@ -367,7 +368,7 @@ impl<E> Table<E> {
     ///
     /// # Panics
     /// When there is no such slot: control knows the size of the table.
-    pub(crate) fn replace(&mut self, slot: u32, entry: Option<Box<E>>) -> Option<Box<E>> {
+    pub(crate) fn replace(&mut self, slot: u32, entry: Option<SlabBox<E>>) -> Option<SlabBox<E>> {
         std::mem::replace(&mut self.slots[slot as usize], entry)
     }
 

@@ -20,6 +20,7 @@
 
 use culvert_aead::Verified;
 use culvert_aead::prefetch::prefetch;
+use culvert_frame::SlabBox;
 
 use crate::window_state::WindowState;
 
@@ -41,7 +42,7 @@ pub struct Window {
     top: u64,
     /// 0 when anti-replay is off.
     size: u64,
-    ring: Box<[u64]>,
+    ring: SlabBox<[u64]>,
     /// Numbers accepted.
     accepted: u64,
     /// Not of interest to packets that come in order, and so not among what each packet reads.
@@ -121,8 +122,8 @@ impl Window {
         // A non-zero start means "highest seen": which of the older ones came is not known, and
         // accepting one twice is worse than losing it.
         let seen = if top == 0 { 0 } else { u64::MAX };
-        let ring = vec![seen; words].into();
-        Ok(Window { size: u64::from(size), esn, ring, ..Window::empty(top) })
+        let ring = SlabBox::filled(seen, words);
+        Ok(Window { size: u64::from(size), esn, ..Window::over(ring, top) })
     }
 
     /// A window of `size` packets whose highest accepted number is `top`; of those below, `unseen`
@@ -148,14 +149,14 @@ impl Window {
     /// sequence numbers then, for nothing would tell their high half (RFC 4303 section 3.3.3).
     #[must_use]
     pub fn off() -> Window {
-        Window { ring: Box::new([0]), ..Window::empty(0) }
+        Window::over(SlabBox::filled(0, 1), 0)
     }
 
-    fn empty(top: u64) -> Window {
+    fn over(ring: SlabBox<[u64]>, top: u64) -> Window {
         Window {
             top,
             size: 0,
-            ring: Box::default(),
+            ring,
             accepted: 0,
             aside: Box::new(Aside { start: top, ..Aside::default() }),
             esn: false,

@@ -2,17 +2,19 @@
 //!
 //! - [`region`]: the one leaked mapping that holds every frame, and the only place that mints them.
 //! - [`memory`]: where its memory comes from, in huge pages where there are any.
+//! - [`slab`]: [`SlabBox`], boxes for what lies in such memory beside frames: SAs.
 //! - [`token`]: [`FreeFrame`] and [`Packet`], the two states a frame can be in outside the kernel.
 //! - [`io`]: [`PacketIo`], what a worker asks of the outside world, and [`Port`].
 //! - [`mem`]: [`MemIo`], packets in queues, for tests, benches and the simulator.
 //!
-//! This crate contains unsafe code, in `token.rs`, `region.rs` and `memory.rs` only; the argument
-//! for it stands at the top of `token.rs`, and of `memory.rs`.
+//! This crate contains unsafe code, in `token.rs`, `region.rs`, `memory.rs` and `slab.rs` only; the
+//! argument for it stands at the top of `token.rs`, `memory.rs` and `slab.rs`.
 
 pub mod io;
 pub mod mem;
 pub mod memory;
 pub mod region;
+pub mod slab;
 pub mod token;
 
 pub use io::BATCH;
@@ -34,6 +36,7 @@ pub use region::Parts;
 pub use region::RUN_FRAMES;
 pub use region::RUN_SIZE;
 pub use region::Region;
+pub use slab::SlabBox;
 pub use token::FreeFrame;
 pub use token::Packet;
 pub use token::prefetch_to_write;

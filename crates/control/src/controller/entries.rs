@@ -18,6 +18,7 @@ use culvert_esp::Usage;
 use culvert_esp::Window;
 use culvert_esp::WindowState;
 use culvert_esp::outbound::EPOCH_SHIFT;
+use culvert_frame::SlabBox;
 
 use super::ControlError;
 use super::Controller;
@@ -45,7 +46,7 @@ impl<A: Aead> Controller<A> {
                 let mut entry = inbound(spec, key, seen.as_ref())?;
                 entry.lent_key = self.lent_key(spec.algorithm, &spec.keymat)?;
                 self.leases.receive(id, receiver);
-                Ok(Entry::Inbound(Box::new(entry)))
+                Ok(Entry::Inbound(SlabBox::new(entry)))
             }
             Direction::Outbound => {
                 // The IVs that the provider makes have the epoch as well.
@@ -55,7 +56,7 @@ impl<A: Aead> Controller<A> {
                 let lent_key = self.lent_key(spec.algorithm, &keymat)?;
                 let mut entry = self.outbound(id, spec, key)?;
                 entry.lent_key = lent_key;
-                Ok(Entry::Outbound(Box::new(entry)))
+                Ok(Entry::Outbound(SlabBox::new(entry)))
             }
         }
     }

@@ -13,6 +13,7 @@ use culvert_engine::mailbox::Peer;
 use culvert_engine::options::Lookup;
 use culvert_engine::snapshot::Sender;
 use culvert_esp::Lifetime;
+use culvert_frame::SlabBox;
 use culvert_spd::Group;
 
 use crate::sa::Direction;
@@ -38,8 +39,8 @@ impl fmt::Display for SaId {
 
 /// An SA on its way between control and a worker.
 pub(super) enum Entry<K> {
-    Inbound(Box<InboundEntry<K>>),
-    Outbound(Box<OutboundEntry<K>>),
+    Inbound(SlabBox<InboundEntry<K>>),
+    Outbound(SlabBox<OutboundEntry<K>>),
 }
 
 impl<K> Entry<K> {

@@ -35,6 +35,7 @@ use culvert_esp::lifetime::Usage;
 use culvert_frame::FRAME_SIZE;
 use culvert_frame::HEADROOM;
 use culvert_frame::MemIo;
+use culvert_frame::SlabBox;
 use culvert_sim::gateway::Room;
 use culvert_sim::plain::Plain;
 use culvert_sim::plain::ip_packet;
@@ -660,7 +661,7 @@ fn sequence_lease() -> Counters {
     let mut worker = Worker::new(&config, aead, MemIo::new(8), worker_end, inbound, outbound);
     let next_hops = scenario.next_hops(A, KNOWN);
     let commands = [
-        Command::Outbound(0, Some(Box::new(OutboundEntry::new(sa, 1)))),
+        Command::Outbound(0, Some(SlabBox::new(OutboundEntry::new(sa, 1)))),
         Command::NextHops(next_hops.into()),
         Command::Change(changes),
     ];

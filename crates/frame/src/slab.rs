@@ -1,0 +1,294 @@
+//! [`SlabBox`]: a box whose place lies among others of its kind, in huge pages where there are any.
+//!
+//! Ten thousand SAs that the allocator puts into pages of 4 KiB are more pages than the CPU
+//! remembers translations of, and each packet is for another one. Here values of one size lie side
+//! by side in *chunks*: the first is a few ordinary pages, for a gateway with a few SAs, those that
+//! follow are some megabytes each. A place that is given back is the next one taken. Chunks are
+//! never given back: so much memory as was once in use stays.
+//!
+//! A place is whole cache lines, so that two workers never write to the same one, and an odd number
+//! of them (or of what its contents are aligned to): the same field of many values is then in all
+//! sets of a cache, where with an even number it would be in half of them, or fewer.
+//!
+//! The places of the whole program are behind one lock, which is taken to make and to drop a box
+//! and at no other time: the control thread makes and drops SAs, workers hold and move them.
+//!
+//! # Why the unsafe code here is sound
+//!
+//! A place is a `&'static mut` slice that is cut off a chunk once, so that no two overlap. It is
+//! either in [`Slab::free`] or in the hands of one box, which is not `Clone`. A box is made of a
+//! place that has room and alignment for its contents, which are written before the box exists and
+//! dropped with it, and only then is the place a slice again. Contents know their size and
+//! alignment, from which follow those of the place.
+
+use std::alloc::Layout;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ops::Deref;
+use std::ops::DerefMut;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use crate::memory;
+
+/// Octets of the first chunk of a slab at least, and of each chunk at most; the one behind is so
+/// many times as large.
+const CHUNK_MIN: usize = 64 << 10;
+const CHUNK_MAX: usize = 4 << 20;
+const GROWTH: usize = 8;
+
+/// What chunks are aligned to.
+const CHUNK_ALIGN: usize = 4096;
+
+/// Octets of a cache line.
+const LINE: usize = 64;
+
+/// A value, or a slice, of its own in memory shared by such values, and the only way to it.
+pub struct SlabBox<T: ?Sized> {
+    contents: NonNull<T>,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: a box owns its contents, as `Box` does. Why not safe: `NonNull` is not `Send`.
+unsafe impl<T: Send + ?Sized> Send for SlabBox<T> {}
+// SAFETY: as above; `&SlabBox<T>` gives `&T` and nothing else.
+unsafe impl<T: Sync + ?Sized> Sync for SlabBox<T> {}
+
+/// Memory for one value or slice.
+type Place = &'static mut [MaybeUninit<u8>];
+
+/// Places of one size and alignment.
+#[derive(Default)]
+struct Slab {
+    /// Given back, the latest last.
+    free: Vec<Place>,
+    /// What no place was cut off yet of the latest chunk.
+    rest: Place,
+    /// Octets of that chunk.
+    chunk: usize,
+}
+
+/// All slabs of the program, by alignment and by octets from place to place.
+static SLABS: Mutex<BTreeMap<Kind, Slab>> = Mutex::new(BTreeMap::new());
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    align: usize,
+    stride: usize,
+}
+
+impl Kind {
+    const fn of(contents: Layout) -> Kind {
+        let align = if contents.align() < LINE { LINE } else { contents.align() };
+        assert!(align <= CHUNK_ALIGN, "chunks are aligned enough");
+        Kind { align, stride: (contents.size().div_ceil(align) | 1) * align }
+    }
+
+    /// The latest place that was given back, or another one.
+    fn take(self) -> NonNull<u8> {
+        NonNull::from(slabs().entry(self).or_default().take(self.stride)).cast()
+    }
+}
+
+impl Slab {
+    fn take(&mut self, stride: usize) -> Place {
+        if let Some(place) = self.free.pop() {
+            return place;
+        }
+        if self.rest.len() < stride {
+            // What is left over is too small for anything.
+            self.chunk = (self.chunk * GROWTH).clamp(CHUNK_MIN, CHUNK_MAX).max(stride);
+            self.rest = leak(self.chunk);
+        }
+        let (place, rest) = std::mem::take(&mut self.rest).split_at_mut(stride);
+        self.rest = rest;
+        place
+    }
+}
+
+fn leak(len: usize) -> Place {
+    let base = memory::leak(len);
+    // SAFETY: so many octets are there, for ever, and nobody else knows of them. Why not safe: they
+    // come as an address.
+    unsafe { std::slice::from_raw_parts_mut(base.cast().as_ptr(), len) }
+}
+
+/// Nothing panics while it has the lock, but for an allocator that has nothing left.
+fn slabs() -> MutexGuard<'static, BTreeMap<Kind, Slab>> {
+    SLABS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T> SlabBox<T> {
+    /// Moves a value to a place of its own. Aborts when memory is exhausted.
+    #[must_use]
+    pub fn new(value: T) -> SlabBox<T> {
+        let contents = const { Kind::of(Layout::new::<T>()) }.take().cast::<T>();
+        // SAFETY: the place is ours, and of the kind that a `T` needs: chunks are aligned to
+        // `CHUNK_ALIGN`, and strides are multiples of the alignment. Why not safe: no safe API
+        // makes a `T` in memory that was something else before.
+        unsafe { contents.write(value) };
+        SlabBox { contents, owns: PhantomData }
+    }
+}
+
+impl<T: Copy> SlabBox<[T]> {
+    /// As many copies of a value.
+    ///
+    /// # Panics
+    /// When that is no possible length. Aborts when memory is exhausted.
+    #[must_use]
+    pub fn filled(value: T, len: usize) -> SlabBox<[T]> {
+        let layout = Layout::array::<T>(len).expect("a possible length");
+        let first = Kind::of(layout).take().cast::<T>();
+        for index in 0..len {
+            // SAFETY: as in `new`, of the kind that `len` of `T` need. Why not safe: as in `new`.
+            unsafe { first.add(index).write(value) };
+        }
+        SlabBox { contents: NonNull::slice_from_raw_parts(first, len), owns: PhantomData }
+    }
+}
+
+impl<T: ?Sized> Drop for SlabBox<T> {
+    fn drop(&mut self) {
+        let kind = Kind::of(Layout::for_value::<T>(self));
+        // SAFETY: there is a value since the box was made, and nobody has it when that goes. Why
+        // not safe: the place outlives the value.
+        unsafe { self.contents.drop_in_place() };
+        let place = self.contents.cast().as_ptr();
+        // SAFETY: the slice that the box was made of, for its kind was found in the same way. Why
+        // not safe: it was an address meanwhile.
+        let place = unsafe { std::slice::from_raw_parts_mut(place, kind.stride) };
+        slabs().entry(kind).or_default().free.push(place);
+    }
+}
+
+impl<T: ?Sized> Deref for SlabBox<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: it has a value, which it owns. Why not safe: as for `Box` of the library.
+        unsafe { self.contents.as_ref() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for SlabBox<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and `&mut` of the box is that of its value. Why not safe: as above.
+        unsafe { self.contents.as_mut() }
+    }
+}
+
+impl<T: fmt::Debug + ?Sized> fmt::Debug for SlabBox<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    const _: () = assert!(size_of::<Option<SlabBox<u64>>>() == size_of::<usize>(), "a niche");
+
+    fn address<T>(value: &SlabBox<T>) -> usize {
+        std::ptr::from_ref::<T>(value) as usize
+    }
+
+    /// Values stay what they are, each by itself, over several chunks, in whatever order they go.
+    #[test]
+    fn values_are_apart() {
+        #[repr(align(128))]
+        struct Value([u32; 320]);
+        // 6 chunks: of 64 KiB, 512 KiB, and 4 MiB each.
+        let count = (16 << 20) / size_of::<Value>();
+        let value = |number| SlabBox::new(Value([u32::try_from(number).unwrap(); 320]));
+        let mut kept: Vec<(usize, SlabBox<Value>)> = (0..count).map(|n| (n, value(n))).collect();
+        for round in 1..4 {
+            // Every so many-th goes, and others come instead.
+            kept.retain(|(number, _)| number % (round + 2) != 0);
+            kept.extend((kept.len()..count).map(|n| (n + round * count, value(n + round * count))));
+            kept.iter_mut().for_each(|(_, value)| value.0[319] += 1);
+        }
+        let mut places: Vec<usize> = kept.iter().map(|(_, value)| address(value)).collect();
+        places.sort_unstable();
+        assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= size_of::<Value>()));
+        assert!(places.iter().all(|place| place.is_multiple_of(128)));
+        for (number, value) in &kept {
+            assert!(value.0[..319].iter().all(|&n| n as usize == *number), "{number}");
+        }
+    }
+
+    /// What is dropped is dropped once, wherever that is, and its place is the next one taken.
+    #[test]
+    fn places_come_back() {
+        struct Counted(Arc<AtomicUsize>, [u8; 777]);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                assert_eq!(self.1, [7; 777]);
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+        let drops = Arc::new(AtomicUsize::new(0));
+        let make = || SlabBox::new(Counted(Arc::clone(&drops), [7; 777]));
+        let first: Vec<_> = (0..1000).map(|_| make()).collect();
+        let mut places: Vec<usize> = first.iter().map(address).collect();
+        std::thread::spawn(move || drop(first)).join().unwrap();
+        assert_eq!(drops.load(Relaxed), 1000);
+        let second: Vec<_> = (0..1000).map(|_| make()).collect();
+        let mut again: Vec<usize> = second.iter().map(address).collect();
+        places.sort_unstable();
+        again.sort_unstable();
+        assert_eq!(places, again);
+        drop(second);
+        assert_eq!(drops.load(Relaxed), 2000);
+    }
+
+    /// A place is an odd number of lines, or of what its contents are aligned to.
+    #[test]
+    fn kinds_are_by_size_and_alignment() {
+        let kind = |size, align| {
+            let Kind { align, stride } = Kind::of(Layout::from_size_align(size, align).unwrap());
+            (align, stride)
+        };
+        let of_lines = [0, 1, 64, 65, 128, 1408, 1472].map(|size| kind(size, 8));
+        let strides = [1, 1, 1, 3, 3, 23, 23].map(|lines| (64, lines * 64));
+        assert_eq!(of_lines, strides);
+        assert_eq!(
+            [128, 256, 1408, 1536].map(|size| kind(size, 128)),
+            [1, 3, 11, 13].map(|n| (128, n * 128))
+        );
+        assert_eq!([4096, 8192].map(|size| kind(size, 4096)), [1, 3].map(|n| (4096, n * 4096)));
+    }
+
+    /// Slices of any length are what they were filled with, each by itself, empty ones too.
+    #[test]
+    fn slices_of_any_length() {
+        for _ in 0..2 {
+            let mut all: Vec<_> = (0..200).map(|len| (len, SlabBox::filled(len, len))).collect();
+            for (len, slice) in &mut all {
+                assert_eq!(**slice, *vec![*len; *len]);
+                slice.fill(0);
+            }
+        }
+    }
+
+    /// A value larger than a chunk has one for itself.
+    #[test]
+    fn large_values() {
+        #[expect(clippy::large_stack_arrays, reason = "larger than a chunk")]
+        let values = [1, 2, 3].map(|octet| SlabBox::new([octet; CHUNK_MIN + 1]));
+        for (value, octet) in values.iter().zip(1..) {
+            assert!(value.iter().all(|&found| found == octet));
+        }
+    }
+}
