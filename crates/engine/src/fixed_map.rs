@@ -12,6 +12,7 @@ use std::hash::BuildHasher;
 use std::hash::Hash;
 
 use culvert_aead::prefetch::prefetch;
+use culvert_frame::SlabBox;
 use rustc_hash::FxBuildHasher;
 
 /// Places of an empty table.
@@ -21,9 +22,14 @@ const PLACES_MIN: usize = 16;
 #[derive(Clone, Debug)]
 pub struct FixedMap<K, V> {
     /// As many as a power of two.
-    places: Box<[Option<(K, V)>]>,
+    places: SlabBox<[Place<K, V>]>,
     len: usize,
 }
+
+/// An entry, if there is one. Those of half a cache line are not in two of them.
+#[derive(Clone, Debug)]
+#[repr(align(32))]
+struct Place<K, V>(Option<(K, V)>);
 
 impl<K, V> Default for FixedMap<K, V> {
     fn default() -> FixedMap<K, V> {
@@ -31,8 +37,8 @@ impl<K, V> Default for FixedMap<K, V> {
     }
 }
 
-fn empty<T>(places: usize) -> Box<[Option<T>]> {
-    std::iter::repeat_with(|| None).take(places).collect()
+fn empty<K, V>(places: usize) -> SlabBox<[Place<K, V>]> {
+    SlabBox::from_fn(places, |_| Place(None))
 }
 
 impl<K: Copy + Eq + Hash, V> FixedMap<K, V> {
@@ -62,7 +68,7 @@ impl<K: Copy + Eq + Hash, V> FixedMap<K, V> {
 
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.places.iter().flatten().map(|(key, value)| (key, value))
+        self.places.iter().filter_map(|place| place.0.as_ref()).map(|(key, value)| (key, value))
     }
 
     /// True when there is an entry with this key.
@@ -77,7 +83,7 @@ impl<K: Copy + Eq + Hash, V> FixedMap<K, V> {
     pub fn get(&self, key: &K) -> Option<&V> {
         let mut at = self.home(key);
         loop {
-            match &self.places[at] {
+            match &self.places[at].0 {
                 Some((found, value)) if found == key => return Some(value),
                 Some(_) => at = self.next(at),
                 None => return None,
@@ -98,14 +104,14 @@ impl<K: Copy + Eq + Hash, V> FixedMap<K, V> {
     pub fn put(&mut self, key: K, value: V) -> Option<V> {
         let mut at = self.home(&key);
         loop {
-            match &mut self.places[at] {
+            match &mut self.places[at].0 {
                 Some((found, old)) if *found == key => return Some(std::mem::replace(old, value)),
                 Some(_) => at = self.next(at),
                 None => break,
             }
         }
         assert!(self.len < self.capacity(), "a table is changed by whoever knows its room");
-        self.places[at] = Some((key, value));
+        self.places[at].0 = Some((key, value));
         self.len += 1;
         None
     }
@@ -114,17 +120,17 @@ impl<K: Copy + Eq + Hash, V> FixedMap<K, V> {
     pub fn take(&mut self, key: &K) -> Option<V> {
         let mut hole = self.home(key);
         loop {
-            match &self.places[hole] {
+            match &self.places[hole].0 {
                 Some((found, _)) if found == key => break,
                 Some(_) => hole = self.next(hole),
                 None => return None,
             }
         }
-        let taken = self.places[hole].take();
+        let taken = self.places[hole].0.take();
         self.len -= 1;
         let mask = self.places.len() - 1;
         let mut at = self.next(hole);
-        while let Some((key, _)) = &self.places[at] {
+        while let Some((key, _)) = &self.places[at].0 {
             // An entry may move up to the hole if it does not belong behind it.
             let from_home = at.wrapping_sub(self.home(key)) & mask;
             if from_home >= at.wrapping_sub(hole) & mask {
@@ -142,8 +148,8 @@ impl<K: Copy + Eq + Hash, V> FixedMap<K, V> {
             return false;
         }
         let larger = FixedMap { places: empty(self.places.len() * 2), len: 0 };
-        let old = std::mem::replace(self, larger);
-        for (key, value) in old.places.into_iter().flatten() {
+        let mut old = std::mem::replace(self, larger);
+        for (key, value) in old.places.iter_mut().filter_map(|place| place.0.take()) {
             self.put(key, value);
         }
         true

@@ -13,6 +13,7 @@
 use std::net::Ipv4Addr;
 
 use culvert_aead::prefetch::prefetch;
+use culvert_frame::SlabBox;
 use culvert_spd::Action;
 use culvert_spd::Flow;
 use culvert_spd::Group;
@@ -40,9 +41,7 @@ const MIX: [u64; 2] = [0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b];
 /// The cache.
 pub(crate) struct FlowCache {
     /// Zeroes until they are used, so that memory is not taken before.
-    words: Vec<u64>,
-    /// Where the first line begins in them.
-    begin: usize,
+    words: SlabBox<[u64]>,
     /// Sets are numbered by the highest bits of a hash: all but so many.
     shift: u32,
     /// Entries of other generations are empty; 0 is never in use.
@@ -131,9 +130,8 @@ impl FlowCache {
     /// An empty cache for the flows of `count` SAs or more.
     pub(crate) fn new(count: usize) -> FlowCache {
         let sets = (2 * count).next_power_of_two().clamp(SETS_MIN, SETS_MAX);
-        let words = vec![0_u64; (sets + 1) * WORDS];
-        let begin = words.as_ptr().align_offset(WORDS * size_of::<u64>()).min(WORDS);
-        FlowCache { words, begin, shift: u64::BITS - sets.ilog2(), generation: 1 }
+        let words = SlabBox::zeroed(sets * WORDS);
+        FlowCache { words, shift: u64::BITS - sets.ilog2(), generation: 1 }
     }
 
     /// Forgets everything.
@@ -149,7 +147,7 @@ impl FlowCache {
     fn at(&self, key: &FlowKey) -> usize {
         #[expect(clippy::cast_possible_truncation, reason = "fewer sets than that")]
         let set = (key.hash() >> self.shift) as usize;
-        self.begin + set * WORDS
+        set * WORDS
     }
 
     /// Where what is known of a flow stands; asked for, to be in the cache soon.

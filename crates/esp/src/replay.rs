@@ -122,7 +122,7 @@ impl Window {
         // A non-zero start means "highest seen": which of the older ones came is not known, and
         // accepting one twice is worse than losing it.
         let seen = if top == 0 { 0 } else { u64::MAX };
-        let ring = SlabBox::filled(seen, words);
+        let ring = SlabBox::from_fn(words, |_| seen);
         Ok(Window { size: u64::from(size), esn, ..Window::over(ring, top) })
     }
 
@@ -149,7 +149,7 @@ impl Window {
     /// sequence numbers then, for nothing would tell their high half (RFC 4303 section 3.3.3).
     #[must_use]
     pub fn off() -> Window {
-        Window::over(SlabBox::filled(0, 1), 0)
+        Window::over(SlabBox::from_fn(1, |_| 0), 0)
     }
 
     fn over(ring: SlabBox<[u64]>, top: u64) -> Window {

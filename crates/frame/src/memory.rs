@@ -1,4 +1,4 @@
-//! Memory that is allocated once, in huge pages where there are any.
+//! Large pieces of memory, in huge pages where there are any.
 //!
 //! A worker goes through megabytes of packets in a few milliseconds. In pages of 4 KiB nearly each
 //! of them costs a walk of the page tables, and in a virtual machine that is a walk of two; a huge
@@ -8,19 +8,23 @@
 //!
 //! # Why the unsafe code here is sound
 //!
-//! New mappings at addresses that the kernel chooses, never unmapped: they touch nothing else.
+//! New mappings at addresses that the kernel chooses: they touch nothing else. What is unmapped is
+//! what nobody knows of: ends of a mapping before it is handed out, and what its owner gives back.
 
 use std::alloc::Layout;
 use std::alloc::alloc_zeroed;
+use std::alloc::dealloc;
 use std::alloc::handle_alloc_error;
 use std::fmt;
 use std::ptr;
 use std::ptr::NonNull;
 
-const PAGE: usize = 4096;
+/// What all of it is aligned to.
+pub(crate) const PAGE: usize = 4096;
 
-/// Size of a huge page; less memory than that is not worth one.
+/// Size of a huge page; less memory than half of that is not worth one.
 const HUGE_PAGE: usize = 2 << 20;
+const WORTH_HUGE: usize = HUGE_PAGE / 2;
 
 /// What kind of pages memory is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +47,39 @@ impl fmt::Display for Pages {
     }
 }
 
-/// Zeroed memory of `len` octets, aligned to a page and never given back. Aborts when memory is
-/// exhausted.
-pub(crate) fn leak(len: usize) -> NonNull<u8> {
-    let huge = len.checked_next_multiple_of(HUGE_PAGE).filter(|_| len >= HUGE_PAGE);
-    let mapped = huge.and_then(|len| map_reserved(len).or_else(|| map_transparent(len)));
-    mapped.unwrap_or_else(|| {
-        let layout =
-            Layout::from_size_align(len.next_multiple_of(PAGE), PAGE).expect("a possible size");
-        assert!(len > 0, "there is no memory of no size");
+/// Zeroed memory of `len` octets, aligned to a page. Aborts when memory is exhausted.
+pub(crate) fn allocate(len: usize) -> NonNull<u8> {
+    let layout = layout(len);
+    let memory = match layout.align() {
         // SAFETY: the layout has a non-zero size. Why not safe: no safe API gives page alignment.
-        let base = unsafe { alloc_zeroed(layout) };
-        NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout))
-    })
+        PAGE => NonNull::new(unsafe { alloc_zeroed(layout) }),
+        _ => map_reserved(layout.size())
+            .or_else(|| map_transparent(layout.size()))
+            .or_else(|| map(layout.size(), 0)),
+    };
+    memory.unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+/// Gives back what [`allocate`] returned.
+///
+/// # Safety
+/// It is of this length, and nobody uses it from now on.
+pub(crate) unsafe fn free(memory: NonNull<u8>, len: usize) {
+    let layout = layout(len);
+    match layout.align() {
+        // SAFETY: it comes from the allocator, with this layout. Why not safe: it is an address.
+        PAGE => unsafe { dealloc(memory.as_ptr(), layout) },
+        // SAFETY: it is a mapping of this length. Why not safe: it is an address.
+        _ => unsafe { unmap(memory, layout.size()) },
+    }
+}
+
+/// What is allocated for `len` octets: huge pages, or pages of the usual size.
+fn layout(len: usize) -> Layout {
+    assert!(len > 0, "there is no memory of no size");
+    let page = if len < WORTH_HUGE { PAGE } else { HUGE_PAGE };
+    let size = len.checked_next_multiple_of(page).expect("a possible size");
+    Layout::from_size_align(size, page).expect("a possible size")
 }
 
 /// Memory of huge pages that were set aside, if there are enough of them.
@@ -65,15 +89,31 @@ fn map_reserved(len: usize) -> Option<NonNull<u8>> {
 
 /// Memory that begins where a huge page may, and which the kernel was asked to make of those.
 fn map_transparent(len: usize) -> Option<NonNull<u8>> {
-    // The surplus is never touched, so that it is no memory.
-    let base = map(len.checked_add(HUGE_PAGE)?, 0)?;
-    let surplus = base.as_ptr().align_offset(HUGE_PAGE);
-    // SAFETY: less than a huge page, which the mapping is longer. Why not safe: pointer arithmetic.
-    let base = unsafe { base.add(surplus) };
+    let all = map(len.checked_add(HUGE_PAGE)?, 0)?;
+    let before = all.as_ptr().align_offset(HUGE_PAGE);
+    // SAFETY: less than a huge page is before it, and the rest of one behind, by which the mapping
+    // is longer. Why not safe: pointer arithmetic.
+    let (base, end) = unsafe { (all.add(before), all.add(before + len)) };
+    // SAFETY: the ends of our mapping, which nobody has seen. Why not safe: they are addresses.
+    unsafe {
+        unmap(all, before);
+        unmap(end, HUGE_PAGE - before);
+    }
     // SAFETY: inside the mapping, and the advice changes no contents. Why not safe: there is no
     // safe form. Where it fails, pages have the usual size.
     let _ = unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
     Some(base)
+}
+
+/// Takes memory out of the address space. Should the kernel refuse, it stays, and is nobody's.
+///
+/// # Safety
+/// It is mapped by [`map`], and nobody uses it from now on.
+unsafe fn unmap(memory: NonNull<u8>, len: usize) {
+    if len > 0 {
+        // SAFETY: as the caller says. Why not safe: it is an address.
+        let _ = unsafe { libc::munmap(memory.as_ptr().cast(), len) };
+    }
 }
 
 fn map(len: usize, flags: libc::c_int) -> Option<NonNull<u8>> {
@@ -119,19 +159,40 @@ fn holds(line: &str, address: usize) -> bool {
 mod tests {
     use super::*;
 
-    /// Memory of any size is zeroed and aligned, that of some megabytes to a huge page.
+    /// Memory of any size is zeroed and aligned, that of some megabytes to a huge page, and it is
+    /// gone when it was given back.
     #[test]
     fn memory_is_zeroed_and_aligned() {
-        for len in [1, 5000, HUGE_PAGE - 1, HUGE_PAGE, 2 * HUGE_PAGE + 1] {
-            let base = leak(len);
-            let align = if len < HUGE_PAGE { PAGE } else { HUGE_PAGE };
+        let sizes = [1, 5000, WORTH_HUGE - 1, WORTH_HUGE, HUGE_PAGE, 2 * HUGE_PAGE + 1];
+        for len in sizes.into_iter().chain(sizes) {
+            let base = allocate(len);
+            let align = if len < WORTH_HUGE { PAGE } else { HUGE_PAGE };
             assert_eq!(base.as_ptr().align_offset(align), 0, "{len}");
             // SAFETY: as long as it was asked for, and nobody else knows it.
             let memory = unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), len) };
             assert!(memory.iter().all(|&octet| octet == 0));
             memory.fill(1);
-            assert!(pages_at(base.as_ptr() as usize).is_some(), "{len}");
+            assert!(pages_at(base.as_ptr().addr()).is_some(), "{len}");
+            // SAFETY: nobody uses it any more.
+            unsafe { free(base, len) };
         }
+    }
+
+    /// What is given back leaves the address space: a gigabyte passes through a few megabytes.
+    #[test]
+    fn memory_is_given_back() {
+        let size = || {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+            statm.split(' ').next().unwrap().parse::<usize>().unwrap() * PAGE
+        };
+        let before = size();
+        for _ in 0..128 {
+            let base = allocate(8 << 20);
+            // SAFETY: nobody uses it.
+            unsafe { free(base, 8 << 20) };
+        }
+        // Other tests run at the same time.
+        assert!(size() < before + (512 << 20));
     }
 
     const SMAPS: &str = "\

@@ -144,7 +144,7 @@ impl Region {
         let bytes = runs.checked_mul(RUN_FRAMES).and_then(|more| more.checked_add(frames));
         let bytes = bytes.and_then(|all| all.checked_mul(FRAME_SIZE));
         let bytes = bytes.expect("region size overflows");
-        let base = memory::leak(bytes);
+        let base = memory::allocate(bytes);
         let region: &'static Region = Box::leak(Box::new(Region { base, frames, runs }));
         let singles = (0..frames)
             // SAFETY: each frame is minted here once, and nowhere else while it is held outside

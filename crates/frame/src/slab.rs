@@ -4,7 +4,8 @@
 //! remembers translations of, and each packet is for another one. Here values of one size lie side
 //! by side in *chunks*: the first is a few ordinary pages, for a gateway with a few SAs, those that
 //! follow are some megabytes each. A place that is given back is the next one taken. Chunks are
-//! never given back: so much memory as was once in use stays.
+//! never given back: so much memory as was once in use stays. What is large by itself, a table of
+//! ten thousand SAs, has pages of its own, and these are given back.
 //!
 //! A place is whole cache lines, so that two workers never write to the same one, and an odd number
 //! of them (or of what its contents are aligned to): the same field of many values is then in all
@@ -19,7 +20,8 @@
 //! either in [`Slab::free`] or in the hands of one box, which is not `Clone`. A box is made of a
 //! place that has room and alignment for its contents, which are written before the box exists and
 //! dropped with it, and only then is the place a slice again. Contents know their size and
-//! alignment, from which follow those of the place.
+//! alignment, from which follow those of the place, and whether it has pages of its own: these are
+//! the box's alone from when they are allocated to when they are freed.
 
 use std::alloc::Layout;
 use std::collections::BTreeMap;
@@ -37,12 +39,17 @@ use crate::memory;
 
 /// Octets of the first chunk of a slab at least, and of each chunk at most; the one behind is so
 /// many times as large.
-const CHUNK_MIN: usize = 64 << 10;
+const CHUNK_MIN: usize = 32 << 10;
 const CHUNK_MAX: usize = 4 << 20;
-const GROWTH: usize = 8;
+const GROWTH: usize = 16;
 
 /// What chunks are aligned to.
-const CHUNK_ALIGN: usize = 4096;
+const CHUNK_ALIGN: usize = memory::PAGE;
+
+/// Octets of contents that have pages of their own, at least.
+const LARGE: usize = 16 << 10;
+
+const _: () = assert!(LARGE + 2 * CHUNK_ALIGN <= CHUNK_MIN, "any place fits into any chunk");
 
 /// Octets of a cache line.
 const LINE: usize = 64;
@@ -84,13 +91,7 @@ struct Kind {
 impl Kind {
     const fn of(contents: Layout) -> Kind {
         let align = if contents.align() < LINE { LINE } else { contents.align() };
-        assert!(align <= CHUNK_ALIGN, "chunks are aligned enough");
         Kind { align, stride: (contents.size().div_ceil(align) | 1) * align }
-    }
-
-    /// The latest place that was given back, or another one.
-    fn take(self) -> NonNull<u8> {
-        NonNull::from(slabs().entry(self).or_default().take(self.stride)).cast()
     }
 }
 
@@ -101,7 +102,7 @@ impl Slab {
         }
         if self.rest.len() < stride {
             // What is left over is too small for anything.
-            self.chunk = (self.chunk * GROWTH).clamp(CHUNK_MIN, CHUNK_MAX).max(stride);
+            self.chunk = (self.chunk * GROWTH).clamp(CHUNK_MIN, CHUNK_MAX);
             self.rest = leak(self.chunk);
         }
         let (place, rest) = std::mem::take(&mut self.rest).split_at_mut(stride);
@@ -111,10 +112,33 @@ impl Slab {
 }
 
 fn leak(len: usize) -> Place {
-    let base = memory::leak(len);
+    let base = memory::allocate(len);
     // SAFETY: so many octets are there, for ever, and nobody else knows of them. Why not safe: they
     // come as an address.
     unsafe { std::slice::from_raw_parts_mut(base.cast().as_ptr(), len) }
+}
+
+/// Room for contents of this kind, aligned for them.
+fn take(contents: Layout) -> NonNull<u8> {
+    assert!(contents.align() <= CHUNK_ALIGN, "pages are aligned enough");
+    if contents.size() >= LARGE {
+        return memory::allocate(contents.size());
+    }
+    let kind = Kind::of(contents);
+    NonNull::from(slabs().entry(kind).or_default().take(kind.stride)).cast()
+}
+
+/// # Safety
+/// It is what [`take`] returned for contents of this kind, and there are none in it any more.
+unsafe fn give_back(room: NonNull<u8>, contents: Layout) {
+    if contents.size() >= LARGE {
+        // SAFETY: it was allocated with this size, and is nobody's. Why not safe: it is an address.
+        return unsafe { memory::free(room, contents.size()) };
+    }
+    let kind = Kind::of(contents);
+    // SAFETY: a place of this kind, which is nobody's. Why not safe: it is an address.
+    let place = unsafe { std::slice::from_raw_parts_mut(room.cast().as_ptr(), kind.stride) };
+    slabs().entry(kind).or_default().free.push(place);
 }
 
 /// Nothing panics while it has the lock, but for an allocator that has nothing left.
@@ -126,43 +150,66 @@ impl<T> SlabBox<T> {
     /// Moves a value to a place of its own. Aborts when memory is exhausted.
     #[must_use]
     pub fn new(value: T) -> SlabBox<T> {
-        let contents = const { Kind::of(Layout::new::<T>()) }.take().cast::<T>();
-        // SAFETY: the place is ours, and of the kind that a `T` needs: chunks are aligned to
-        // `CHUNK_ALIGN`, and strides are multiples of the alignment. Why not safe: no safe API
-        // makes a `T` in memory that was something else before.
+        let contents = take(Layout::new::<T>()).cast::<T>();
+        // SAFETY: there is room for a `T`, and nobody else has it. Why not safe: no safe API makes
+        // a `T` in memory that was something else before.
         unsafe { contents.write(value) };
         SlabBox { contents, owns: PhantomData }
     }
 }
 
-impl<T: Copy> SlabBox<[T]> {
-    /// As many copies of a value.
+impl<T> SlabBox<[T]> {
+    /// A slice of so many values, each made of its index. Aborts when memory is exhausted.
     ///
     /// # Panics
-    /// When that is no possible length. Aborts when memory is exhausted.
+    /// When that is no possible length.
     #[must_use]
-    pub fn filled(value: T, len: usize) -> SlabBox<[T]> {
-        let layout = Layout::array::<T>(len).expect("a possible length");
-        let first = Kind::of(layout).take().cast::<T>();
+    pub fn from_fn(len: usize, mut value: impl FnMut(usize) -> T) -> SlabBox<[T]> {
+        let first = take(Layout::array::<T>(len).expect("a possible length")).cast::<T>();
         for index in 0..len {
-            // SAFETY: as in `new`, of the kind that `len` of `T` need. Why not safe: as in `new`.
+            // Should this panic, the place is lost with what is in it.
+            let value = value(index);
+            // SAFETY: there is room for `len` of `T`, and nobody else has it. Why not safe: as in
+            // `new`.
             unsafe { first.add(index).write(value) };
         }
         SlabBox { contents: NonNull::slice_from_raw_parts(first, len), owns: PhantomData }
     }
 }
 
+impl SlabBox<[u64]> {
+    /// So many zeroes. Much memory is not taken before it is used. Aborts when memory is
+    /// exhausted.
+    ///
+    /// # Panics
+    /// When that is no possible length.
+    #[must_use]
+    pub fn zeroed(len: usize) -> SlabBox<[u64]> {
+        let layout = Layout::array::<u64>(len).expect("a possible length");
+        if layout.size() < LARGE {
+            return SlabBox::from_fn(len, |_| 0);
+        }
+        // Pages of its own, which are zeroed.
+        let first = take(layout).cast();
+        SlabBox { contents: NonNull::slice_from_raw_parts(first, len), owns: PhantomData }
+    }
+}
+
+impl<T: Clone> Clone for SlabBox<[T]> {
+    fn clone(&self) -> SlabBox<[T]> {
+        SlabBox::from_fn(self.len(), |index| self[index].clone())
+    }
+}
+
 impl<T: ?Sized> Drop for SlabBox<T> {
     fn drop(&mut self) {
-        let kind = Kind::of(Layout::for_value::<T>(self));
-        // SAFETY: there is a value since the box was made, and nobody has it when that goes. Why
-        // not safe: the place outlives the value.
-        unsafe { self.contents.drop_in_place() };
-        let place = self.contents.cast().as_ptr();
-        // SAFETY: the slice that the box was made of, for its kind was found in the same way. Why
-        // not safe: it was an address meanwhile.
-        let place = unsafe { std::slice::from_raw_parts_mut(place, kind.stride) };
-        slabs().entry(kind).or_default().free.push(place);
+        let layout = Layout::for_value::<T>(self);
+        // SAFETY: there is a value since the box was made, and nobody has it when that goes; what
+        // it was in was taken for its layout. Why not safe: memory outlives the value.
+        unsafe {
+            self.contents.drop_in_place();
+            give_back(self.contents.cast(), layout);
+        }
     }
 }
 
@@ -200,8 +247,8 @@ mod tests {
 
     const _: () = assert!(size_of::<Option<SlabBox<u64>>>() == size_of::<usize>(), "a niche");
 
-    fn address<T>(value: &SlabBox<T>) -> usize {
-        std::ptr::from_ref::<T>(value) as usize
+    fn address<T: ?Sized>(value: &SlabBox<T>) -> usize {
+        std::ptr::from_ref::<T>(value).addr()
     }
 
     /// Values stay what they are, each by itself, over several chunks, in whatever order they go.
@@ -209,7 +256,7 @@ mod tests {
     fn values_are_apart() {
         #[repr(align(128))]
         struct Value([u32; 320]);
-        // 6 chunks: of 64 KiB, 512 KiB, and 4 MiB each.
+        // 6 chunks: of 32 KiB, 512 KiB, and 4 MiB each.
         let count = (16 << 20) / size_of::<Value>();
         let value = |number| SlabBox::new(Value([u32::try_from(number).unwrap(); 320]));
         let mut kept: Vec<(usize, SlabBox<Value>)> = (0..count).map(|n| (n, value(n))).collect();
@@ -274,7 +321,8 @@ mod tests {
     #[test]
     fn slices_of_any_length() {
         for _ in 0..2 {
-            let mut all: Vec<_> = (0..200).map(|len| (len, SlabBox::filled(len, len))).collect();
+            let mut all: Vec<_> =
+                (0..200).map(|len| (len, SlabBox::from_fn(len, |_| len))).collect();
             for (len, slice) in &mut all {
                 assert_eq!(**slice, *vec![*len; *len]);
                 slice.fill(0);
@@ -282,13 +330,29 @@ mod tests {
         }
     }
 
-    /// A value larger than a chunk has one for itself.
+    /// What is large has pages of its own.
     #[test]
-    fn large_values() {
-        #[expect(clippy::large_stack_arrays, reason = "larger than a chunk")]
-        let values = [1, 2, 3].map(|octet| SlabBox::new([octet; CHUNK_MIN + 1]));
-        for (value, octet) in values.iter().zip(1..) {
-            assert!(value.iter().all(|&found| found == octet));
+    fn large_contents() {
+        for len in [LARGE - 1, LARGE, LARGE + 1, 1 << 20, (4 << 20) + 1] {
+            let slices = [1, 2, 3].map(|octet| SlabBox::from_fn(len, |_| octet));
+            let copies = slices.clone();
+            for (octet, slice) in (1_u8..).zip(slices.iter().chain(&copies)) {
+                assert!(slice.iter().all(|&found| found == (octet - 1) % 3 + 1));
+                assert!(address(slice).is_multiple_of(memory::PAGE) || len < LARGE);
+            }
         }
+        for len in [1, LARGE / 8, 1 << 17, 1 << 19] {
+            for _ in 0..2 {
+                let mut words = SlabBox::zeroed(len);
+                assert!(words.iter().all(|&word| word == 0), "{len}");
+                words.fill(1);
+            }
+        }
+        let table: SlabBox<[Option<Arc<()>>]> = SlabBox::from_fn(LARGE, |_| None);
+        let value = Arc::new(());
+        let mut copy = table.clone();
+        copy[LARGE - 1] = Some(Arc::clone(&value));
+        drop((table, copy));
+        assert_eq!(Arc::strong_count(&value), 1, "what was in it is dropped");
     }
 }
