@@ -1,8 +1,9 @@
 //! A batch of packets of any SAs and sizes, sorted for the kernels.
 //!
 //! Short packets are told apart by key size and number of vectors, and those of a kind are worked
-//! on four at once (`sorted`, `short`). What is left over, one to three of a kind, and longer packets
-//! run one by one (`kernel`), and keys of other algorithms are left to the portable provider.
+//! on four at once (`sorted`, `short`). What is left over, one to three of a kind, and longer
+//! packets run one by one (`kernel`), and keys of other algorithms are left to the portable
+//! provider.
 //!
 //! Where all packets are alike, as those of one busy stream are, there is nothing to sort, and they
 //! are taken as they came. Looking whether they are costs less than sorting, and ends at the second
@@ -219,8 +220,8 @@ fn verdict(is_authentic: bool) -> Status {
     }
 }
 
-/// Takes a packet of those that run one by one, number `at` of `order`, and asks for text and key of
-/// the one [`AHEAD`] of it, at the start for those before that, too.
+/// Takes a packet of those that run one by one, number `at` of `order`, and asks for text and key
+/// of the one [`AHEAD`] of it, at the start for those before that, too.
 #[inline(always)]
 fn take<'a, 'b>(
     slots: &mut [Slot<'a, 'b>; SORTED],

@@ -256,8 +256,8 @@ macro_rules! keystream {
     }};
 }
 
-/// A part of what takes the vectors `$sealed`, a group of `$group`, into the hash: that which is done
-/// after round `$round`.
+/// A part of what takes the vectors `$sealed`, a group of `$group`, into the hash: that which is
+/// done after round `$round`.
 macro_rules! hash_group {
     ($round:ident, $schedule:expr, $place:expr, $group:expr, $sealed:expr, $sum:ident) => {
         if $round % 2 == 0 && $round - 2 < $group {

@@ -294,8 +294,8 @@ macro_rules! hash_between {
     };
 }
 
-/// Seals packets which all have a key of `KEYS` round keys and header and text of `VECTORS` vectors,
-/// the last one begun.
+/// Seals packets which all have a key of `KEYS` round keys and header and text of `VECTORS`
+/// vectors, the last one begun.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline(never)]
 pub(super) fn seal<'a, 'b, const KEYS: usize, const VECTORS: usize, S: Fours<'a, 'b>>(mut fours: S)

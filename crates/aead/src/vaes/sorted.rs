@@ -1,8 +1,8 @@
 //! A batch of packets of any SAs and sizes, sorted by what `short` runs four at a time of.
 //!
-//! Sorting needs one look at each key, in a line that its packet needs anyway, and which is asked for
-//! first for the whole batch. Nothing is allocated: a kind is an octet of a vector, and its packets
-//! are bits of a word.
+//! Sorting needs one look at each key, in a line that its packet needs anyway, and which is asked
+//! for first for the whole batch. Nothing is allocated: a kind is an octet of a vector, and its
+//! packets are bits of a word.
 
 use std::arch::x86_64::*;
 
