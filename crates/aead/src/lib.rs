@@ -7,11 +7,12 @@
 //! - [`keymat`]: [`Keymat`], keys and salt as IKE or a configuration file hands them over.
 //! - `ah`: the shape of an AH packet.
 //! - [`rustcrypto`]: [`RustCrypto`], the portable provider.
-//! - `vaes`: `Vaes`, the provider for x86-64 with AVX-512, VAES and VPCLMULQDQ.
-//! - `x86`: `VaesAvx2` and `AesNi`, the providers for x86-64 without AVX-512.
-//! - `aws_lc`: `AwsLc`, the provider around a library in C, with the feature `aws-lc`.
+//! - `vaes`: `Vaes`, kernels for x86-64 with AVX-512, VAES and VPCLMULQDQ.
+//! - `x86`: `VaesAvx2` and `AesNi`, kernels for x86-64 without AVX-512.
+//! - `aws_lc`: `AwsLcKey`, keys of a library in C, with the feature `aws-lc`.
+//! - `one_by_one`: batches for providers that have no use for them.
 //! - [`audit`]: [`Audit`], a provider around a provider that panics on nonce reuse, for tests.
-//! - [`provider`]: [`Provider`], the fastest of them that the machine at hand runs.
+//! - [`provider`]: [`Provider`], any of them, and the fastest that the machine at hand runs.
 //! - [`self_test`]: what a provider must get right before it is used.
 //! - [`prefetch`]: asking for a value ahead of its use.
 //!
@@ -26,6 +27,7 @@ pub mod audit;
 pub mod aws_lc;
 pub mod keymat;
 pub mod keyword;
+mod one_by_one;
 pub mod port;
 pub mod prefetch;
 pub mod provider;
@@ -40,8 +42,6 @@ pub use algorithm::Algorithm;
 pub use algorithm::Protocol;
 pub use audit::Audit;
 pub use audit::AuditKey;
-#[cfg(feature = "aws-lc")]
-pub use aws_lc::AwsLc;
 #[cfg(feature = "aws-lc")]
 pub use aws_lc::AwsLcKey;
 pub use keymat::Keymat;

@@ -121,6 +121,17 @@ pub enum Status {
     Forged,
 }
 
+impl Status {
+    /// Of a packet that was found authentic, or was not.
+    #[inline(always)]
+    pub(crate) fn of(is_authentic: bool) -> Status {
+        match is_authentic {
+            true => Status::Authentic(Verified::new()),
+            false => Status::Forged,
+        }
+    }
+}
+
 /// Key material of a length that the algorithm does not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
@@ -216,23 +227,6 @@ pub trait Aead {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) -> bool;
-}
-
-/// A key that holds a provider's context `T`, perhaps among those of other providers: so that a
-/// provider can work on the packets of a provider that chose it, without a copy of the batch.
-pub(crate) trait Holds<T> {
-    /// The context.
-    ///
-    /// # Panics
-    /// When it is another provider's: our own error.
-    fn held(&self) -> &T;
-}
-
-impl<T> Holds<T> for T {
-    #[inline(always)]
-    fn held(&self) -> &T {
-        self
-    }
 }
 
 /// The AAD of a packet: 8 octets, or 12 with an extended sequence number. Made on the stack.

@@ -11,19 +11,29 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use thiserror::Error;
+#[cfg(target_arch = "x86_64")]
+use zeroize::Zeroizing;
 
 use crate::algorithm::Algorithm;
-#[cfg(feature = "aws-lc")]
-use crate::aws_lc::AwsLc;
+#[cfg(any(target_arch = "x86_64", feature = "aws-lc"))]
+use crate::algorithm::Method;
 #[cfg(feature = "aws-lc")]
 use crate::aws_lc::AwsLcKey;
 use crate::keymat::Keymat;
+#[cfg(any(target_arch = "x86_64", feature = "aws-lc"))]
+use crate::keymat::Parts;
+use crate::one_by_one::OneByOne;
+use crate::one_by_one::open_each;
+use crate::one_by_one::seal_each;
 use crate::port::Aead;
 use crate::port::AhOp;
-use crate::port::Holds;
+#[cfg(any(target_arch = "x86_64", feature = "aws-lc"))]
+use crate::port::ICV_LEN;
 use crate::port::KeyError;
 use crate::port::Op;
 use crate::port::Status;
+#[cfg(target_arch = "x86_64")]
+use crate::port::TEXT_AT;
 use crate::prefetch::prefetch;
 use crate::rustcrypto::RustCrypto;
 use crate::rustcrypto::RustCryptoKey;
@@ -36,7 +46,13 @@ use crate::vaes::VaesKey;
 #[cfg(target_arch = "x86_64")]
 use crate::x86::AesNi;
 #[cfg(target_arch = "x86_64")]
+use crate::x86::Kernels;
+#[cfg(target_arch = "x86_64")]
 use crate::x86::VaesAvx2;
+#[cfg(target_arch = "x86_64")]
+use crate::x86::instructions::Instructions;
+#[cfg(target_arch = "x86_64")]
+use crate::x86::schedule;
 
 /// One of the providers of this crate, chosen at run time.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +68,7 @@ pub enum Provider {
     AesNi(AesNi),
     /// AWS-LC, in C.
     #[cfg(feature = "aws-lc")]
-    AwsLc(AwsLc),
+    AwsLc,
     /// Any CPU.
     RustCrypto(RustCrypto),
 }
@@ -230,25 +246,25 @@ impl Provider {
     fn detected(name: &'static str) -> Result<Provider, Unusable> {
         match name {
             #[cfg(target_arch = "x86_64")]
-            "vaes-avx512" => {
-                Vaes::detect().map(Provider::Vaes).ok_or_else(|| Unusable::Lacks(Vaes::missing()))
-            }
+            Vaes::NAME => with_instructions(Provider::Vaes),
             #[cfg(target_arch = "x86_64")]
-            "vaes-avx2" => VaesAvx2::detect()
-                .map(Provider::VaesAvx2)
-                .ok_or_else(|| Unusable::Lacks(VaesAvx2::missing())),
+            VaesAvx2::NAME => with_instructions(Provider::VaesAvx2),
             #[cfg(target_arch = "x86_64")]
-            "aes-ni" => AesNi::detect()
-                .map(Provider::AesNi)
-                .ok_or_else(|| Unusable::Lacks(AesNi::missing())),
+            AesNi::NAME => with_instructions(Provider::AesNi),
             #[cfg(feature = "aws-lc")]
-            "aws-lc-rs" => Ok(Provider::AwsLc(AwsLc)),
+            "aws-lc-rs" => Ok(Provider::AwsLc),
             #[cfg(not(feature = "aws-lc"))]
             "aws-lc-rs" => Err(Unusable::NotBuilt("aws-lc")),
             "rustcrypto" => Ok(Provider::RustCrypto(RustCrypto)),
             _ => Err(Unusable::OtherCpu),
         }
     }
+}
+
+/// A provider that is kernels, if the CPU has the instructions.
+#[cfg(target_arch = "x86_64")]
+fn with_instructions<K: Instructions>(provider: fn(K) -> Provider) -> Result<Provider, Unusable> {
+    K::detect().map(provider).ok_or_else(|| Unusable::Lacks(K::missing()))
 }
 
 /// The first that can be used, and why not those before it.
@@ -274,19 +290,17 @@ impl fmt::Display for PassedOver {
     }
 }
 
-/// The same expression of whichever provider it is, but for the portable one.
-macro_rules! each_provider {
-    ($self:expr, $fast:ident => $body:expr, $portable:ident => $portable_body:expr) => {
-        match $self {
+/// An expression of whichever kernels a provider is, or another one.
+macro_rules! with_kernels {
+    ($provider:expr, $kernels:ident => $body:expr, _ => $other:expr) => {
+        match $provider {
             #[cfg(target_arch = "x86_64")]
-            Provider::Vaes($fast) => $body,
+            Provider::Vaes($kernels) => $body,
             #[cfg(target_arch = "x86_64")]
-            Provider::VaesAvx2($fast) => $body,
+            Provider::VaesAvx2($kernels) => $body,
             #[cfg(target_arch = "x86_64")]
-            Provider::AesNi($fast) => $body,
-            #[cfg(feature = "aws-lc")]
-            Provider::AwsLc($fast) => $body,
-            Provider::RustCrypto($portable) => $portable_body,
+            Provider::AesNi($kernels) => $body,
+            _ => $other,
         }
     };
 }
@@ -295,32 +309,57 @@ impl Aead for Provider {
     type Key = ProviderKey;
 
     fn name(&self) -> &'static str {
-        each_provider!(self, fast => fast.name(), portable => portable.name())
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Provider::Vaes(_) => Vaes::NAME,
+            #[cfg(target_arch = "x86_64")]
+            Provider::VaesAvx2(_) => VaesAvx2::NAME,
+            #[cfg(target_arch = "x86_64")]
+            Provider::AesNi(_) => AesNi::NAME,
+            #[cfg(feature = "aws-lc")]
+            Provider::AwsLc => "aws-lc-rs",
+            Provider::RustCrypto(portable) => portable.name(),
+        }
     }
 
+    /// The portable provider's, for an algorithm that there is nothing else for.
     fn key(&self, algorithm: Algorithm, keymat: &Keymat) -> Result<ProviderKey, KeyError> {
-        each_provider!(
-            self,
-            fast => fast.key(algorithm, keymat),
-            _portable => ProviderKey::portable(algorithm, keymat)
-        )
+        #[cfg(any(target_arch = "x86_64", feature = "aws-lc"))]
+        if let Method::Gcm(size, ICV_LEN) = algorithm.method() {
+            let Parts { key, salt, .. } = keymat.parts(algorithm)?;
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Provider::Vaes(_) | Provider::VaesAvx2(_) | Provider::AesNi(_) => {
+                    return Ok(ProviderKey::Vaes(schedule::context(size, key, salt)));
+                }
+                #[cfg(feature = "aws-lc")]
+                Provider::AwsLc => {
+                    return Ok(ProviderKey::AwsLc(Box::new(AwsLcKey::new(size, key, salt))));
+                }
+                Provider::RustCrypto(_) => {}
+            }
+        }
+        Ok(ProviderKey::RustCrypto(Box::new(RustCrypto.key(algorithm, keymat)?)))
     }
 
     /// Asks for the whole context, without a look at whose it is: that would have to wait for it.
+    /// Not needed ahead of [`Aead::seal`] and [`Aead::open`], which do the same for the packets of
+    /// their batch.
     #[inline]
     fn prefetch(&self, key: &ProviderKey, _len: usize) {
         prefetch(key);
     }
 
     fn seal(&mut self, ops: &mut [Op<'_, ProviderKey>]) {
-        each_provider!(self, fast => fast.seal(ops), portable => portable.seal_held(ops));
+        with_kernels!(self, kernels => kernels.seal(ops), _ => seal_each(ops));
     }
 
     fn open(&mut self, ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
-        each_provider!(
+        assert!(statuses.len() >= ops.len(), "a status for each packet");
+        with_kernels!(
             self,
-            fast => fast.open(ops, statuses),
-            portable => portable.open_held(ops, statuses)
+            kernels => kernels.open(ops, statuses),
+            _ => open_each(ops, statuses)
         );
     }
 
@@ -339,11 +378,22 @@ impl Aead for Provider {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) {
-        each_provider!(
-            self,
-            fast => fast.seal_general(key, nonce, aad, text_and_icv),
-            portable => portable.seal_general(key.held(), nonce, aad, text_and_icv)
-        );
+        match key {
+            #[cfg(target_arch = "x86_64")]
+            ProviderKey::Vaes(key) => {
+                assert!(text_and_icv.len() >= ICV_LEN, "room for the ICV");
+                behind_a_header(text_and_icv, |packet| {
+                    with_kernels!(
+                        self,
+                        kernels => kernels.seal_general(key, nonce, aad, packet),
+                        _ => other_provider()
+                    );
+                });
+            }
+            #[cfg(feature = "aws-lc")]
+            ProviderKey::AwsLc(key) => key.seal_general(nonce, aad, text_and_icv),
+            ProviderKey::RustCrypto(key) => RustCrypto.seal_general(key, nonce, aad, text_and_icv),
+        }
     }
 
     fn open_general(
@@ -353,37 +403,71 @@ impl Aead for Provider {
         aad: &[u8],
         text_and_icv: &mut [u8],
     ) -> bool {
-        each_provider!(
-            self,
-            fast => fast.open_general(key, nonce, aad, text_and_icv),
-            portable => portable.open_general(key.held(), nonce, aad, text_and_icv)
-        )
+        match key {
+            #[cfg(target_arch = "x86_64")]
+            ProviderKey::Vaes(_) if text_and_icv.len() < ICV_LEN => false,
+            #[cfg(target_arch = "x86_64")]
+            ProviderKey::Vaes(key) => behind_a_header(text_and_icv, |packet| {
+                with_kernels!(
+                    self,
+                    kernels => kernels.open_general(key, nonce, aad, packet),
+                    _ => other_provider()
+                )
+            }),
+            #[cfg(feature = "aws-lc")]
+            ProviderKey::AwsLc(key) => key.open_general(nonce, aad, text_and_icv),
+            ProviderKey::RustCrypto(key) => RustCrypto.open_general(key, nonce, aad, text_and_icv),
+        }
     }
 }
 
-impl ProviderKey {
-    /// A key for what the kernels are not for.
-    pub(crate) fn portable(algorithm: Algorithm, keymat: &Keymat) -> Result<ProviderKey, KeyError> {
-        Ok(ProviderKey::RustCrypto(Box::new(RustCrypto.key(algorithm, keymat)?)))
+/// What `work` says of a copy that has a header in front of the text, as the kernels want it; what
+/// it makes of text and ICV is copied back.
+#[cfg(target_arch = "x86_64")]
+fn behind_a_header<T>(text_and_icv: &mut [u8], work: impl FnOnce(&mut [u8]) -> T) -> T {
+    let mut packet = Zeroizing::new([&[0; TEXT_AT], &*text_and_icv].concat());
+    let done = work(&mut packet);
+    text_and_icv.copy_from_slice(&packet[TEXT_AT..]);
+    done
+}
+
+impl OneByOne for ProviderKey {
+    #[inline(always)]
+    fn seal(&self, esn_high: Option<u32>, esp: &mut [u8]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            ProviderKey::Vaes(_) => other_provider(),
+            #[cfg(feature = "aws-lc")]
+            ProviderKey::AwsLc(key) => key.seal(esn_high, esp),
+            ProviderKey::RustCrypto(key) => key.seal(esn_high, esp),
+        }
     }
 
-    /// A packet of [`Aead::seal`] with such a key. A call, so that the loop over a batch stays
-    /// small.
-    ///
-    /// # Panics
-    /// When it is another provider's: our own error.
+    #[inline(always)]
+    fn open(&self, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            ProviderKey::Vaes(_) => other_provider(),
+            #[cfg(feature = "aws-lc")]
+            ProviderKey::AwsLc(key) => key.open(esn_high, esp),
+            ProviderKey::RustCrypto(key) => key.open(esn_high, esp),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl ProviderKey {
+    /// A packet of [`Aead::seal`] that kernels are not for. A call, so that the loop over a batch
+    /// stays small.
     #[inline(never)]
     pub(crate) fn seal_portable(&self, esn_high: Option<u32>, esp: &mut [u8]) {
-        Holds::<RustCryptoKey>::held(self).seal(esn_high, esp);
+        self.seal(esn_high, esp);
     }
 
     /// A packet of [`Aead::open`], likewise.
-    ///
-    /// # Panics
-    /// When it is another provider's: our own error.
     #[inline(never)]
     pub(crate) fn open_portable(&self, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
-        Holds::<RustCryptoKey>::held(self).open(esn_high, esp)
+        self.open(esn_high, esp)
     }
 }
 
@@ -402,18 +486,8 @@ impl<'a> AhOp<'a, ProviderKey> {
     }
 }
 
-impl Holds<RustCryptoKey> for ProviderKey {
-    #[inline(always)]
-    fn held(&self) -> &RustCryptoKey {
-        match self {
-            ProviderKey::RustCrypto(key) => key,
-            #[cfg(any(target_arch = "x86_64", feature = "aws-lc"))]
-            _ => other_provider(),
-        }
-    }
-}
-
-/// A key is handed to the provider that made it.
+/// A key of kernels is handed to kernels.
+#[cfg(target_arch = "x86_64")]
 #[cold]
 fn other_provider() -> ! {
     panic!("the key belongs to another provider");

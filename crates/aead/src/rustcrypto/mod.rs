@@ -11,8 +11,7 @@
 //! - `gcm`, `cbc`, `hmac`: the pieces of those.
 //! - `tag`: an ICV to be written or compared.
 //!
-//! Packets are worked on one at a time, in order. What the batch is good for: key contexts are
-//! fetched some packets ahead, since with thousands of SAs they are in no near cache.
+//! Packets are worked on one at a time.
 
 mod cbc;
 mod gcm;
@@ -36,21 +35,20 @@ use crate::algorithm::Algorithm;
 use crate::algorithm::Method;
 use crate::algorithm::SALT_LEN;
 use crate::keymat::Keymat;
+use crate::one_by_one::OneByOne;
+use crate::one_by_one::open_each;
+use crate::one_by_one::seal_each;
 use crate::port::Aad;
 use crate::port::Aead;
 use crate::port::AhOp;
-use crate::port::Holds;
 use crate::port::ICV_LEN;
 use crate::port::KeyError;
 use crate::port::Op;
 use crate::port::Status;
-use crate::port::Verified;
 use crate::port::nonce_of;
 use crate::port::split;
 use crate::prefetch::LINE;
 use crate::prefetch::prefetch;
-use crate::prefetch::prefetch_first;
-use crate::prefetch::prefetch_later;
 use crate::rustcrypto::suite::Suite;
 
 /// All algorithms, by the crates of RustCrypto.
@@ -66,33 +64,6 @@ pub struct RustCryptoKey {
 }
 
 const _: () = assert!(align_of::<RustCryptoKey>() == LINE);
-
-impl RustCrypto {
-    /// [`Aead::seal`] for all keys that hold one of this provider's.
-    pub(crate) fn seal_held<K: Holds<RustCryptoKey>>(self, ops: &mut [Op<'_, K>]) {
-        prefetch_first(ops);
-        for at in 0..ops.len() {
-            prefetch_later(ops, at);
-            let op = &mut ops[at];
-            op.key.held().seal(op.esn_high, op.esp);
-        }
-    }
-
-    /// [`Aead::open`] for all keys that hold one of this provider's.
-    pub(crate) fn open_held<K: Holds<RustCryptoKey>>(
-        self,
-        ops: &mut [Op<'_, K>],
-        statuses: &mut [Status],
-    ) {
-        assert!(statuses.len() >= ops.len(), "a status for each packet");
-        prefetch_first(ops);
-        for at in 0..ops.len() {
-            prefetch_later(ops, at);
-            let op = &mut ops[at];
-            statuses[at] = status(op.key.held().open(op.esn_high, op.esp));
-        }
-    }
-}
 
 impl Aead for RustCrypto {
     type Key = RustCryptoKey;
@@ -118,11 +89,12 @@ impl Aead for RustCrypto {
     }
 
     fn seal(&mut self, ops: &mut [Op<'_, RustCryptoKey>]) {
-        self.seal_held(ops);
+        seal_each(ops);
     }
 
     fn open(&mut self, ops: &mut [Op<'_, RustCryptoKey>], statuses: &mut [Status]) {
-        self.open_held(ops, statuses);
+        assert!(statuses.len() >= ops.len(), "a status for each packet");
+        open_each(ops, statuses);
     }
 
     fn seal_ah(&mut self, op: AhOp<'_, RustCryptoKey>) {
@@ -130,7 +102,7 @@ impl Aead for RustCrypto {
     }
 
     fn open_ah(&mut self, op: AhOp<'_, RustCryptoKey>) -> Status {
-        status(op.key.suite().open_ah(op.key.salt, op))
+        Status::of(op.key.suite().open_ah(op.key.salt, op))
     }
 
     fn seal_general(
@@ -164,17 +136,9 @@ impl Aead for RustCrypto {
     }
 }
 
-fn status(authentic: bool) -> Status {
-    match authentic {
-        true => Status::Authentic(Verified::new()),
-        false => Status::Forged,
-    }
-}
-
-impl RustCryptoKey {
-    /// One packet of [`Aead::seal`].
+impl OneByOne for RustCryptoKey {
     #[inline(always)]
-    pub(crate) fn seal(&self, esn_high: Option<u32>, esp: &mut [u8]) {
+    fn seal(&self, esn_high: Option<u32>, esp: &mut [u8]) {
         if let Cipher::Suite(suite) = &self.cipher {
             return suite.seal(self.salt, esn_high, esp);
         }
@@ -184,9 +148,8 @@ impl RustCryptoKey {
         *icv = self.cipher.seal(&nonce, aad.as_bytes(), text);
     }
 
-    /// One packet of [`Aead::open`]: whether it is authentic.
     #[inline(always)]
-    pub(crate) fn open(&self, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
+    fn open(&self, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
         if let Cipher::Suite(suite) = &self.cipher {
             return suite.open(self.salt, esn_high, esp);
         }
@@ -197,7 +160,9 @@ impl RustCryptoKey {
         let aad = Aad::of(header, esn_high);
         self.cipher.open(&nonce, aad.as_bytes(), text, icv)
     }
+}
 
+impl RustCryptoKey {
     /// Of the algorithms, those of AH are among the ones that have a suite.
     fn suite(&self) -> &Suite {
         match &self.cipher {

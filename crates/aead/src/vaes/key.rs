@@ -188,9 +188,11 @@ mod tests {
     use crate::algorithm::Algorithm;
     use crate::keymat::Keymat;
     use crate::port::Aead;
+    use crate::provider::Provider;
     use crate::provider::ProviderKey;
     use crate::vaes::Vaes;
     use crate::x86::block::integer;
+    use crate::x86::instructions::Instructions;
     use crate::x86::schedule::times_inverse_x;
 
     /// `None`, loudly, when the CPU has not the instructions.
@@ -201,7 +203,7 @@ mod tests {
         };
         let mut octets = hex::decode(key).unwrap();
         octets.extend([0; SALT_LEN]);
-        match vaes.key(algorithm, &Keymat::new(octets)).unwrap() {
+        match Provider::Vaes(vaes).key(algorithm, &Keymat::new(octets)).unwrap() {
             ProviderKey::Vaes(context) => Some(context),
             _ => panic!("{algorithm} has a kernel"),
         }

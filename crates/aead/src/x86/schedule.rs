@@ -12,6 +12,8 @@ use crate::algorithm::SALT_LEN;
 use crate::vaes::VaesKey;
 use crate::x86::block::block;
 use crate::x86::block::integer;
+use crate::x86::instructions::Instructions;
+use crate::x86::vector::Xmm;
 
 /// Round keys of the longest schedule.
 pub(crate) const ROUND_KEYS: usize = 15;
@@ -22,8 +24,17 @@ pub(crate) const KEYS_192: usize = 13;
 pub(crate) const KEYS_256: usize = 15;
 
 /// The context of `key`, which has the length of `size`.
-#[target_feature(enable = "aes,pclmulqdq,avx")]
+///
+/// # Panics
+/// On a CPU that no kernel runs on: our own error.
 pub(crate) fn context(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> VaesKey {
+    assert!(Xmm::detect().is_some(), "a CPU that has kernels");
+    // SAFETY: these are the features just found. Why not safe: they are known at run time only.
+    unsafe { expanded(size, key, salt) }
+}
+
+#[target_feature(enable = "aes,pclmulqdq,avx")]
+fn expanded(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> VaesKey {
     let zero = _mm_setzero_si128();
     let (round_keys, far_powers, powers) = (*expand(key), [zero; _], [zero; _]);
     let mut context = VaesKey { far_powers, powers, salt, size, spare: [0; _], round_keys };

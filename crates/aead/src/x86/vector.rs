@@ -1,8 +1,8 @@
 //! Vectors of one or two blocks, and what the kernels do with them.
 //!
-//! A value of [`Xmm`] or [`Ymm`] is the proof that the CPU has the instructions: their `detect` is
-//! the only way to one. So the operations are safe functions of such a value. They are inlined
-//! always, and become single instructions in what [`Vectors::run`] compiles for these CPUs.
+//! A value of [`Xmm`] or [`Ymm`] is the proof that the CPU has the instructions. So the operations
+//! are safe functions of such a value. They are inlined always, and become single instructions in
+//! what [`Vectors::run`] compiles for these CPUs.
 
 use std::arch::x86_64::*;
 
@@ -10,13 +10,15 @@ use crate::x86::block::BLOCK;
 use crate::x86::block::block;
 use crate::x86::block::load_block;
 use crate::x86::block::store_block;
+use crate::x86::instructions::Instructions;
+use crate::x86::instructions::instructions;
 
 /// Octets of the longest vector.
 const LONGEST: usize = 32;
 
 /// Work to be compiled for the instructions of `V`. `run` is to be inlined always, as is all it
 /// calls and that is worth it.
-pub trait Work<V> {
+pub(crate) trait Work<V> {
     /// What comes of it.
     type Output;
 
@@ -25,7 +27,7 @@ pub trait Work<V> {
 }
 
 /// A kind of vectors; the value says that the CPU has them.
-pub trait Vectors: Copy {
+pub(crate) trait Vectors: Instructions {
     /// So many blocks, the first lowest.
     type Vector: Copy;
 
@@ -34,15 +36,6 @@ pub trait Vectors: Copy {
 
     /// Octets of a vector.
     const WIDTH: usize = Self::LANES * BLOCK;
-
-    /// What the provider is called.
-    const NAME: &'static str;
-
-    /// The proof, if the CPU has the instructions and the operating system saves the registers.
-    fn detect() -> Option<Self>;
-
-    /// The instruction sets that this machine has not.
-    fn missing() -> Vec<&'static str>;
 
     /// Does `work` in a function compiled for these instructions.
     fn run<W: Work<Self>>(self, work: W) -> W::Output;
@@ -104,20 +97,6 @@ macro_rules! operations {
     };
 }
 
-/// Names of instruction sets, and which of them are missing.
-macro_rules! features {
-    ($($feature:tt)*) => {
-        fn detect() -> Option<Self> {
-            Self::missing().is_empty().then_some(Self(()))
-        }
-
-        fn missing() -> Vec<&'static str> {
-            let all = [$(($feature, is_x86_feature_detected!($feature))),*];
-            all.into_iter().filter_map(|(name, has)| (!has).then_some(name)).collect()
-        }
-    };
-}
-
 /// Vectors of one block: AES-NI, PCLMULQDQ and AVX.
 #[derive(Clone, Copy, Debug)]
 pub struct Xmm(());
@@ -125,6 +104,9 @@ pub struct Xmm(());
 /// Vectors of two blocks: AVX2, VAES and VPCLMULQDQ. No instruction is of AVX-512.
 #[derive(Clone, Copy, Debug)]
 pub struct Ymm(());
+
+instructions!(Xmm, "aes-ni": "aes" "pclmulqdq" "avx");
+instructions!(Ymm, "vaes-avx2": "avx2" "vaes" "vpclmulqdq" "aes" "pclmulqdq");
 
 #[target_feature(enable = "aes,pclmulqdq,avx")]
 fn run_xmm<W: Work<Xmm>>(vectors: Xmm, work: W) -> W::Output {
@@ -162,9 +144,6 @@ impl Vectors for Xmm {
     type Vector = __m128i;
 
     const LANES: usize = 1;
-    const NAME: &'static str = "aes-ni";
-
-    features!("aes" "pclmulqdq" "avx");
 
     #[inline(always)]
     fn run<W: Work<Xmm>>(self, work: W) -> W::Output {
@@ -225,9 +204,6 @@ impl Vectors for Ymm {
     type Vector = __m256i;
 
     const LANES: usize = 2;
-    const NAME: &'static str = "vaes-avx2";
-
-    features!("avx2" "vaes" "vpclmulqdq" "aes" "pclmulqdq");
 
     #[inline(always)]
     fn run<W: Work<Ymm>>(self, work: W) -> W::Output {
