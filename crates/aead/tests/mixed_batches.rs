@@ -12,6 +12,8 @@
 //!     cargo test --release -p culvert-aead --test mixed_batches -- --nocapture
 //! ```
 
+#[path = "shared/numbers.rs"]
+mod numbers;
 mod shared;
 
 use aes_gcm::AeadInOut;
@@ -31,6 +33,7 @@ use culvert_aead::ProviderKey;
 use culvert_aead::Status;
 use culvert_aead::TEXT_AT;
 
+use crate::numbers::Numbers;
 use crate::shared::providers;
 
 const GCM: [Algorithm; 3] =
@@ -39,33 +42,12 @@ const GCM: [Algorithm; 3] =
 /// Largest batch: more than the kernels sort at once.
 const BATCH: usize = 70;
 
-/// Numbers without a pattern, the same in every run (SplitMix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut number = self.0;
-        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        number ^ (number >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-
-    fn octets(&mut self, count: usize) -> Vec<u8> {
-        (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(count).collect()
-    }
-
-    /// Octets of text: of a batch of few sizes one of them, else any to 700, some to 9200.
-    fn size(&mut self, few: &[usize]) -> usize {
-        match self.below(40) {
-            0 => self.below(9200),
-            1..20 if !few.is_empty() => few[self.below(few.len())],
-            _ => self.below(700),
-        }
+/// Octets of text: of a batch of few sizes one of them, else any to 700, some to 9200.
+fn size(numbers: &mut Numbers, few: &[usize]) -> usize {
+    match numbers.below(40) {
+        0 => numbers.below(9200),
+        1..20 if !few.is_empty() => few[numbers.below(few.len())],
+        _ => numbers.below(700),
     }
 }
 
@@ -135,7 +117,7 @@ fn cases(numbers: &mut Numbers) -> Vec<Case> {
             (_, true) => GCM[0],
             _ => GCM[numbers.below(GCM.len())],
         };
-        let size = numbers.size(&few);
+        let size = size(numbers, &few);
         Case::new(numbers, algorithm, size)
     };
     (0..count).map(&mut case).collect()

@@ -19,62 +19,43 @@ pub(super) const ESP_NUMBERS: [u16; 3] = [17, 513, 1420];
 /// For [`KNOWN_AH`].
 pub(super) const AH_NUMBERS: [u16; 2] = [17, 512];
 
+/// AES-GCM with IV: shorter ICVs are the start of the longest.
+const AES128_GCM: [u128; ESP_NUMBERS.len()] = [
+    0x9ae4_7c98_ff58_721b_e8ea_3dee_8f8a_682d,
+    0xce32_cdcc_0daa_cc29_1c78_1718_aced_9279,
+    0x4c78_520d_2ab8_2813_005e_9f31_c1b8_afb3,
+];
+const AES192_GCM: [u128; ESP_NUMBERS.len()] = [
+    0xfe0b_adaa_149b_675d_9b01_b8cf_2297_41f3,
+    0x37f3_60a5_08ac_685c_0983_7ce2_308b_308b,
+    0x7452_de27_b42b_3164_6b24_038c_2e87_8eb6,
+];
+const AES256_GCM: [u128; ESP_NUMBERS.len()] = [
+    0x60b3_dbaf_0b7a_bbcd_0f27_cf49_78ef_a9a0,
+    0x64cf_59aa_371a_4f62_3ca5_d3ad_7fa5_a3fe,
+    0xfaa7_301c_a7bc_7552_b068_d853_51d7_69d1,
+];
+
 /// By algorithm, and then by number.
 pub(super) const KNOWN_ESP: [[u128; ESP_NUMBERS.len()]; Algorithm::ALL.len()] = [
     // aes128gcm16
-    [
-        0x9ae4_7c98_ff58_721b_e8ea_3dee_8f8a_682d,
-        0xce32_cdcc_0daa_cc29_1c78_1718_aced_9279,
-        0x4c78_520d_2ab8_2813_005e_9f31_c1b8_afb3,
-    ],
+    AES128_GCM,
     // aes192gcm16
-    [
-        0xfe0b_adaa_149b_675d_9b01_b8cf_2297_41f3,
-        0x37f3_60a5_08ac_685c_0983_7ce2_308b_308b,
-        0x7452_de27_b42b_3164_6b24_038c_2e87_8eb6,
-    ],
+    AES192_GCM,
     // aes256gcm16
-    [
-        0x60b3_dbaf_0b7a_bbcd_0f27_cf49_78ef_a9a0,
-        0x64cf_59aa_371a_4f62_3ca5_d3ad_7fa5_a3fe,
-        0xfaa7_301c_a7bc_7552_b068_d853_51d7_69d1,
-    ],
+    AES256_GCM,
     // aes128gcm12
-    [
-        0x9ae4_7c98_ff58_721b_e8ea_3dee_8f8a_682d,
-        0xce32_cdcc_0daa_cc29_1c78_1718_aced_9279,
-        0x4c78_520d_2ab8_2813_005e_9f31_c1b8_afb3,
-    ],
+    AES128_GCM,
     // aes192gcm12
-    [
-        0xfe0b_adaa_149b_675d_9b01_b8cf_2297_41f3,
-        0x37f3_60a5_08ac_685c_0983_7ce2_308b_308b,
-        0x7452_de27_b42b_3164_6b24_038c_2e87_8eb6,
-    ],
+    AES192_GCM,
     // aes256gcm12
-    [
-        0x60b3_dbaf_0b7a_bbcd_0f27_cf49_78ef_a9a0,
-        0x64cf_59aa_371a_4f62_3ca5_d3ad_7fa5_a3fe,
-        0xfaa7_301c_a7bc_7552_b068_d853_51d7_69d1,
-    ],
+    AES256_GCM,
     // aes128gcm8
-    [
-        0x9ae4_7c98_ff58_721b_e8ea_3dee_8f8a_682d,
-        0xce32_cdcc_0daa_cc29_1c78_1718_aced_9279,
-        0x4c78_520d_2ab8_2813_005e_9f31_c1b8_afb3,
-    ],
+    AES128_GCM,
     // aes192gcm8
-    [
-        0xfe0b_adaa_149b_675d_9b01_b8cf_2297_41f3,
-        0x37f3_60a5_08ac_685c_0983_7ce2_308b_308b,
-        0x7452_de27_b42b_3164_6b24_038c_2e87_8eb6,
-    ],
+    AES192_GCM,
     // aes256gcm8
-    [
-        0x60b3_dbaf_0b7a_bbcd_0f27_cf49_78ef_a9a0,
-        0x64cf_59aa_371a_4f62_3ca5_d3ad_7fa5_a3fe,
-        0xfaa7_301c_a7bc_7552_b068_d853_51d7_69d1,
-    ],
+    AES256_GCM,
     // chacha20poly1305
     [
         0xf45d_c1d3_9984_a2e9_67c2_fbbb_8f67_9d05,
