@@ -15,6 +15,8 @@ mod random;
 mod sa_lab;
 #[path = "kernel/sas.rs"]
 mod sas;
+#[path = "service/words.rs"]
+mod words;
 
 use culvert_xfrm::Attribute;
 use culvert_xfrm::Attributes;
@@ -45,11 +47,11 @@ use self::make::by_index;
 use self::make::by_selector;
 use self::make::none;
 use self::make::policy;
-use self::make::selector;
 use self::make::template;
 use self::make::tunnel;
 use self::packets::Packet;
 use self::sa_lab::SaLab;
+use self::words::selector;
 
 const IN: Direction = Direction::IN;
 const OUT: Direction = Direction::OUT;
@@ -551,7 +553,7 @@ fn policies_expire_as_in_the_kernel() {
         let (mut kernel, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..70 {
             std::thread::sleep(std::time::Duration::from_millis(100));
-            kernel.extend(lab.events());
+            kernel.extend(lab.kernel.events());
             ours.extend(lab.tick());
         }
         let by_name = |event: &Body| format!("{event:?}");

@@ -18,3 +18,5 @@ mod plane;
 mod plans;
 #[path = "service/rekey.rs"]
 mod rekey;
+#[path = "service/words.rs"]
+mod words;

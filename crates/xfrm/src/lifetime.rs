@@ -30,6 +30,20 @@ record! {
     }
 }
 
+impl Limits {
+    /// No limits at all.
+    pub const UNLIMITED: Limits = Limits {
+        soft_bytes: INFINITE,
+        hard_bytes: INFINITE,
+        soft_packets: INFINITE,
+        hard_packets: INFINITE,
+        soft_age_secs: 0,
+        hard_age_secs: 0,
+        soft_use_secs: 0,
+        hard_use_secs: 0,
+    };
+}
+
 record! {
     /// `struct xfrm_lifetime_cur`: what was used so far.
     pub struct Usage: 32 {

@@ -29,7 +29,6 @@ use culvert_xfrm::algorithm::Aead;
 use culvert_xfrm::algorithm::Key;
 use culvert_xfrm::algorithm::Name;
 use culvert_xfrm::header::Flags;
-use culvert_xfrm::lifetime::INFINITE;
 use culvert_xfrm::lifetime::Limits;
 use culvert_xfrm::message;
 use culvert_xfrm::policy::Action;
@@ -168,23 +167,13 @@ fn ends(number: u32, inbound: bool) -> (IpAddr, IpAddr) {
     if inbound { (far, near) } else { (near, far) }
 }
 
-fn infinite() -> Limits {
-    Limits {
-        soft_bytes: INFINITE,
-        hard_bytes: INFINITE,
-        soft_packets: INFINITE,
-        hard_packets: INFINITE,
-        ..Limits::default()
-    }
-}
-
 /// An SA of ESP in tunnel mode.
 fn info(number: u32, inbound: bool) -> SaInfo {
     let (source, destination) = ends(number, inbound);
     SaInfo {
         id: XfrmId { daddr: destination.into(), spi: Spi(FIRST_SPI + number), proto: sa::ESP },
         saddr: source.into(),
-        limits: infinite(),
+        limits: Limits::UNLIMITED,
         reqid: number + 1,
         family: Family::of(source),
         mode: Mode::TUNNEL,
@@ -210,7 +199,7 @@ fn policy(number: u32) -> PolicyInfo {
     };
     PolicyInfo {
         sel,
-        limits: infinite(),
+        limits: Limits::UNLIMITED,
         priority: 100,
         dir: Direction::OUT,
         action: Action::ALLOW,

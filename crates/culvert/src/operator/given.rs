@@ -227,17 +227,6 @@ impl LimitArgs {
     }
 }
 
-/// Limits of a policy: none.
-pub(super) fn unlimited() -> Limits {
-    Limits {
-        soft_bytes: INFINITE,
-        hard_bytes: INFINITE,
-        soft_packets: INFINITE,
-        hard_packets: INFINITE,
-        ..Limits::default()
-    }
-}
-
 /// Where the key is.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use culvert_xfrm::Attribute;
 use culvert_xfrm::Attributes;
 use culvert_xfrm::Body;
+use culvert_xfrm::lifetime::Limits;
 use culvert_xfrm::policy;
 use culvert_xfrm::policy::PolicyId;
 use culvert_xfrm::policy::PolicyInfo;
@@ -126,7 +127,7 @@ pub(super) fn add(args: &AddArgs) -> anyhow::Result<()> {
     };
     let info = PolicyInfo {
         sel,
-        limits: given::unlimited(),
+        limits: Limits::UNLIMITED,
         priority: *priority,
         dir: direction.xfrm(),
         action,

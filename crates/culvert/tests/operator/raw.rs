@@ -15,7 +15,6 @@ use culvert_xfrm::algorithm::Aead;
 use culvert_xfrm::algorithm::Key;
 use culvert_xfrm::algorithm::Name;
 use culvert_xfrm::header::Flags;
-use culvert_xfrm::lifetime::INFINITE;
 use culvert_xfrm::lifetime::Limits;
 use culvert_xfrm::message;
 use culvert_xfrm::sa;
@@ -133,17 +132,10 @@ pub(crate) fn new_sa(spi: u32, direction: SaDirection) -> Body {
         ip.into()
     });
     let [saddr, daddr] = if direction == SaDirection::OUT { ends } else { [ends[1], ends[0]] };
-    let limits = Limits {
-        soft_bytes: INFINITE,
-        hard_bytes: INFINITE,
-        soft_packets: INFINITE,
-        hard_packets: INFINITE,
-        ..Limits::default()
-    };
     let info = SaInfo {
         id: XfrmId { daddr, spi: Spi(spi), proto: sa::ESP },
         saddr,
-        limits,
+        limits: Limits::UNLIMITED,
         reqid: 1,
         family: Family::INET,
         mode: Mode::TUNNEL,

@@ -58,10 +58,71 @@ pub(crate) fn ip(words: &str) {
     assert!(status.success(), "ip {words}");
 }
 
+/// The kernel's database, in the namespace of the thread that made it.
+pub(crate) struct Kernel {
+    requests: Socket,
+    announced: Socket,
+    normal: fn(Body) -> Body,
+}
+
+impl Kernel {
+    /// Hears these groups; `normal` takes from messages what differs from ours.
+    pub(crate) fn new(groups: &[u32], normal: fn(Body) -> Body) -> Kernel {
+        let open = || {
+            let mut socket = Socket::new(NETLINK_XFRM).expect("a socket of XFRM");
+            socket.bind_auto().expect("an address");
+            socket.connect(&SocketAddr::new(0, 0)).expect("the kernel");
+            socket
+        };
+        let (requests, announced) = (open(), open());
+        for group in groups {
+            announced.add_membership(*group).expect("membership");
+        }
+        Kernel { requests, announced, normal }
+    }
+
+    /// What comes of a request.
+    pub(crate) fn ask(&mut self, octets: &[u8]) -> Outcome {
+        self.requests.send(octets, 0).expect("sent");
+        let mut outcome = Outcome::default();
+        'answers: loop {
+            let (datagram, _) = self.requests.recv_from_full().expect("an answer");
+            for frame in messages(&datagram) {
+                let message = Message::parse(frame.expect("a message").octets).expect("XFRM");
+                match message.body {
+                    Body::Error(error) => {
+                        outcome.errno = error.errno;
+                        break 'answers;
+                    }
+                    Body::Done(done) => {
+                        outcome.errno = done.errno;
+                        break 'answers;
+                    }
+                    body => outcome.answers.push((self.normal)(body)),
+                }
+            }
+        }
+        outcome.events = self.events();
+        outcome
+    }
+
+    /// What it announced meanwhile.
+    pub(crate) fn events(&mut self) -> Vec<Body> {
+        let mut events = Vec::new();
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(len) = self.announced.recv(&mut &mut buffer[..], MSG_DONTWAIT) {
+            for frame in messages(&buffer[..len]) {
+                let message = Message::parse(frame.expect("a message").octets).expect("XFRM");
+                events.push((self.normal)(message.body));
+            }
+        }
+        events
+    }
+}
+
 /// Both databases.
 pub(crate) struct Lab {
-    kernel: Socket,
-    events: Socket,
+    pub(crate) kernel: Kernel,
     pub(crate) ours: Policies,
     seq: u32,
     /// What the current request is called.
@@ -70,17 +131,8 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new() -> Lab {
-        let open = || {
-            let mut socket = Socket::new(NETLINK_XFRM).expect("a socket of XFRM");
-            socket.bind_auto().expect("an address");
-            socket.connect(&SocketAddr::new(0, 0)).expect("the kernel");
-            socket
-        };
-        let (kernel, events) = (open(), open());
-        for group in [2, 4, 7] {
-            events.add_membership(group).expect("membership");
-        }
-        Lab { kernel, events, ours: Policies::new(), seq: 0, name: String::new() }
+        let kernel = Kernel::new(&[2, 4, 7], normal);
+        Lab { kernel, ours: Policies::new(), seq: 0, name: String::new() }
     }
 
     /// Asks both; they agree on what comes of it.
@@ -95,7 +147,7 @@ impl Lab {
 
     /// The same of octets.
     pub(crate) fn ask_octets(&mut self, octets: &[u8]) -> Outcome {
-        let kernel = self.ask_kernel(octets);
+        let kernel = self.kernel.ask(octets);
         let ours = self.ask_ours(octets);
         if ours != kernel {
             let request = Message::parse(octets);
@@ -110,50 +162,16 @@ impl Lab {
         kernel
     }
 
-    fn ask_kernel(&mut self, octets: &[u8]) -> Outcome {
-        self.kernel.send(octets, 0).expect("sent");
-        let mut outcome = Outcome::default();
-        'answers: loop {
-            let (datagram, _) = self.kernel.recv_from_full().expect("an answer");
-            for frame in messages(&datagram) {
-                let message = Message::parse(frame.expect("a message").octets).expect("XFRM");
-                match message.body {
-                    Body::Error(error) => {
-                        outcome.errno = error.errno;
-                        break 'answers;
-                    }
-                    Body::Done(_) => break 'answers,
-                    body => outcome.answers.push(normal(body)),
-                }
-            }
-        }
-        outcome.events = self.events();
-        outcome
-    }
-
     /// The kernel's policies as they are listed.
     pub(crate) fn kernel_list(&mut self) -> Vec<PolicyInfo> {
         let body = Body::DumpPolicy(Attributes::default());
         let octets = Message { flags: Flags::REQUEST | Flags::DUMP, seq: 1, port: 0, body };
-        let answers = self.ask_kernel(&octets.to_octets()).answers.into_iter();
+        let answers = self.kernel.ask(&octets.to_octets()).answers.into_iter();
         let infos = answers.map(|body| match body {
             Body::NewPolicy(info, _) => info,
             body => panic!("{body:?}"),
         });
         infos.collect()
-    }
-
-    /// What the kernel announced meanwhile.
-    pub(crate) fn events(&mut self) -> Vec<Body> {
-        let mut events = Vec::new();
-        let mut buffer = vec![0; 1 << 16];
-        while let Ok(len) = self.events.recv(&mut &mut buffer[..], MSG_DONTWAIT) {
-            for frame in messages(&buffer[..len]) {
-                let message = Message::parse(frame.expect("a message").octets).expect("XFRM");
-                events.push(normal(message.body));
-            }
-        }
-        events
     }
 
     /// What we announce as time goes by.
@@ -207,9 +225,13 @@ pub(crate) fn now() -> u64 {
 }
 
 /// What a client would read of it.
-fn rewritten(body: Body) -> Body {
+pub(crate) fn read_back(body: Body) -> Body {
     let octets = Message { flags: 0, seq: 0, port: 0, body }.to_octets();
-    normal(Message::parse(&octets).expect("what was written").body)
+    Message::parse(&octets).expect("what was written").body
+}
+
+fn rewritten(body: Body) -> Body {
+    normal(read_back(body))
 }
 
 /// Without what differs: times, attributes that the kernel does not keep, the size of its table.

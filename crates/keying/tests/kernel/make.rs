@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use culvert_xfrm::Attribute;
 use culvert_xfrm::Attributes;
-use culvert_xfrm::address::Address;
 use culvert_xfrm::address::Family;
-use culvert_xfrm::lifetime::INFINITE;
 use culvert_xfrm::lifetime::Limits;
 use culvert_xfrm::policy::Action;
 use culvert_xfrm::policy::Direction;
@@ -16,35 +14,15 @@ use culvert_xfrm::policy::Template;
 use culvert_xfrm::sa;
 use culvert_xfrm::sa::Mode;
 use culvert_xfrm::sa::XfrmId;
-use culvert_xfrm::selector::Selector;
+
+use crate::words::selector;
 
 pub(crate) fn none() -> Attributes {
     Attributes::default()
 }
 
-/// "SOURCE/BITS DESTINATION/BITS".
-pub(crate) fn selector(text: &str) -> Selector {
-    let (source, destination) = text.split_once(' ').expect("two networks");
-    let network = |text: &str| {
-        let (ip, bits) = text.split_once('/').expect("a network");
-        let ip: IpAddr = ip.parse().expect("an address");
-        (ip, bits.parse().expect("bits"))
-    };
-    let ((saddr, prefixlen_s), (daddr, prefixlen_d)) = (network(source), network(destination));
-    let family = Family::of(saddr);
-    let (saddr, daddr) = (Address::from(saddr), Address::from(daddr));
-    Selector { saddr, daddr, prefixlen_s, prefixlen_d, family, ..Selector::default() }
-}
-
 pub(crate) fn policy(text: &str, dir: Direction, priority: u32) -> PolicyInfo {
-    let limits = Limits {
-        soft_bytes: INFINITE,
-        hard_bytes: INFINITE,
-        soft_packets: INFINITE,
-        hard_packets: INFINITE,
-        ..Limits::default()
-    };
-    let action = Action::ALLOW;
+    let (limits, action) = (Limits::UNLIMITED, Action::ALLOW);
     PolicyInfo { sel: selector(text), limits, priority, dir, action, ..PolicyInfo::default() }
 }
 

@@ -22,20 +22,17 @@ use culvert_xfrm::lifetime::Usage;
 use culvert_xfrm::message::messages;
 use culvert_xfrm::sa::SaInfo;
 use culvert_xfrm::selector::Selector;
-use netlink_sys::Socket;
-use netlink_sys::SocketAddr;
-use netlink_sys::protocols::NETLINK_XFRM;
-use nix::libc::MSG_DONTWAIT;
 
+use crate::lab::Kernel;
 use crate::lab::Outcome;
 use crate::lab::now;
+use crate::lab::read_back;
 use crate::packets::Packet;
 use crate::plane::Notes;
 
 /// Both databases.
 pub(crate) struct SaLab {
-    kernel: Socket,
-    events: Socket,
+    kernel: Kernel,
     pub(crate) ours: Service,
     pub(crate) plane: Notes,
     seq: u32,
@@ -45,22 +42,13 @@ pub(crate) struct SaLab {
 
 impl SaLab {
     pub(crate) fn new() -> SaLab {
-        let open = || {
-            let mut socket = Socket::new(NETLINK_XFRM).expect("a socket of XFRM");
-            socket.bind_auto().expect("an address");
-            socket.connect(&SocketAddr::new(0, 0)).expect("the kernel");
-            socket
-        };
-        let (kernel, events) = (open(), open());
-        for group in 1..=8 {
-            events.add_membership(group).expect("membership");
-        }
+        let kernel = Kernel::new(&[1, 2, 3, 4, 5, 6, 7, 8], normal);
         // As strongSwan does.
         std::fs::write("/proc/sys/net/core/xfrm_acq_expires", "165").expect("a setting");
         let mut ours = Service::new(Policies::new(), Scope::default());
         ours.set_listening(u32::MAX);
         let plane = Notes::with_addresses(&["192.0.2.1", "2001:db8::1"]);
-        SaLab { kernel, events, ours, plane, seq: 0, name: String::new() }
+        SaLab { kernel, ours, plane, seq: 0, name: String::new() }
     }
 
     /// Asks both; they agree on what comes of it but for SPIs that were drawn.
@@ -79,7 +67,7 @@ impl SaLab {
 
     /// The same of octets.
     pub(crate) fn ask_octets(&mut self, octets: &[u8]) -> Outcome {
-        let kernel = self.ask_kernel(octets);
+        let kernel = self.kernel.ask(octets);
         let ours = self.ask_ours(octets);
         assert_same(&self.name, &ours, &kernel, octets);
         kernel
@@ -89,7 +77,7 @@ impl SaLab {
     pub(crate) fn ask_unlike(&mut self, body: &Body) {
         let flags = Flags::REQUEST | Flags::ACK;
         let octets = Message { flags, seq: 1, port: 0, body: body.clone() }.to_octets();
-        self.ask_kernel(&octets);
+        self.kernel.ask(&octets);
         self.ask_ours(&octets);
     }
 
@@ -98,7 +86,7 @@ impl SaLab {
         self.seq += 1;
         let flags = Flags::REQUEST | Flags::ACK;
         let octets = Message { flags, seq: self.seq, port: 0, body: body.clone() }.to_octets();
-        let kernel = self.ask_kernel(&octets);
+        let kernel = self.kernel.ask(&octets);
         if is_shared(kernel.errno) {
             let ours = self.ask_ours(&octets);
             assert_same(&self.name, &ours, &kernel, &octets);
@@ -111,47 +99,10 @@ impl SaLab {
         }
     }
 
-    fn ask_kernel(&mut self, octets: &[u8]) -> Outcome {
-        self.kernel.send(octets, 0).expect("sent");
-        let mut outcome = Outcome::default();
-        'answers: loop {
-            let (datagram, _) = self.kernel.recv_from_full().expect("an answer");
-            for frame in messages(&datagram) {
-                let message = Message::parse(frame.expect("a message").octets).expect("XFRM");
-                match message.body {
-                    Body::Error(error) => {
-                        outcome.errno = error.errno;
-                        break 'answers;
-                    }
-                    Body::Done(done) => {
-                        outcome.errno = done.errno;
-                        break 'answers;
-                    }
-                    body => outcome.answers.push(normal(body)),
-                }
-            }
-        }
-        outcome.events = self.kernel_events();
-        outcome
-    }
-
-    /// What the kernel announced meanwhile.
-    pub(crate) fn kernel_events(&mut self) -> Vec<Body> {
-        let mut events = Vec::new();
-        let mut buffer = vec![0; 1 << 16];
-        while let Ok(len) = self.events.recv(&mut &mut buffer[..], MSG_DONTWAIT) {
-            for frame in messages(&buffer[..len]) {
-                let message = Message::parse(frame.expect("a message").octets).expect("XFRM");
-                events.push(normal(message.body));
-            }
-        }
-        events
-    }
-
     /// A packet leaves that has no SA: both tell the same.
     pub(crate) fn acquire(&mut self, packet: &Packet) -> Vec<Body> {
         packet.send();
-        let kernel = self.kernel_events();
+        let kernel = self.kernel.events();
         let flow = packet.flow();
         let list = &self.plane.spd.outbound;
         let policy = list.iter().find(|policy| policy.selector.matches(&flow)).expect("a policy");
@@ -172,7 +123,7 @@ impl SaLab {
     /// Larval SAs time out, here after as long as the kernel was told.
     pub(crate) fn time_out(&mut self, kernel: Duration) -> Vec<Body> {
         std::thread::sleep(kernel);
-        let kernel = self.kernel_events();
+        let kernel = self.kernel.events();
         self.ours.tick(&mut self.plane, now() + 165);
         let of_kernel = |body: Body| match body {
             Body::Expire(mut expire, list) => {
@@ -240,10 +191,8 @@ pub(crate) fn assert_same(name: &str, ours: &Outcome, kernel: &Outcome, octets: 
     panic!("{name}: {errnos:?}\nours alone: {more:#?}\nthe kernel's alone: {less:#?}\n{request:?}");
 }
 
-/// What a client would read of it.
 fn rewritten(body: Body) -> Body {
-    let octets = Message { flags: 0, seq: 0, port: 0, body }.to_octets();
-    normal(Message::parse(&octets).expect("what was written").body)
+    normal(read_back(body))
 }
 
 /// SPIs from here on are drawn, and differ.

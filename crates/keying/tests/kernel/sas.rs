@@ -44,17 +44,10 @@ pub(crate) fn info(text: &str, spi: u32, reqid: u32) -> SaInfo {
     let (source, destination) = text.split_once(' ').expect("two addresses");
     let [saddr, daddr]: [IpAddr; 2] =
         [source, destination].map(|text| text.parse().expect("an address"));
-    let infinite = u64::MAX;
     SaInfo {
         id: XfrmId { daddr: daddr.into(), spi: Spi(spi), proto: sa::ESP },
         saddr: saddr.into(),
-        limits: Limits {
-            soft_bytes: infinite,
-            hard_bytes: infinite,
-            soft_packets: infinite,
-            hard_packets: infinite,
-            ..Limits::default()
-        },
+        limits: Limits::UNLIMITED,
         reqid,
         family: Family::of(saddr),
         mode: Mode::TUNNEL,

@@ -16,6 +16,7 @@ use culvert_xfrm::sa::SaInfo;
 use culvert_xfrm::sa::XfrmId;
 
 use crate::lab::*;
+use crate::words::selector;
 
 fn asked(lab: &mut Lab) -> Vec<(Acquire, Attributes)> {
     let told = lab.told().into_iter().map(|body| match body {

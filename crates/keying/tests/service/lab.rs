@@ -30,7 +30,6 @@ use culvert_xfrm::algorithm::Aead;
 use culvert_xfrm::algorithm::Key;
 use culvert_xfrm::algorithm::Name;
 use culvert_xfrm::header::Flags;
-use culvert_xfrm::lifetime::INFINITE;
 use culvert_xfrm::lifetime::Limits;
 use culvert_xfrm::message::messages;
 use culvert_xfrm::policy::Action;
@@ -43,10 +42,10 @@ use culvert_xfrm::sa::SaId;
 use culvert_xfrm::sa::SaInfo;
 use culvert_xfrm::sa::SpiRequest;
 use culvert_xfrm::sa::XfrmId;
-use culvert_xfrm::selector::Selector;
 
 use crate::plane::Call;
 use crate::plane::Notes;
+use crate::words::selector;
 
 /// This gateway, and its peer.
 pub(crate) const US: &str = "192.0.2.1";
@@ -193,23 +192,13 @@ fn ends(text: &str) -> (IpAddr, IpAddr) {
     (source.parse().expect("an address"), destination.parse().expect("an address"))
 }
 
-pub(crate) fn infinite() -> Limits {
-    Limits {
-        soft_bytes: INFINITE,
-        hard_bytes: INFINITE,
-        soft_packets: INFINITE,
-        hard_packets: INFINITE,
-        ..Limits::default()
-    }
-}
-
 /// An SA of ESP in tunnel mode with reqid 1.
 pub(crate) fn info(text: &str, spi: u32) -> SaInfo {
     let (source, destination) = ends(text);
     SaInfo {
         id: XfrmId { daddr: destination.into(), spi: Spi(spi), proto: sa::ESP },
         saddr: source.into(),
-        limits: infinite(),
+        limits: Limits::UNLIMITED,
         reqid: 1,
         family: Family::of(source),
         mode: Mode::TUNNEL,
@@ -257,20 +246,6 @@ pub(crate) fn allocate(info: SaInfo) -> Body {
     Body::AllocateSpi(SpiRequest { info, min: spi, max: spi }, none())
 }
 
-/// "SOURCE/BITS DESTINATION/BITS".
-pub(crate) fn selector(text: &str) -> Selector {
-    let (source, destination) = text.split_once(' ').expect("two networks");
-    let network = |text: &str| {
-        let (ip, bits) = text.split_once('/').expect("a network");
-        let ip: IpAddr = ip.parse().expect("an address");
-        (ip, bits.parse().expect("bits"))
-    };
-    let ((saddr, prefixlen_s), (daddr, prefixlen_d)) = (network(source), network(destination));
-    let family = Family::of(saddr);
-    let (saddr, daddr) = (saddr.into(), daddr.into());
-    Selector { saddr, daddr, prefixlen_s, prefixlen_d, family, ..Selector::default() }
-}
-
 /// The network behind us, and that behind the peer.
 pub(crate) const NETWORKS: &str = "10.1.0.0/16 10.2.0.0/16";
 pub(crate) const BACK: &str = "10.2.0.0/16 10.1.0.0/16";
@@ -278,7 +253,14 @@ pub(crate) const BACK: &str = "10.2.0.0/16 10.1.0.0/16";
 pub(crate) fn policy(text: &str, dir: Direction) -> PolicyInfo {
     let action = Action::ALLOW;
     let sel = selector(text);
-    PolicyInfo { sel, limits: infinite(), priority: 100, dir, action, ..PolicyInfo::default() }
+    PolicyInfo {
+        sel,
+        limits: Limits::UNLIMITED,
+        priority: 100,
+        dir,
+        action,
+        ..PolicyInfo::default()
+    }
 }
 
 /// A tunnel of ESP with reqid 1.

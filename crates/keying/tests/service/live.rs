@@ -63,7 +63,8 @@ fn an_update_changes_limits_and_ports_alone() {
     lab.ok(new_with(sa, vec![encap(4500, 4500)]));
     let (handle, _) = lab.plane.only(Way::Outbound);
     lab.calls();
-    let limits = Limits { soft_bytes: 1000, hard_bytes: 2000, hard_age_secs: 60, ..infinite() };
+    let limits =
+        Limits { soft_bytes: 1000, hard_bytes: 2000, hard_age_secs: 60, ..Limits::UNLIMITED };
     lab.now += 10;
     lab.ok(with(SaInfo { limits, ..sa }, 9, 1234));
     let (same, spec) = lab.plane.only(Way::Outbound);
@@ -90,7 +91,7 @@ fn an_update_changes_limits_and_ports_alone() {
 #[test]
 fn limits_count_from_the_beginning() {
     let mut lab = Lab::new();
-    let limits = Limits { hard_bytes: 1000, hard_age_secs: 100, ..infinite() };
+    let limits = Limits { hard_bytes: 1000, hard_age_secs: 100, ..Limits::UNLIMITED };
     let sa = SaInfo { limits, ..info(OUT, 0x2000) };
     let usage = Usage { bytes: 400, packets: 4, add_time: lab.now - 30, use_time: 0 };
     lab.ok(new_with(sa, vec![Attribute::Usage(usage)]));
@@ -105,7 +106,7 @@ fn limits_count_from_the_beginning() {
 #[test]
 fn limits_are_told_once() {
     let mut lab = Lab::new();
-    let limits = Limits { soft_bytes: 1000, hard_bytes: 2000, ..infinite() };
+    let limits = Limits { soft_bytes: 1000, hard_bytes: 2000, ..Limits::UNLIMITED };
     let sa = SaInfo { limits, ..info(OUT, 0x2000) };
     lab.ok(new(sa, 1));
     let (handle, _) = lab.plane.only(Way::Outbound);

@@ -23,6 +23,7 @@ use culvert_xfrm::sa::SaInfo;
 
 use crate::lab::*;
 use crate::plane::Call;
+use crate::words::selector;
 
 fn ae(info: &SaInfo, flags: u32) -> AeId {
     AeId { sa_id: id(info), flags, ..AeId::default() }

@@ -22,6 +22,7 @@ use culvert_xfrm::sa::SaInfo;
 use culvert_xfrm::sa::XfrmId;
 
 use crate::lab::*;
+use crate::words::selector;
 
 /// The first policy that admits a packet decides; blocks, passes and defaults are what they say.
 #[test]
