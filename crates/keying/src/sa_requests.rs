@@ -66,7 +66,6 @@ impl Service {
         now: u64,
     ) -> Done {
         let sa = made(info, attributes, now)?;
-        algorithms::algorithm(info.id.proto, attributes)?;
         let name = sa.name();
         if self.find(name, looked_for(attributes)).is_ok() {
             return Err(Refusal { text: "the SA exists".to_owned(), ..Errno::EEXIST.into() });
@@ -95,7 +94,6 @@ impl Service {
         now: u64,
     ) -> Done {
         let sa = made(info, attributes, now)?;
-        algorithms::algorithm(info.id.proto, attributes)?;
         let number = self.find(sa.name(), looked_for(attributes))?;
         let is_larval = self.sas.is_larval(number);
         let before = self.sas.get(number).and_then(|sa| sa.attributes.direction());
@@ -608,6 +606,7 @@ fn made(info: &SaInfo, attributes: &Attributes, now: u64) -> Done<Sa> {
     if has(is_packet) {
         return Err(Refusal::new(Errno::EINVAL, "no XFRMA_OFFLOAD_DEV"));
     }
+    algorithms::algorithm(info.id.proto, attributes)?;
     let mut info = *info;
     if info.flags & SaFlags::AF_UNSPEC == 0 && info.sel.family == Family::UNSPEC {
         info.sel.family = info.family;
