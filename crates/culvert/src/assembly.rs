@@ -16,7 +16,6 @@ use culvert_control::SaSpec;
 use culvert_engine::Options;
 use culvert_engine::Side;
 use culvert_engine::options::Receiving;
-use culvert_esp::Encapsulation;
 use culvert_esp::Mode;
 use culvert_esp::Spi;
 use culvert_esp::spi::ReservedSpi;
@@ -76,10 +75,7 @@ fn spec(plan: &Plan, index: usize, sa: &config::Sa) -> Result<SaSpec, ReservedSp
         esn: sa.esn,
         sequence: sa.sequence,
         replay_window: sa.replay_window,
-        encapsulation: sa.encapsulation.map(|ports| Encapsulation {
-            source_port: ports.source_port,
-            destination_port: ports.destination_port,
-        }),
+        encapsulation: sa.encapsulation,
         lifetime: sa.lifetime,
         resource: sa.resource,
         lookup: sa.lookup,
@@ -87,15 +83,8 @@ fn spec(plan: &Plan, index: usize, sa: &config::Sa) -> Result<SaSpec, ReservedSp
         receiving: Receiving { within: plan.within(index), ..sa.receiving.clone() },
         sending: sa.sending,
         header: sa.header.clone(),
-        ..SaSpec::new(direction(sa.direction), spi, addresses, key, plan.groups[index])
+        ..SaSpec::new(sa.direction, spi, addresses, key, plan.groups[index])
     })
-}
-
-fn direction(direction: config::Direction) -> Direction {
-    match direction {
-        config::Direction::Inbound => Direction::Inbound,
-        config::Direction::Outbound => Direction::Outbound,
-    }
 }
 
 fn numbered(group: usize) -> Group {
@@ -128,15 +117,15 @@ impl Plan {
             let config::Action::Protect { sas } = &policy.action else { continue };
             let parts = plan.parts(sas);
             match policy.direction {
-                config::Direction::Inbound => {
+                Direction::Inbound => {
                     let pairs = parts.windows(2).map(|pair| (pair[0], pair[1]));
                     plan.around.extend(pairs);
                 }
-                config::Direction::Outbound if parts.len() > 1 => {
+                Direction::Outbound if parts.len() > 1 => {
                     let next = numbered(config.sas.len() + plan.bundles.len());
                     plan.bundles.entry(parts).or_insert(next);
                 }
-                config::Direction::Outbound => {}
+                Direction::Outbound => {}
             }
         }
         plan
@@ -180,7 +169,7 @@ pub fn words(config: &Config) -> Vec<SaWords> {
     let plan = Plan::new(config);
     let mut of_group: HashMap<Group, Vec<Selector>> = HashMap::new();
     for policy in &config.policies {
-        if let (config::Direction::Inbound, config::Action::Protect { sas }) =
+        if let (Direction::Inbound, config::Action::Protect { sas }) =
             (policy.direction, &policy.action)
         {
             of_group.entry(plan.named(sas)).or_default().push(policy.selector.clone());
@@ -220,8 +209,8 @@ pub fn spd(config: &Config) -> Spd {
             config::Action::Discard => Action::Discard,
         };
         let list = match policy.direction {
-            config::Direction::Inbound => &mut spd.inbound,
-            config::Direction::Outbound => &mut spd.outbound,
+            Direction::Inbound => &mut spd.inbound,
+            Direction::Outbound => &mut spd.outbound,
         };
         list.push(Policy { selector: policy.selector.clone(), action, pfp: policy.pfp });
     }
@@ -289,7 +278,7 @@ pub fn mute_sas(config: &Config) -> Vec<&config::Sa> {
             named.extend(plan.parts(sas));
         }
     }
-    let inbound = |sa: &config::Sa| sa.direction == config::Direction::Inbound;
+    let inbound = |sa: &config::Sa| sa.direction == Direction::Inbound;
     let all = config.sas.iter().zip(&plan.groups);
     all.filter(|(sa, group)| inbound(sa) && !named.contains(group)).map(|(sa, _)| sa).collect()
 }

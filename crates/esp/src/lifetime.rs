@@ -86,6 +86,19 @@ pub enum ExpiryCause {
     Sequence,
 }
 
+impl ExpiryCause {
+    /// What logs call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ExpiryCause::Time => "time",
+            ExpiryCause::Bytes => "bytes",
+            ExpiryCause::Packets => "packets",
+            ExpiryCause::Sequence => "sequence",
+        }
+    }
+}
+
 impl Lifetime {
     /// No limits at all.
     pub const UNLIMITED: Lifetime = {

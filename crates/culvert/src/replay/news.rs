@@ -10,7 +10,6 @@ use culvert_engine::DropReason;
 use culvert_engine::audit::AuditRecord;
 use culvert_engine::mailbox::Notice;
 use culvert_engine::mailbox::Peer;
-use culvert_esp::lifetime::ExpiryCause;
 use culvert_esp::lifetime::ExpiryKind;
 use culvert_spd::Flow;
 use culvert_spd::Policy;
@@ -125,7 +124,7 @@ pub(super) fn line(news: &News, now: u64, start: u64, (spd, sas): (&Spd, &Sas)) 
             direction: direction(*inbound),
             spi: *spi,
             kind: kind(expiry.kind),
-            cause: cause(expiry.cause),
+            cause: expiry.cause.name(),
         },
         Notice::Mapping { spi, old, new, .. } => {
             Event::Mapping { spi: *spi, old: peer(old), new: peer(new) }
@@ -194,15 +193,6 @@ fn kind(kind: ExpiryKind) -> &'static str {
     match kind {
         ExpiryKind::Soft => "soft",
         ExpiryKind::Hard => "hard",
-    }
-}
-
-fn cause(cause: ExpiryCause) -> &'static str {
-    match cause {
-        ExpiryCause::Time => "time",
-        ExpiryCause::Bytes => "bytes",
-        ExpiryCause::Packets => "packets",
-        ExpiryCause::Sequence => "sequence",
     }
 }
 

@@ -15,7 +15,6 @@ use culvert_engine::AuditRecord;
 use culvert_engine::DropReason;
 use culvert_engine::Notice;
 use culvert_engine::Peer;
-use culvert_esp::lifetime::ExpiryCause;
 use culvert_esp::lifetime::ExpiryKind;
 use tracing::debug;
 use tracing::info;
@@ -64,7 +63,7 @@ impl NewsLog {
             }
             Notice::Expire { inbound, spi, expiry, .. } => {
                 let direction = if inbound { "inbound" } else { "outbound" };
-                let (spi, cause) = (hex(spi), cause(expiry.cause));
+                let (spi, cause) = (hex(spi), expiry.cause.name());
                 match expiry.kind {
                     ExpiryKind::Soft => {
                         info!(worker, name, direction, spi, cause, "SA needs a successor");
@@ -133,13 +132,4 @@ fn hex(spi: u32) -> String {
 
 fn address(peer: Peer) -> SocketAddr {
     SocketAddr::new(peer.address, peer.port)
-}
-
-fn cause(cause: ExpiryCause) -> &'static str {
-    match cause {
-        ExpiryCause::Time => "time",
-        ExpiryCause::Bytes => "bytes",
-        ExpiryCause::Packets => "packets",
-        ExpiryCause::Sequence => "sequence",
-    }
 }

@@ -19,7 +19,6 @@ mod receiving;
 mod secret;
 mod sending;
 
-use std::fmt;
 use std::net::IpAddr;
 
 use culvert_aead::Algorithm;
@@ -38,6 +37,9 @@ use super::Workers;
 use super::error::ConfigError;
 use super::error::shown;
 use super::reader::Section;
+
+pub use culvert_control::Direction;
+pub use culvert_esp::Encapsulation;
 
 #[cfg(test)]
 pub(super) use self::encapsulation::KEYS as ENCAPSULATION_KEYS;
@@ -105,33 +107,6 @@ const OUTBOUND_ONLY: [&str; 14] = [
     "trust_icmp",
     "path_mtu_floor",
 ];
-
-/// Which way packets go through an SA or a policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Direction {
-    /// From ESP to plaintext.
-    Inbound,
-    /// From plaintext to ESP.
-    Outbound,
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        })
-    }
-}
-
-/// UDP ports around the ESP packets of an SA (RFC 3948).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Encapsulation {
-    /// Source port; never 0 or 500.
-    pub source_port: u16,
-    /// Destination port; never 0 or 500, and 4500 for an inbound SA.
-    pub destination_port: u16,
-}
 
 /// One SA, as the file describes it.
 #[derive(Clone, Debug)]
