@@ -317,28 +317,16 @@ pub struct EngineArgs {
     #[arg(long, value_delimiter = ',')]
     pub provider: Vec<String>,
     /// Octets of the inner IP packet.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "1420",
-        value_parser = clap::value_parser!(u16).range(28..=9000)
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "1420")]
+    #[arg(value_parser = clap::value_parser!(u16).range(28..=9000))]
     pub size: Vec<u16>,
     /// SAs of each worker.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "1",
-        value_parser = clap::value_parser!(u32).range(1..=100_000)
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub sas: Vec<u32>,
     /// Workers, each on a core of its own, with SAs of its own.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "1",
-        value_parser = clap::value_parser!(u16).range(1..=64)
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: Vec<u16>,
     /// With several workers, give all packets to one SA of the first one, and let the others help.
     #[arg(long)]
@@ -380,12 +368,8 @@ pub struct AeadArgs {
     #[arg(long)]
     pub provider: Option<String>,
     /// Octets of text.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "64,128,256,512,1024,1420",
-        value_parser = clap::value_parser!(u16).range(4..=9000)
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "64,128,256,512,1024,1420")]
+    #[arg(value_parser = clap::value_parser!(u16).range(4..=9000))]
     pub size: Vec<u16>,
     /// SAs that packets of a batch take in turn.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
