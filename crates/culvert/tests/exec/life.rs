@@ -5,6 +5,7 @@ use std::io::BufRead as _;
 use std::io::BufReader;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt as _;
+use std::process::Child;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
@@ -124,6 +125,19 @@ fn nothing_is_left_after_the_command() {
     eventually("both end", || !is_alive(supervisor) && !is_alive(guard));
 }
 
+/// A script of `sh` that runs, and its lines, one by one.
+fn started(place: &Place, script: &str) -> (Child, impl FnMut() -> String) {
+    let mut command = place.command(&["sh", "-c", script]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let line = move || {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line
+    };
+    (child, line)
+}
+
 /// When the supervisor is killed, so is everything that ran under it: the command, which ignores
 /// polite signals here, and what it left behind.
 #[test]
@@ -131,14 +145,7 @@ fn without_a_supervisor_the_command_is_ended() {
     let Some(place) = Place::for_programs(&["sh"]) else { return };
     let script =
         "setsid sleep 101 & echo $CULVERT_EXEC; echo $!; trap '' TERM; sleep 102; sleep 103";
-    let mut command = place.command(&["sh", "-c", script]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = || {
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        line
-    };
+    let (mut child, mut line) = started(&place, script);
     let (supervisor, guard) = processes(&line());
     let left: i32 = line().trim().parse().unwrap();
     kill(Pid::from_raw(supervisor), Signal::SIGKILL).unwrap();
@@ -154,14 +161,7 @@ fn what_begins_meanwhile_is_ended_too() {
     let Some(place) = Place::for_programs(&["sh"]) else { return };
     let script = "trap 'setsid sleep 104 & echo $!' TERM; echo $CULVERT_EXEC; \
                   while :; do sleep 0.1; done";
-    let mut command = place.command(&["sh", "-c", script]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = || {
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        line
-    };
+    let (mut child, mut line) = started(&place, script);
     let (supervisor, guard) = processes(&line());
     kill(Pid::from_raw(supervisor), Signal::SIGKILL).unwrap();
     let begun: i32 = line().trim().parse().unwrap();

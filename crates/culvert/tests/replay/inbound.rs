@@ -11,7 +11,9 @@ use crate::packets::Sa;
 use crate::packets::changed;
 use crate::packets::config;
 use crate::packets::config_with;
+use crate::packets::forged;
 use crate::packets::forwarded;
+use crate::packets::numbered;
 use crate::packets::policy;
 use crate::packets::text;
 use crate::packets::unwrapped;
@@ -24,18 +26,6 @@ use crate::support::replay_at;
 #[track_caller]
 fn receive(sa: &Sa, packets: &[Vec<u8>]) -> Run {
     replay(&config(std::slice::from_ref(sa)), &[], packets)
-}
-
-/// An authentic packet with this number.
-fn numbered(sa: &Sa, seq: u64) -> Vec<u8> {
-    sa.packet(seq, &sa.plain(false, seq).packet())
-}
-
-/// The last octet of the ICV changed.
-fn forged(packet: &[u8]) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    *packet.last_mut().unwrap() ^= 0x10;
-    packet
 }
 
 /// Whatever bit of an ESP packet is changed, it is refused: the SPI finds no SA, all the rest fails

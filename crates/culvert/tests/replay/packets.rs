@@ -363,3 +363,15 @@ pub(crate) fn unwrapped(packet: &[u8]) -> (ip::Packet, &[u8]) {
     };
     (outer, &packet[at..])
 }
+
+/// An authentic packet with this number.
+pub(crate) fn numbered(sa: &Sa, seq: u64) -> Vec<u8> {
+    sa.packet(seq, &sa.plain(false, seq).packet())
+}
+
+/// The last octet of the ICV changed.
+pub(crate) fn forged(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    *packet.last_mut().unwrap() ^= 0x10;
+    packet
+}

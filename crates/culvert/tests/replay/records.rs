@@ -9,20 +9,12 @@ use crate::packets::LOW;
 use crate::packets::Sa;
 use crate::packets::config;
 use crate::packets::datagram;
+use crate::packets::forged;
+use crate::packets::numbered;
 use crate::packets::text;
 use crate::packets::with_tos;
 use crate::pcap::START;
 use crate::support::replay;
-
-fn numbered(sa: &Sa, seq: u64) -> Vec<u8> {
-    sa.packet(seq, &sa.plain(false, seq).packet())
-}
-
-fn forged(packet: &[u8]) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    *packet.last_mut().unwrap() ^= 1;
-    packet
-}
 
 /// I03 I11 I12 I17 I23: each refused packet has a record with its time, SPI, addresses, sequence
 /// number and over IPv6 its flow label.
