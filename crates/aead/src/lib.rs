@@ -70,9 +70,9 @@ pub use rustcrypto::RustCrypto;
 pub use rustcrypto::RustCryptoKey;
 pub use self_test::SelfTestError;
 #[cfg(target_arch = "x86_64")]
-pub use vaes::Vaes;
+pub use vaes::KernelKey;
 #[cfg(target_arch = "x86_64")]
-pub use vaes::VaesKey;
+pub use vaes::Vaes;
 #[cfg(target_arch = "x86_64")]
 pub use x86::AesNi;
 #[cfg(target_arch = "x86_64")]

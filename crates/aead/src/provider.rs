@@ -40,9 +40,9 @@ use crate::rustcrypto::RustCryptoKey;
 use crate::self_test::SelfTestError;
 use crate::self_test::self_test;
 #[cfg(target_arch = "x86_64")]
-use crate::vaes::Vaes;
+use crate::vaes::KernelKey;
 #[cfg(target_arch = "x86_64")]
-use crate::vaes::VaesKey;
+use crate::vaes::Vaes;
 #[cfg(target_arch = "x86_64")]
 use crate::x86::AesNi;
 #[cfg(target_arch = "x86_64")]
@@ -82,7 +82,7 @@ pub enum Provider {
 pub enum ProviderKey {
     /// For the kernels of this crate, all of them.
     #[cfg(target_arch = "x86_64")]
-    Vaes(VaesKey),
+    Kernel(KernelKey),
     /// For [`Provider::AwsLc`].
     #[cfg(feature = "aws-lc")]
     AwsLc(Box<AwsLcKey>),
@@ -330,7 +330,7 @@ impl Aead for Provider {
             match self {
                 #[cfg(target_arch = "x86_64")]
                 Provider::Vaes(_) | Provider::VaesAvx2(_) | Provider::AesNi(_) => {
-                    return Ok(ProviderKey::Vaes(schedule::context(size, key, salt)));
+                    return Ok(ProviderKey::Kernel(schedule::context(size, key, salt)));
                 }
                 #[cfg(feature = "aws-lc")]
                 Provider::AwsLc => {
@@ -380,7 +380,7 @@ impl Aead for Provider {
     ) {
         match key {
             #[cfg(target_arch = "x86_64")]
-            ProviderKey::Vaes(key) => {
+            ProviderKey::Kernel(key) => {
                 assert!(text_and_icv.len() >= ICV_LEN, "room for the ICV");
                 behind_a_header(text_and_icv, |packet| {
                     with_kernels!(
@@ -405,9 +405,9 @@ impl Aead for Provider {
     ) -> bool {
         match key {
             #[cfg(target_arch = "x86_64")]
-            ProviderKey::Vaes(_) if text_and_icv.len() < ICV_LEN => false,
+            ProviderKey::Kernel(_) if text_and_icv.len() < ICV_LEN => false,
             #[cfg(target_arch = "x86_64")]
-            ProviderKey::Vaes(key) => behind_a_header(text_and_icv, |packet| {
+            ProviderKey::Kernel(key) => behind_a_header(text_and_icv, |packet| {
                 with_kernels!(
                     self,
                     kernels => kernels.open_general(key, nonce, aad, packet),
@@ -436,7 +436,7 @@ impl OneByOne for ProviderKey {
     fn seal(&self, esn_high: Option<u32>, esp: &mut [u8]) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            ProviderKey::Vaes(_) => other_provider(),
+            ProviderKey::Kernel(_) => other_provider(),
             #[cfg(feature = "aws-lc")]
             ProviderKey::AwsLc(key) => key.seal(esn_high, esp),
             ProviderKey::RustCrypto(key) => key.seal(esn_high, esp),
@@ -447,7 +447,7 @@ impl OneByOne for ProviderKey {
     fn open(&self, esn_high: Option<u32>, esp: &mut [u8]) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            ProviderKey::Vaes(_) => other_provider(),
+            ProviderKey::Kernel(_) => other_provider(),
             #[cfg(feature = "aws-lc")]
             ProviderKey::AwsLc(key) => key.open(esn_high, esp),
             ProviderKey::RustCrypto(key) => key.open(esn_high, esp),
@@ -598,7 +598,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn the_choice_costs_no_room() {
-        assert_eq!(size_of::<ProviderKey>(), size_of::<VaesKey>());
+        assert_eq!(size_of::<ProviderKey>(), size_of::<KernelKey>());
     }
 
     /// No key octet in Debug.

@@ -16,7 +16,7 @@ use crate::port::Verified;
 use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
 use crate::vaes::kernel::Tail;
-use crate::vaes::key::VaesKey;
+use crate::vaes::key::KernelKey;
 use crate::vaes::math::VECTOR;
 use crate::vaes::short;
 use crate::vaes::short::FOUR;
@@ -116,7 +116,7 @@ impl<'a, 'b> Iterator for OneByOne<'a, 'b> {
 #[inline(always)]
 fn prefetch(op: &Op<'_, ProviderKey>, at_hand: &ProviderKey) {
     if !std::ptr::eq(op.key, at_hand) {
-        prefetch_lines(op.key, VaesKey::lines(KEYS_256, op.esp.len() / BLOCK));
+        prefetch_lines(op.key, KernelKey::lines(KEYS_256, op.esp.len() / BLOCK));
     }
     prefetch_lines(op.esp.as_ptr(), 0..op.esp.len().div_ceil(VECTOR));
 }
@@ -251,7 +251,7 @@ struct Unfinished<'a, 'b> {
 #[inline]
 fn seal_one<'a, 'b>(op: &'b mut Op<'a, ProviderKey>, unfinished: &mut Unfinished<'a, 'b>) {
     match op.key {
-        ProviderKey::Vaes(key) => {
+        ProviderKey::Kernel(key) => {
             let start =
                 key.start(op.esp.first_chunk().expect("room for header and ICV"), op.esn_high);
             let icv = key.seal(start, op.esp, &mut unfinished.tail);
@@ -268,7 +268,7 @@ fn seal_one<'a, 'b>(op: &'b mut Op<'a, ProviderKey>, unfinished: &mut Unfinished
 #[inline]
 fn open_one(op: &mut Op<'_, ProviderKey>) -> bool {
     match op.key {
-        ProviderKey::Vaes(key) => match op.esp.first_chunk() {
+        ProviderKey::Kernel(key) => match op.esp.first_chunk() {
             Some(start) => key.open(key.start(start, op.esn_high), op.esp),
             None => false,
         },

@@ -38,7 +38,7 @@ use crate::x86::schedule::ROUND_KEYS;
 
 /// The context of one SA, wiped on drop.
 #[repr(C, align(64))]
-pub struct VaesKey {
+pub struct KernelKey {
     /// H^32, H^28 and H^24, as the powers.
     pub(crate) far_powers: [__m128i; FAR_POWERS],
     /// H^20 to H^1, each times x^-1 and reflected: see the kernels.
@@ -50,13 +50,13 @@ pub struct VaesKey {
     pub(crate) round_keys: [__m128i; ROUND_KEYS],
 }
 
-const _: () = assert!(size_of::<VaesKey>() == 10 * LINE);
-const _: () = assert!(offset_of!(VaesKey, round_keys) == 6 * LINE);
+const _: () = assert!(size_of::<KernelKey>() == 10 * LINE);
+const _: () = assert!(offset_of!(KernelKey, round_keys) == 6 * LINE);
 
 /// What salt and size leave of a block.
 const SPARE: usize = BLOCK - SALT_LEN - size_of::<AesSize>();
 
-impl VaesKey {
+impl KernelKey {
     /// Seals one packet, which has at least header and ICV (else: panics), but for the ICV, and
     /// returns that of the packet before: see [`kernel::seal`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
@@ -125,27 +125,27 @@ impl VaesKey {
     /// H^20 to H^1, then what is behind them: whatever it is, to be multiplied with zeroes.
     #[inline(always)]
     pub(super) fn powers_and_behind(&self) -> &[__m128i; READABLE] {
-        const { assert!(offset_of!(VaesKey, powers) + BLOCK * READABLE <= 9 * LINE) };
+        const { assert!(offset_of!(KernelKey, powers) + BLOCK * READABLE <= 9 * LINE) };
         let start = std::ptr::from_ref(self).cast::<u8>();
         // SAFETY: so many octets from the powers on are in the context, as was asserted, aligned as
         // the powers are; none is padding, as the fields there leave none, and any octets are a
         // block. The result borrows all of the context. Why not safe: it spans several fields.
-        unsafe { &*start.add(offset_of!(VaesKey, powers)).cast() }
+        unsafe { &*start.add(offset_of!(KernelKey, powers)).cast() }
     }
 
     /// The lines of a context that a packet needs of which `blocks` are hashed, with the lengths.
     #[inline(always)]
     pub(super) const fn lines(keys: usize, blocks: usize) -> Range<usize> {
         let powers = if blocks > POWERS { FAR_POWERS + POWERS } else { blocks };
-        let start = offset_of!(VaesKey, salt) - BLOCK * powers;
-        let end = offset_of!(VaesKey, round_keys) + BLOCK * keys;
+        let start = offset_of!(KernelKey, salt) - BLOCK * powers;
+        let end = offset_of!(KernelKey, round_keys) + BLOCK * keys;
         start / LINE..end.div_ceil(LINE)
     }
 
     /// The line of a context that has its size, and which says that it is one.
     #[inline(always)]
     pub(super) const fn line_of_size() -> Range<usize> {
-        let line = offset_of!(VaesKey, size) / LINE;
+        let line = offset_of!(KernelKey, size) / LINE;
         line..line + 1
     }
 
@@ -165,7 +165,7 @@ impl VaesKey {
     }
 }
 
-impl Drop for VaesKey {
+impl Drop for KernelKey {
     fn drop(&mut self) {
         self.far_powers.zeroize();
         self.powers.zeroize();
@@ -174,9 +174,9 @@ impl Drop for VaesKey {
     }
 }
 
-impl fmt::Debug for VaesKey {
+impl fmt::Debug for KernelKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("VaesKey(..)")
+        f.write_str("KernelKey(..)")
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
     use crate::x86::schedule::times_inverse_x;
 
     /// `None`, loudly, when the CPU has not the instructions.
-    fn context(algorithm: Algorithm, key: &str) -> Option<VaesKey> {
+    fn context(algorithm: Algorithm, key: &str) -> Option<KernelKey> {
         let Some(vaes) = Vaes::detect() else {
             eprintln!("SKIPPED: the CPU lacks {:?}", Vaes::missing());
             return None;
@@ -204,7 +204,7 @@ mod tests {
         let mut octets = hex::decode(key).unwrap();
         octets.extend([0; SALT_LEN]);
         match Provider::Vaes(vaes).key(algorithm, &Keymat::new(octets)).unwrap() {
-            ProviderKey::Vaes(context) => Some(context),
+            ProviderKey::Kernel(context) => Some(context),
             _ => panic!("{algorithm} has a kernel"),
         }
     }
@@ -308,6 +308,6 @@ mod tests {
     #[test]
     fn debug_is_redacted() {
         let Some(context) = context(Algorithm::Aes128Gcm16, &"ab".repeat(16)) else { return };
-        assert_eq!(format!("{context:?}"), "VaesKey(..)");
+        assert_eq!(format!("{context:?}"), "KernelKey(..)");
     }
 }

@@ -26,7 +26,7 @@ use crate::x86::Kernels;
 use crate::x86::block::store_block;
 use crate::x86::instructions::instructions;
 
-pub use key::VaesKey;
+pub use key::KernelKey;
 
 /// AES-GCM with AVX-512, VAES and VPCLMULQDQ. That there is one says that the CPU has them.
 #[derive(Clone, Copy, Debug)]
@@ -49,25 +49,31 @@ impl Kernels for Vaes {
         unsafe { batch::open(ops, statuses) }
     }
 
-    fn seal_general(self, key: &VaesKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) {
+    fn seal_general(self, key: &KernelKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) {
         // SAFETY: as above.
         unsafe { seal_general(key, nonce, aad, packet) }
     }
 
-    fn open_general(self, key: &VaesKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) -> bool {
+    fn open_general(
+        self,
+        key: &KernelKey,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        packet: &mut [u8],
+    ) -> bool {
         // SAFETY: as above.
         unsafe { open_general(key, nonce, aad, packet) }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-fn seal_general(key: &VaesKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) {
+fn seal_general(key: &KernelKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) {
     let mut tail = Tail::new();
     key.seal(key.start_general(nonce, aad), packet, &mut tail);
     store_block(packet.last_chunk_mut().expect("room for the ICV"), tail.icv());
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-fn open_general(key: &VaesKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) -> bool {
+fn open_general(key: &KernelKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) -> bool {
     key.open(key.start_general(nonce, aad), packet)
 }

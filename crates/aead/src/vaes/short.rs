@@ -20,7 +20,7 @@
 //! As everywhere the blocks of a packet meet falling powers of H that end with H^1, which is for
 //! the lengths, so that `n` blocks of header and text start at H^(n+1). The vectors of powers of
 //! the last blocks may reach beyond H^1, into what stands behind it in the context
-//! ([`VaesKey::powers_and_behind`]): the blocks there are zeroes, and so are the products.
+//! ([`KernelKey::powers_and_behind`]): the blocks there are zeroes, and so are the products.
 //!
 //! # Instructions count
 //!
@@ -44,7 +44,7 @@ use crate::port::Op;
 use crate::port::TEXT_AT;
 use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
-use crate::vaes::key::VaesKey;
+use crate::vaes::key::KernelKey;
 use crate::vaes::math::LANES;
 use crate::vaes::math::POWERS;
 use crate::vaes::math::PairSum;
@@ -87,7 +87,7 @@ pub(super) trait Fours<'a, 'b> {
 
 /// A packet with a key for these kernels.
 struct Packet<'a, 'b> {
-    key: &'a VaesKey,
+    key: &'a KernelKey,
     esn_high: Option<u32>,
     /// At least header and ICV.
     esp: &'b mut [u8],
@@ -162,9 +162,9 @@ impl<'a, 'b> Packet<'a, 'b> {
 
 /// The key of a packet that was given to these kernels for its key.
 #[inline(always)]
-fn key_of(key: &ProviderKey) -> &VaesKey {
+fn key_of(key: &ProviderKey) -> &KernelKey {
     match key {
-        ProviderKey::Vaes(key) => key,
+        ProviderKey::Kernel(key) => key,
         _ => unreachable!("the portable provider's"),
     }
 }
@@ -494,5 +494,5 @@ pub(super) fn prefetch_text<const VECTORS: usize>(op: &Op<'_, ProviderKey>) {
 /// Asks for the key of a packet to be in the cache.
 #[inline(always)]
 pub(super) fn prefetch_key<const KEYS: usize, const VECTORS: usize>(op: &Op<'_, ProviderKey>) {
-    prefetch_lines(op.key, VaesKey::lines(KEYS, LANES * VECTORS + 1));
+    prefetch_lines(op.key, KernelKey::lines(KEYS, LANES * VECTORS + 1));
 }

@@ -12,7 +12,7 @@ use crate::port::MIN_ESP_LEN;
 use crate::port::Op;
 use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
-use crate::vaes::key::VaesKey;
+use crate::vaes::key::KernelKey;
 use crate::vaes::math;
 use crate::vaes::math::TAIL_LEN;
 use crate::vaes::math::VECTOR;
@@ -45,7 +45,7 @@ pub(super) const FOURS_AHEAD: usize = 2;
 /// A key size in the upper half of an octet, a number of vectors in the lower; or [`ALONE`].
 #[inline(always)]
 pub(super) fn kind(op: &Op<'_, ProviderKey>) -> u8 {
-    let ProviderKey::Vaes(key) = op.key else {
+    let ProviderKey::Kernel(key) = op.key else {
         return ALONE;
     };
     if op.esp.len() < MIN_ESP_LEN || op.esp.len() > TAIL_LEN + ICV_LEN {
@@ -144,7 +144,7 @@ impl<'a, 'b> Sorted<'a, 'b> {
             order: AS_THEY_CAME,
         };
         for op in &*ops {
-            prefetch_lines(op.key, VaesKey::line_of_size());
+            prefetch_lines(op.key, KernelKey::line_of_size());
         }
         let first = kind(&ops[0]);
         let mut different = 0;

@@ -25,7 +25,7 @@ use crate::port::Status;
 use crate::prefetch::prefetch_first;
 use crate::prefetch::prefetch_later;
 use crate::provider::ProviderKey;
-use crate::vaes::VaesKey;
+use crate::vaes::KernelKey;
 use crate::x86::instructions::Instructions;
 use crate::x86::kernel::Schedule;
 use crate::x86::schedule::KEYS_128;
@@ -53,10 +53,11 @@ pub(crate) trait Kernels: Instructions {
     fn open(self, ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]);
 
     /// Seals `packet`: 16 octets that do not count, text, and room for the ICV.
-    fn seal_general(self, key: &VaesKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]);
+    fn seal_general(self, key: &KernelKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]);
 
     /// Opens what [`Kernels::seal_general`] sealed, if it is authentic.
-    fn open_general(self, key: &VaesKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) -> bool;
+    fn open_general(self, key: &KernelKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8])
+    -> bool;
 }
 
 impl<V: Vectors> Kernels for V {
@@ -68,11 +69,17 @@ impl<V: Vectors> Kernels for V {
         self.run(Open(ops, statuses));
     }
 
-    fn seal_general(self, key: &VaesKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) {
+    fn seal_general(self, key: &KernelKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) {
         self.run(General { key, nonce, aad, packet, seals: true });
     }
 
-    fn open_general(self, key: &VaesKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) -> bool {
+    fn open_general(
+        self,
+        key: &KernelKey,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        packet: &mut [u8],
+    ) -> bool {
         self.run(General { key, nonce, aad, packet, seals: false })
     }
 }
@@ -90,7 +97,7 @@ impl<V: Vectors> Work<V> for Seal<'_, '_> {
         for at in 0..ops.len() {
             prefetch_later(ops, at);
             let op = &mut ops[at];
-            let ProviderKey::Vaes(key) = op.key else {
+            let ProviderKey::Kernel(key) = op.key else {
                 op.key.seal_portable(op.esn_high, op.esp);
                 continue;
             };
@@ -115,10 +122,10 @@ impl<V: Vectors> Work<V> for Open<'_, '_> {
             prefetch_later(ops, at);
             let op = &mut ops[at];
             let is_authentic = match (op.key, op.esp.first_chunk()) {
-                (ProviderKey::Vaes(key), Some(header)) if op.esp.len() >= MIN_ESP_LEN => {
+                (ProviderKey::Kernel(key), Some(header)) if op.esp.len() >= MIN_ESP_LEN => {
                     open(vectors, key, Start::of(key.salt, header, op.esn_high), op.esp)
                 }
-                (ProviderKey::Vaes(_), _) => false,
+                (ProviderKey::Kernel(_), _) => false,
                 (other, _) => other.open_portable(op.esn_high, op.esp),
             };
             *status = Status::of(is_authentic);
@@ -128,7 +135,7 @@ impl<V: Vectors> Work<V> for Open<'_, '_> {
 
 /// [`Kernels::seal_general`] and [`Kernels::open_general`]: true for what is sealed.
 struct General<'a> {
-    key: &'a VaesKey,
+    key: &'a KernelKey,
     nonce: &'a [u8; 12],
     aad: &'a [u8],
     packet: &'a mut [u8],
@@ -155,7 +162,7 @@ impl<V: Vectors> Work<V> for General<'_> {
 
 /// Seals one packet, which has at least header and ICV (else: panics).
 #[inline(always)]
-fn seal<V: Vectors>(v: V, key: &VaesKey, start: Start, packet: &mut [u8]) {
+fn seal<V: Vectors>(v: V, key: &KernelKey, start: Start, packet: &mut [u8]) {
     match key.size {
         AesSize::Aes128 => kernel::seal::<V, KEYS_128>(v, &parts(key), start, packet),
         AesSize::Aes192 => kernel::seal::<V, KEYS_192>(v, &parts(key), start, packet),
@@ -165,7 +172,7 @@ fn seal<V: Vectors>(v: V, key: &VaesKey, start: Start, packet: &mut [u8]) {
 
 /// Verifies one packet, which has at least header and ICV, and decrypts it if authentic.
 #[inline(always)]
-fn open<V: Vectors>(v: V, key: &VaesKey, start: Start, packet: &mut [u8]) -> bool {
+fn open<V: Vectors>(v: V, key: &KernelKey, start: Start, packet: &mut [u8]) -> bool {
     match key.size {
         AesSize::Aes128 => kernel::open::<V, KEYS_128>(v, &parts(key), start, packet),
         AesSize::Aes192 => kernel::open::<V, KEYS_192>(v, &parts(key), start, packet),
@@ -174,6 +181,6 @@ fn open<V: Vectors>(v: V, key: &VaesKey, start: Start, packet: &mut [u8]) -> boo
 }
 
 #[inline(always)]
-fn parts<const KEYS: usize>(key: &VaesKey) -> Schedule<'_, KEYS> {
+fn parts<const KEYS: usize>(key: &KernelKey) -> Schedule<'_, KEYS> {
     Schedule { powers: &key.powers, round_keys: key.keys() }
 }

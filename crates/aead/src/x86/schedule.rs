@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::algorithm::AesSize;
 use crate::algorithm::SALT_LEN;
-use crate::vaes::VaesKey;
+use crate::vaes::KernelKey;
 use crate::x86::block::block;
 use crate::x86::block::integer;
 use crate::x86::instructions::Instructions;
@@ -27,17 +27,17 @@ pub(crate) const KEYS_256: usize = 15;
 ///
 /// # Panics
 /// On a CPU that no kernel runs on: our own error.
-pub(crate) fn context(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> VaesKey {
+pub(crate) fn context(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> KernelKey {
     assert!(Xmm::detect().is_some(), "a CPU that has kernels");
     // SAFETY: these are the features just found. Why not safe: they are known at run time only.
     unsafe { expanded(size, key, salt) }
 }
 
 #[target_feature(enable = "aes,pclmulqdq,avx")]
-fn expanded(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> VaesKey {
+fn expanded(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> KernelKey {
     let zero = _mm_setzero_si128();
     let (round_keys, far_powers, powers) = (*expand(key), [zero; _], [zero; _]);
-    let mut context = VaesKey { far_powers, powers, salt, size, spare: [0; _], round_keys };
+    let mut context = KernelKey { far_powers, powers, salt, size, spare: [0; _], round_keys };
     let h = hash_key(&context.round_keys, key.len());
     let mut power = h;
     for slot in context.powers.iter_mut().rev() {
