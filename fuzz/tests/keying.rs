@@ -7,6 +7,8 @@ mod lab;
 #[path = "../../crates/keying/tests/service/plane.rs"]
 #[allow(dead_code, reason = "tests of the service need more of it")]
 mod plane;
+#[path = "../../crates/keying/tests/service/words.rs"]
+mod words;
 
 use std::sync::LazyLock;
 
