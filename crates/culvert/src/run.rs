@@ -102,7 +102,7 @@ const ACQUIRE_HOLD: u8 = 16;
 /// Commands a mailbox holds.
 const MAILBOX_CAPACITY: usize = 1024;
 
-type CulvertWorker = Worker<Provider, XdpIo>;
+pub(crate) type CulvertWorker = Worker<Provider, XdpIo>;
 
 /// What `culvert run --report` writes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -139,6 +139,9 @@ pub struct IoReport {
     /// System calls that told a driver of new frames to receive into.
     #[serde(default)]
     pub rx_kicks: u64,
+    /// System calls that ran a driver, with busy polling.
+    #[serde(default)]
+    pub busy_polls: u64,
     /// System calls that waited for something to do.
     #[serde(default)]
     pub polls: u64,
@@ -430,6 +433,7 @@ fn xdp_config(config: &Config, names: &[PortName], workers: usize) -> culvert_xd
         config::ZeroCopy::Require => culvert_xdp::CopyChoice::ZeroCopy,
     };
     xdp.jumbo = config.interfaces.jumbo;
+    xdp.busy_poll = config.workers.busy_poll;
     xdp.pin.clone_from(&config.interfaces.pin);
     xdp
 }
@@ -495,21 +499,26 @@ fn start(
             if !core_affinity::set_for_current(core) {
                 warn!(worker = index, core = core.id, "cannot pin the worker to its core");
             }
-            let mut sleep_at = 0;
-            while !stop.load(Relaxed) {
-                let now = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                if worker.turn(now) > 0 {
-                    sleep_at = now.saturating_add(SPIN_NS);
-                } else if now >= sleep_at {
-                    worker.wait(SLEEP_MAX);
-                }
-            }
+            work(&mut worker, clock, &stop);
             worker
         };
         let name = format!("worker-{index}");
         threads.push(thread::Builder::new().name(name).spawn(work).context("cannot start")?);
     }
     Ok(threads)
+}
+
+/// A worker's life: turns at times since `clock` began, and sleep when there is nothing to do.
+pub(crate) fn work(worker: &mut CulvertWorker, clock: Instant, stop: &AtomicBool) {
+    let mut sleep_at = 0;
+    while !stop.load(Relaxed) {
+        let now = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if worker.turn(now) > 0 {
+            sleep_at = now.saturating_add(SPIN_NS);
+        } else if now >= sleep_at {
+            worker.wait(SLEEP_MAX);
+        }
+    }
 }
 
 /// Waits until the workers have confirmed everything they were told.
@@ -660,11 +669,23 @@ fn io_report(counters: culvert_xdp::IoCounters) -> IoReport {
         too_long,
         tx_kicks,
         rx_kicks,
+        busy_polls,
         polls,
         wakes,
         ..
     } = counters;
-    IoReport { received, sent, not_accepted, no_run, too_long, tx_kicks, rx_kicks, polls, wakes }
+    IoReport {
+        received,
+        sent,
+        not_accepted,
+        no_run,
+        too_long,
+        tx_kicks,
+        rx_kicks,
+        busy_polls,
+        polls,
+        wakes,
+    }
 }
 
 fn port_report(port: &culvert_xdp::PortControl) -> PortReport {

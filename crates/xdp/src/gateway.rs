@@ -42,6 +42,7 @@ use culvert_frame::MAX_PORTS;
 use culvert_frame::Port;
 use culvert_frame::Region;
 
+use crate::busy;
 use crate::error::Error;
 use crate::interface::Interface;
 use crate::io::IoCounters;
@@ -108,6 +109,9 @@ pub struct Config {
     /// Frames that one system call may send in copy mode; from 32 to `ring_size`. Kernels before
     /// 6.17 send 32 whatever is asked for.
     pub tx_budget: u32,
+    /// Packets that one call of a worker may have the driver receive: workers never sleep, and run
+    /// the drivers that let them. `None`: they sleep when there is nothing to do.
+    pub busy_poll: Option<u16>,
     /// What the programs attract from the start; [`Control::set_prefixes`] changes it.
     pub prefixes: SidePrefixes,
     /// The gateway's own addresses at the start; [`Control::set_own_addresses`] changes them.
@@ -219,6 +223,7 @@ impl Config {
             runs_per_worker: RUNS_PER_WORKER,
             ring_size: RING_SIZE,
             tx_budget: RING_SIZE,
+            busy_poll: None,
             prefixes: SidePrefixes::default(),
             own_addresses: Vec::new(),
             everything: None,
@@ -437,6 +442,13 @@ impl PortControl {
     pub fn kernel_statistics(&self, worker: usize) -> Option<KernelStatistics> {
         let socket = self.sockets.get(worker)?.upgrade()?;
         kernel_statistics(socket.as_fd()).ok()
+    }
+
+    /// Whether the kernel has busy polling on for the socket of `worker`; `None` when there is no
+    /// such worker, or its I/O is closed.
+    #[must_use]
+    pub fn busy_poll(&self, worker: usize) -> Option<bool> {
+        Some(busy::is_on(self.sockets.get(worker)?.upgrade()?.as_fd()))
     }
 
     fn log(&self) {
@@ -667,10 +679,13 @@ fn assign(
 ) -> Result<Vec<XdpIo>, Error> {
     let mut sockets = sockets.into_iter();
     let mut workers = Vec::with_capacity(config.workers);
-    for _ in 0..config.workers {
+    for queue in 0..config.workers {
         let sleeper = Sleeper::new().map_err(Error::Wake)?;
-        let queues: ArrayVec<Socket, MAX_PORTS> = sockets.by_ref().take(ports.len()).collect();
-        for (port, socket) in ports.iter_mut().zip(&queues) {
+        let mut queues: ArrayVec<Socket, MAX_PORTS> = sockets.by_ref().take(ports.len()).collect();
+        for (port, socket) in ports.iter_mut().zip(&mut queues) {
+            if let Some(budget) = config.busy_poll {
+                busy::start(socket, &port.interface, queue, budget);
+            }
             port.zero_copy = socket.zero_copy();
             port.sockets.push(Arc::downgrade(socket.descriptor()));
         }

@@ -27,9 +27,13 @@
 //! there than the worker can handle, and never long. Receiving makes no call while packets keep
 //! coming, unless the driver asks for one (need-wakeup).
 //!
+//! With busy polling ([`crate::gateway::Config::busy_poll`]) a worker never sleeps: where a port
+//! has no packet, its driver is run by a call, and asked again.
+//!
 //! What this file does not do: it never waits for room (a batch that does not fit after a bounded
 //! number of tries stays with the caller), and it does not look into packets.
 
+use std::hint;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -84,6 +88,8 @@ pub struct IoCounters {
     pub tx_kicks: u64,
     /// System calls that told a driver of new frames to receive into.
     pub rx_kicks: u64,
+    /// System calls that ran a driver, with busy polling: to see whether there are packets.
+    pub busy_polls: u64,
     /// System calls that waited for a packet or somebody's call: times the worker slept.
     pub polls: u64,
     /// System calls that took note of having been woken by another thread.
@@ -98,7 +104,7 @@ impl IoCounters {
     /// System calls made, of whatever kind.
     #[must_use]
     pub fn syscalls(&self) -> u64 {
-        self.tx_kicks + self.rx_kicks + self.polls + self.wakes
+        self.tx_kicks + self.rx_kicks + self.busy_polls + self.polls + self.wakes
     }
 }
 
@@ -184,6 +190,7 @@ impl XdpIo {
             counters.unsendable += of_socket.unsendable;
             counters.tx_kicks += of_socket.tx_kicks;
             counters.rx_kicks += of_socket.rx_kicks;
+            counters.busy_polls += of_socket.busy_polls;
             counters.no_run += of_socket.no_run;
             counters.too_long += of_socket.too_long;
         }
@@ -251,7 +258,11 @@ impl XdpIo {
 impl PacketIo for XdpIo {
     fn recv(&mut self, port: Port, batch: &mut Batch) {
         let before = batch.len();
-        self.queues[usize::from(port.0)].receive(batch, &mut self.pool);
+        let socket = &mut self.queues[usize::from(port.0)];
+        socket.receive(batch, &mut self.pool);
+        if batch.len() == before && socket.poll_driver() {
+            socket.receive(batch, &mut self.pool);
+        }
         self.counters.received += (batch.len() - before) as u64;
         let bit = 1 << port.0;
         self.backlog = if batch.is_full() { self.backlog | bit } else { self.backlog & !bit };
@@ -307,6 +318,10 @@ impl PacketIo for XdpIo {
     }
 
     fn wait(&mut self, timeout: Duration, ready: &dyn Fn() -> bool) {
+        if self.queues.iter().any(Socket::is_busy) {
+            hint::spin_loop();
+            return;
+        }
         let timeout = if self.is_impatient() { timeout.min(IMPATIENT) } else { timeout };
         // Polling a socket also wakes its driver and sends what is left in its TX ring.
         let sockets = self.queues.iter().map(AsFd::as_fd);
@@ -326,7 +341,7 @@ impl Drop for XdpIo {
 /// The counters as last published by the worker, on a cache line of their own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct PublishedCounters([AtomicU64; 11]);
+pub(crate) struct PublishedCounters([AtomicU64; 12]);
 
 impl PublishedCounters {
     fn store(&self, counters: &IoCounters) {
@@ -338,6 +353,7 @@ impl PublishedCounters {
             bad_descriptors,
             tx_kicks,
             rx_kicks,
+            busy_polls,
             polls,
             wakes,
             no_run,
@@ -351,6 +367,7 @@ impl PublishedCounters {
             bad_descriptors,
             tx_kicks,
             rx_kicks,
+            busy_polls,
             polls,
             wakes,
             no_run,
@@ -371,6 +388,7 @@ impl PublishedCounters {
             bad_descriptors,
             tx_kicks,
             rx_kicks,
+            busy_polls,
             polls,
             wakes,
             no_run,
@@ -385,6 +403,7 @@ impl PublishedCounters {
             bad_descriptors: load(bad_descriptors),
             tx_kicks: load(tx_kicks),
             rx_kicks: load(rx_kicks),
+            busy_polls: load(busy_polls),
             polls: load(polls),
             wakes: load(wakes),
             no_run: load(no_run),
@@ -640,6 +659,28 @@ mod tests {
         assert_eq!(turn(&mut io), 1);
     }
 
+    /// With busy polling the driver of a port is run when the port has no packet, and only then,
+    /// and a worker never sleeps.
+    #[test]
+    fn runs_the_driver_of_an_empty_port() {
+        let (mut io, mut kernels) = rig(512, 128);
+        fake::runs_driver(&mut io.queues[1]);
+        let mut batch = Batch::new();
+        let mut polls = |io: &mut XdpIo, from: u8| {
+            io.recv(Port(from), &mut batch);
+            batch.drain(..).for_each(|packet| io.recycle(packet.into_free()));
+            (io.counters().received, io.counters().busy_polls)
+        };
+        assert_eq!(polls(&mut io, 1), (0, 1));
+        assert_eq!(polls(&mut io, 0), (0, 1), "this port does not");
+        arrive(&mut kernels[1], 70);
+        assert_eq!(polls(&mut io, 1), (64, 1));
+        assert_eq!(polls(&mut io, 1), (70, 1));
+        assert_eq!(polls(&mut io, 1), (70, 2));
+        io.wait(Duration::MAX, &|| false);
+        assert_eq!((io.counters().polls, io.counters().syscalls()), (0, 2));
+    }
+
     /// What is published is what is read, field by field.
     #[test]
     fn counters_survive_publishing() {
@@ -651,10 +692,11 @@ mod tests {
             bad_descriptors: 5,
             tx_kicks: 6,
             rx_kicks: 7,
-            polls: 8,
-            wakes: 9,
-            no_run: 10,
-            too_long: 11,
+            busy_polls: 8,
+            polls: 9,
+            wakes: 10,
+            no_run: 11,
+            too_long: 12,
         };
         let published = PublishedCounters::default();
         published.store(&counters);

@@ -10,12 +10,14 @@
 //! - `socket`: one AF_XDP socket; tokens go in and come out.
 //! - `pool`: frames and runs that are free, and runs that are being sent.
 //! - `ring`: the four rings of a socket over shared memory.
+//! - `busy`: whether a worker runs the driver itself.
 //! - `ethtool`: the ioctl part of `interface`.
 //! - `rules`: which queue gets the packets of an SA.
 //!
 //! Unsafe code is in `socket.rs`, `ring.rs` and `ethtool.rs` only; the argument for it stands at
 //! the top of each.
 
+mod busy;
 pub mod error;
 mod ethtool;
 pub mod gateway;

@@ -40,6 +40,7 @@ use culvert_frame::Packet;
 use culvert_frame::Port;
 use culvert_frame::Region;
 
+use crate::busy::BusyPoll;
 use crate::pool::Completed;
 use crate::pool::Pool;
 use crate::ring::Completion;
@@ -129,6 +130,7 @@ pub(crate) struct SocketCounters {
     pub(crate) unsendable: u64,
     pub(crate) tx_kicks: u64,
     pub(crate) rx_kicks: u64,
+    pub(crate) busy_polls: u64,
     pub(crate) no_run: u64,
     pub(crate) too_long: u64,
 }
@@ -152,6 +154,7 @@ pub(crate) struct Socket {
     port: Port,
     zero_copy: bool,
     jumbo: bool,
+    busy_poll: BusyPoll,
     gathering: Gathering,
     fill: Fill,
     completion: Completion,
@@ -195,6 +198,7 @@ impl Socket {
             port: options.port,
             zero_copy,
             jumbo: options.jumbo,
+            busy_poll: BusyPoll::Off,
             gathering: Gathering::Idle,
             fill: rings.0.map_err(step("fill ring"))?,
             completion: rings.1.map_err(step("completion ring"))?,
@@ -247,6 +251,33 @@ impl Socket {
             }
         });
         self.receiving = self.receiving.saturating_sub(count);
+        if self.busy_poll == BusyPoll::Unknown && count > 0 {
+            self.busy_poll = BusyPoll::learn(self.fd.as_fd());
+        }
+    }
+
+    /// Has its driver polled from now on, at most `budget` packets in a call. When the kernel
+    /// refuses, the worker looks at the rings without a pause all the same.
+    pub(crate) fn poll_busily(&mut self, budget: u16) -> io::Result<BusyPoll> {
+        self.busy_poll = BusyPoll::Rings;
+        self.busy_poll = BusyPoll::set(self.fd.as_fd(), budget)?;
+        Ok(self.busy_poll)
+    }
+
+    /// Whether its worker is to look for packets without a pause.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy_poll != BusyPoll::Off
+    }
+
+    /// Runs the driver, if this socket does that: packets that are there enter the RX ring.
+    #[inline]
+    pub(crate) fn poll_driver(&mut self) -> bool {
+        let polls = self.busy_poll == BusyPoll::Driver;
+        if polls {
+            self.counters.busy_polls += 1;
+            self.recvfrom();
+        }
+        polls
     }
 
     /// Packets of which only the beginning was received: one or none, and it is in a run.
@@ -269,9 +300,14 @@ impl Socket {
             return;
         }
         self.counters.rx_kicks += 1;
+        self.recvfrom();
+    }
+
+    /// Lets the driver look at the rings. Errors (an interface that is down) leave what is to be
+    /// done to the next turn, which tries again.
+    fn recvfrom(&self) {
         // SAFETY: no buffer is passed. Why not safe: a null buffer is how the kernel spells "just
-        // look at the rings", and no safe wrapper can pass it. Errors (an interface that is down)
-        // leave the flag up, so the next turn tries again.
+        // look at the rings", and no safe wrapper can pass it.
         unsafe {
             let fd = self.fd.as_raw_fd();
             let null = ptr::null_mut();
@@ -387,7 +423,7 @@ impl Socket {
     }
 
     fn sendto(&self) -> io::Result<()> {
-        // SAFETY: no buffer and no address are passed. Why not safe: as in `kick_rx`.
+        // SAFETY: no buffer and no address are passed. Why not safe: as in `recvfrom`.
         let result = unsafe {
             let fd = self.fd.as_raw_fd();
             libc::sendto(fd, ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
@@ -633,7 +669,7 @@ fn zero_copy(fd: BorrowedFd<'_>) -> io::Result<bool> {
 ///
 /// # Safety
 /// Any bits are valid, and there is no padding that the kernel would be shown.
-unsafe trait Plain {}
+pub(crate) unsafe trait Plain {}
 
 // SAFETY: a number.
 unsafe impl Plain for u32 {}
@@ -653,21 +689,39 @@ const fn length_of<T>() -> libc::socklen_t {
 }
 
 fn set_option<T: Plain>(fd: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io::Result<()> {
+    set(fd, libc::SOL_XDP, name, value)
+}
+
+/// Sets an option of any level.
+pub(crate) fn set<T: Plain>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     let len = length_of::<T>();
     let value: *const T = value;
     // SAFETY: `value` is live and of length `len`. Why not safe: nix has no options of AF_XDP.
-    let result =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_XDP, name, value.cast(), len) };
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.cast(), len) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn option<T: Plain>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io::Result<()> {
+    get(fd, libc::SOL_XDP, name, value)
+}
+
+/// Reads an option of any level.
+pub(crate) fn get<T: Plain>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &mut T,
+) -> io::Result<()> {
     let mut len = length_of::<T>();
     let value: *mut T = value;
     // SAFETY: `value` is live, `len` its length, and any bits written are valid for `T`.
     // Why not safe: nix has no options of AF_XDP.
-    let result =
-        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, name, value.cast(), &mut len) };
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.cast(), &mut len) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -706,6 +760,7 @@ pub(crate) mod fake {
             port,
             zero_copy: false,
             jumbo,
+            busy_poll: BusyPoll::Off,
             gathering: Gathering::Idle,
             fill,
             completion,
@@ -716,6 +771,11 @@ pub(crate) mod fake {
             counters: SocketCounters::default(),
         };
         (socket, kernel)
+    }
+
+    /// Its calls run a driver from now on.
+    pub(crate) fn runs_driver(socket: &mut Socket) {
+        socket.busy_poll = BusyPoll::Driver;
     }
 }
 

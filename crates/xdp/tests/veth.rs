@@ -514,6 +514,47 @@ fn sleeps_until_a_packet_or_a_waker() {
     });
 }
 
+/// With busy polling the kernel has the options on every socket, packets are received and sent,
+/// and a wait returns at once. A veth's queue may have no NAPI instance that a socket is told of:
+/// then no call is wasted on it.
+#[test]
+fn polls_busily() {
+    if lab::skip() {
+        return;
+    }
+    let lab = Lab::new(1);
+    let (a, b) = (lab.host_a(), lab.host_b());
+    lab.at_gateway(|| {
+        let (control, io) = open_one(&config(1));
+        assert!(control.ports().iter().all(|port| port.busy_poll(0) == Some(false)));
+        drop((control, io));
+        let (control, mut io) = open_one(&Config { busy_poll: Some(48), ..config(1) });
+        assert!(control.ports().iter().all(|port| port.busy_poll(0) == Some(true)));
+        assert_eq!(control.ports()[0].busy_poll(1), None, "no such worker");
+        let start = Instant::now();
+        io.wait(LONG, &|| false);
+        assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+        for number in 0..200 {
+            a.send(&udp_frame(1, number, 200));
+            b.send(&esp_frame(number, 200));
+        }
+        for (from, to) in [(LAN, WAN), (WAN, LAN)] {
+            let mut packets = Batch::new();
+            for packet in receive(&mut io, from, 200) {
+                packets.push(packet);
+                io.send(to, &mut packets);
+            }
+        }
+        for (host, frame) in
+            [(&b, udp_frame as fn(u16, u32, usize) -> Vec<u8>), (&a, |_, n, s| esp_frame(n, s))]
+        {
+            let frames = host.receive_all(200);
+            assert!((0..200).map(|n| frame(1, n, 200)).eq(frames));
+        }
+        assert_eq!(io.counters().polls, 0, "it does not sleep");
+    });
+}
+
 fn refusal(lab: &Lab, config: &Config) -> String {
     lab.at_gateway(|| open(config).unwrap_err().to_string())
 }

@@ -66,7 +66,7 @@ const KEYS: [&str; 12] = [
 ];
 const INTERFACES_KEYS: [&str; 8] =
     ["protected", "unprotected", "take", "pin", "on_stop", "mode", "zero_copy", "jumbo"];
-const WORKERS_KEYS: [&str; 3] = ["count", "cores", "spread"];
+const WORKERS_KEYS: [&str; 4] = ["count", "cores", "spread", "busy_poll"];
 const LAB_KEYS: [&str; 1] = ["static_keys"];
 
 /// Where state is kept, if the file does not say.
@@ -80,6 +80,9 @@ const INTERFACE_NAME_MAX: usize = 15;
 
 /// Octets from which on packets may be lent.
 const SPREAD: RangeInclusive<u16> = 64..=9000;
+
+/// Packets of one call that polls a driver; the rings hold no more.
+const BUSY_POLL: RangeInclusive<u16> = 1..=2048;
 
 /// Most workers of one gateway.
 const WORKERS_MAX: usize = 64;
@@ -195,6 +198,9 @@ pub struct Workers {
     /// Octets of a packet, on average over a batch, from which on workers help one another with the
     /// packets of one SA; `None` when they never do.
     pub spread: Option<u16>,
+    /// Packets that one call of a worker may have a driver receive, when workers never sleep;
+    /// `None` when they do.
+    pub busy_poll: Option<u16>,
 }
 
 /// What only a lab should do.
@@ -424,8 +430,10 @@ fn read_interface(field: &Field<'_>) -> Result<String, ConfigError> {
 fn read_workers(section: &Section<'_>) -> Result<Workers, ConfigError> {
     let count = section.optional("count").map(|field| field.number(1..=WORKERS_MAX)).transpose()?;
     let spread = section.optional("spread").map(|field| field.number(SPREAD)).transpose()?;
+    let busy_poll =
+        section.optional("busy_poll").map(|field| field.number(BUSY_POLL)).transpose()?;
     let Some(field) = section.optional("cores") else {
-        return Ok(Workers { count, cores: Vec::new(), spread });
+        return Ok(Workers { count, cores: Vec::new(), spread, busy_poll });
     };
     let mut cores = Vec::new();
     for core in field.list("a list of core numbers such as [0, 1]")? {
@@ -443,7 +451,7 @@ fn read_workers(section: &Section<'_>) -> Result<Workers, ConfigError> {
         None if length > WORKERS_MAX => {
             Err(field.error(format_args!("expected at most {WORKERS_MAX} cores, found {length}")))
         }
-        _ => Ok(Workers { count: Some(length), cores, spread }),
+        _ => Ok(Workers { count: Some(length), cores, spread, busy_poll }),
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Plan {
     pub offloads: bool,
     /// Links of an MTU of 9000, and gateways that take frames larger than a buffer.
     pub jumbo: bool,
+    /// Whether workers of the gateways never sleep.
+    pub busy_poll: bool,
 }
 
 impl Default for Plan {
@@ -91,6 +93,7 @@ impl Default for Plan {
             sa_lines: [""; 2],
             offloads: true,
             jumbo: false,
+            busy_poll: false,
         }
     }
 }
@@ -328,12 +331,13 @@ fn config(directory: &Path, plan: &Plan, site: usize, pairs: &[Pair]) -> Result<
     let mut text = format!(
         "state_directory = \"{}\"\n\
          [interfaces]\nprotected = [\"lan0\"]\nunprotected = [\"wan0\"]\nmode = \"{}\"\n\
-         jumbo = {}\n[workers]\ncount = {}\n\
+         jumbo = {}\n[workers]\ncount = {}\n{}\
          [lab]\nstatic_keys = true\n",
         directory.join(format!("state-{}", ["a", "b"][site])).display(),
         plan.mode,
         plan.jumbo,
         plan.workers,
+        if plan.busy_poll { "busy_poll = 64\n" } else { "" },
     );
     for (number, pair) in pairs.iter().enumerate() {
         for (from, to) in [(site, 1 - site), (1 - site, site)] {

@@ -18,7 +18,7 @@ use crate::support::settle;
 const BACKLOG: u64 = 1900;
 
 fn calls(io: &IoReport) -> u64 {
-    io.tx_kicks + io.rx_kicks + io.polls + io.wakes
+    io.tx_kicks + io.rx_kicks + io.busy_polls + io.polls + io.wakes
 }
 
 /// A worker that finds a backlog receives without system calls and sends many packets with one: of
@@ -66,5 +66,21 @@ fn idleness_takes_few() {
             assert!(io.tx_kicks <= io.sent, "{io:?}");
             assert_eq!(io.rx_kicks, 0, "no driver asked: {io:?}");
         }
+    }
+}
+
+/// With `busy_poll` workers forward as ever and never sleep, so that nobody has to wake them.
+#[test]
+fn busy_polling_takes_no_sleep() {
+    let Some(mut lab) = Lab::new(&Plan { busy_poll: true, ..Plan::default() }) else { return };
+    let gateways = lab.start();
+    lab.ping_all(3);
+    for gateway in gateways {
+        assert!(gateway.says("busy_poll: the kernel names no NAPI instance"), "{}", gateway.log());
+        let report = gateway.stop().expect("report");
+        assert_balanced(&report);
+        assert!(report.totals.forwarded > 0, "{:?}", report.totals);
+        let io = &report.io[0];
+        assert_eq!((io.polls, io.wakes, io.busy_polls), (0, 0, 0), "{io:?}");
     }
 }

@@ -65,7 +65,7 @@ fn a_good_file_is_read_in_full() {
     assert_eq!(config.state_directory, Path::new("/var/lib/culvert"));
     assert_eq!(config.interfaces.protected, ["lan0"]);
     assert_eq!(config.interfaces.unprotected, ["wan0"]);
-    assert_eq!(config.workers, Workers { count: Some(2), cores: vec![0, 1], spread: None });
+    assert_eq!(config.workers, Workers { count: Some(2), cores: vec![0, 1], ..Workers::default() });
     assert!(config.lab.static_keys);
 
     let [out, into] = config.sas.as_slice() else { panic!("two SAs") };
@@ -128,7 +128,7 @@ fn defaults_and_other_spellings() {
     assert!(!config.interfaces.jumbo);
     assert_eq!(config.interfaces.take, Take::Policies);
     assert_eq!((config.interfaces.pin, config.interfaces.on_stop), (None, OnStop::Open));
-    assert_eq!(config.workers, Workers { count: None, cores: vec![], spread: None });
+    assert_eq!(config.workers, Workers::default());
     assert!(!config.lab.static_keys && config.sas.is_empty() && config.policies.is_empty());
     assert_eq!(config.state_directory, Path::new(STATE_DIRECTORY));
 
@@ -138,6 +138,8 @@ fn defaults_and_other_spellings() {
     assert_eq!(config.workers.count, Some(2), "as many as cores");
     let config = Config::parse("f", &spoiled("count = 2\n", "spread = 2048\n")).unwrap();
     assert_eq!((config.workers.count, config.workers.spread), (Some(2), Some(2048)));
+    let config = Config::parse("f", &spoiled("count = 2\n", "busy_poll = 64\n")).unwrap();
+    assert_eq!((config.workers.count, config.workers.busy_poll), (Some(2), Some(64)));
     let config = Config::parse("f", &spoiled("spi = \"0x1001\"", "spi = 0x1_001")).unwrap();
     assert_eq!(config.sas[0].spi, 0x1001);
     let ports = "{ source_port = 4501, destination_port = 4500 }";

@@ -70,7 +70,8 @@ fn unknown_keys() -> Vec<Mistake> {
         (
             "count = 2",
             "threads = 2",
-            "gw.toml:8: workers.threads: unknown key: expected one of count, cores, spread",
+            "gw.toml:8: workers.threads: unknown key: expected one of count, cores, spread, \
+             busy_poll",
         ),
         (
             "static_keys = true",
@@ -322,6 +323,11 @@ fn workers_and_paths() -> Vec<Mistake> {
             "count = 2",
             "spread = 63",
             "gw.toml:8: workers.spread: expected an integer from 64 to 9000, found `63`",
+        ),
+        (
+            "count = 2",
+            "busy_poll = 2049",
+            "gw.toml:8: workers.busy_poll: expected an integer from 1 to 2048, found `2049`",
         ),
         (
             "count = 2",
