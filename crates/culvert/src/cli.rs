@@ -234,6 +234,9 @@ enum BenchCommand {
     /// Encrypted forwarding against plain forwarding, over AF_XDP and veth; needs root.
     #[command(after_help = "Example:\n  sudo culvert bench veth --size 1420 --runs 5")]
     Veth(VethArgs),
+    /// How long an idle gateway takes for a packet, over AF_XDP and veth; needs root.
+    #[command(after_help = "Example:\n  sudo culvert bench latency --runs 5")]
+    Latency(LatencyArgs),
     /// Send the packets of `bench veth` out of an interface until a signal comes; needs root.
     Generate(GenerateArgs),
 }
@@ -275,7 +278,36 @@ pub struct VethArgs {
     /// Core of the packet generator.
     #[arg(long, default_value_t = 1)]
     pub generator_core: usize,
+    /// Busy polling, at most so many packets in a call; none when absent.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=2048))]
+    pub busy_poll: Option<u16>,
     /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `culvert bench latency`.
+#[derive(Clone, Debug, Args)]
+pub struct LatencyArgs {
+    /// Octets of the inner IP packet.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(46..=1420))]
+    pub size: u16,
+    /// Packets of each turn.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub packets: u32,
+    /// Turns of each forwarder.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub runs: u32,
+    /// Milliseconds between packets, at least.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub interval: u64,
+    /// Core of culvert's worker.
+    #[arg(long, default_value_t = 0)]
+    pub core: usize,
+    /// Core of the sender, which looks for the packet's arrival as well.
+    #[arg(long, default_value_t = 1)]
+    pub sender_core: usize,
+    /// Print a JSON array.
     #[arg(long)]
     pub json: bool,
 }
@@ -423,6 +455,7 @@ impl Cli {
             Command::Bench(BenchCommand::Aead(args)) => bench::aead::run(&args),
             Command::Bench(BenchCommand::Control(args)) => bench::control::run(&args),
             Command::Bench(BenchCommand::Veth(args)) => bench::veth::run(&args),
+            Command::Bench(BenchCommand::Latency(args)) => bench::latency::run(&args),
             Command::Bench(BenchCommand::Generate(args)) => bench::generate::run(&args),
         }
     }

@@ -61,7 +61,7 @@ const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 const FIRST_DESTINATION: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
 const NEAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub(super) const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
 /// Frames of each worker.
 const FRAMES: usize = 256;
@@ -313,7 +313,7 @@ fn address(frame: &mut [u8], destination: Ipv4Addr) {
     header[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
-fn destination(policy: u32) -> Ipv4Addr {
+pub(super) fn destination(policy: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(FIRST_DESTINATION) + policy)
 }
 

@@ -26,6 +26,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::ensure;
 use culvert_aead::Aead;
+use culvert_aead::Algorithm;
 use culvert_aead::Keymat;
 use culvert_aead::Provider;
 use culvert_control::Controller;
@@ -276,7 +277,7 @@ fn measure(args: &VethArgs, cancel: &Cancel) -> Result<Vec<(Window, Window)>> {
     let link = Link { offloads: false, ..Link::default() };
     link.connect(&End::new(&generator, "gen0", &[]), &End::new(&gateway, "lan0", &[]))?;
     link.connect(&End::new(&gateway, "wan0", &[]), &End::new(&sink, "sink0", &[]))?;
-    let opened = gateway.run(|| open(args))??;
+    let opened = gateway.run(|| open(args.core, args.busy_poll))??;
     let mut control = opened.control;
     control.ports_mut()[0].steer_mut().set_prefixes(&[("10.0.0.0".parse()?, 8)])?;
     let io = opened.workers.into_iter().next().context("one worker")?;
@@ -297,15 +298,17 @@ fn measure(args: &VethArgs, cancel: &Cancel) -> Result<Vec<(Window, Window)>> {
     Ok(windows)
 }
 
-fn open(args: &VethArgs) -> Result<culvert_xdp::Gateway> {
+/// Opens lan0 and wan0 for one worker; their memory is that of the core it will run on.
+pub(super) fn open(core: usize, busy_poll: Option<u16>) -> Result<culvert_xdp::Gateway> {
     let port =
         |interface: &str, side| culvert_xdp::PortConfig { interface: interface.to_owned(), side };
     let ports = vec![
         port("lan0", culvert_xdp::Side::Protected),
         port("wan0", culvert_xdp::Side::Unprotected),
     ];
-    engine::pin(args.core)?;
-    Ok(culvert_xdp::open(&culvert_xdp::Config::new(ports, 1))?)
+    engine::pin(core)?;
+    let config = culvert_xdp::Config { busy_poll, ..culvert_xdp::Config::new(ports, 1) };
+    Ok(culvert_xdp::open(&config)?)
 }
 
 fn generate(args: &VethArgs, generator: &Ns, frame: &[u8], stop: &AtomicBool) -> Result<()> {
@@ -357,10 +360,13 @@ impl Forwarder {
     }
 }
 
-/// Runs both forwarders in turn, culvert's worker with one outbound SA.
-fn forward(args: &VethArgs, io: XdpIo, cancel: &Cancel) -> Result<Vec<(Window, Window)>> {
-    engine::pin(args.core)?;
-    let aead = engine::provider(args.provider.as_deref())?;
+/// A worker that seals all packets of 10.0.0.0/8 for one outbound SA, and its controller.
+pub(super) fn sealing(
+    io: XdpIo,
+    provider: Option<&str>,
+    algorithm: Algorithm,
+) -> Result<(Worker<Provider, XdpIo>, Controller<Provider>)> {
+    let aead = engine::provider(provider)?;
     let (worker_end, control_end) = mailbox(64);
     let port = |side| PortConfig { side, mac: None, completes_checksums: true };
     let config = WorkerConfig {
@@ -376,7 +382,7 @@ fn forward(args: &VethArgs, io: XdpIo, cancel: &Cancel) -> Result<Vec<(Window, W
         counters: worker.shared_counters(),
     };
     let mut controller = Controller::new(aead, vec![handle], 1, None);
-    controller.add_sa(&sa(args)?)?;
+    controller.add_sa(&sa(algorithm)?)?;
     let selector = Selector::between("10.0.0.0/8".parse()?, "10.0.0.0/8".parse()?)?;
     let policy = Policy::new(selector, Action::Protect(Group(0)));
     controller.set_policies(&Spd { outbound: vec![policy], ..Spd::default() });
@@ -387,6 +393,13 @@ fn forward(args: &VethArgs, io: XdpIo, cancel: &Cancel) -> Result<Vec<(Window, W
         controller.poll()?;
         worker.turn(0);
     }
+    Ok((worker, controller))
+}
+
+/// Runs both forwarders in turn.
+fn forward(args: &VethArgs, io: XdpIo, cancel: &Cancel) -> Result<Vec<(Window, Window)>> {
+    engine::pin(args.core)?;
+    let (worker, _controller) = sealing(io, args.provider.as_deref(), args.algorithm)?;
     let mut forwarder = Forwarder { worker, batch: Batch::new() };
     let length = Duration::from_secs_f64(args.seconds);
     let mut windows = Vec::new();
@@ -398,11 +411,11 @@ fn forward(args: &VethArgs, io: XdpIo, cancel: &Cancel) -> Result<Vec<(Window, W
     Ok(windows)
 }
 
-fn sa(args: &VethArgs) -> Result<SaSpec> {
+fn sa(algorithm: Algorithm) -> Result<SaSpec> {
     // Each run starts its numbers anew and sends what it seals: never under one key twice.
-    let keymat = Keymat::from_hex(&random_key(args.algorithm.keymat_len())?)?;
+    let keymat = Keymat::from_hex(&random_key(algorithm.keymat_len())?)?;
     let ends = ("192.0.2.1".parse()?, "192.0.2.2".parse()?);
-    let key = (args.algorithm, keymat);
+    let key = (algorithm, keymat);
     let sa = SaSpec::new(Direction::Outbound, Spi::new(0x1001)?, ends, key, Group(0));
     Ok(SaSpec { esn: true, ..sa })
 }

@@ -10,6 +10,7 @@
 
 use std::ops::Index;
 use std::os::fd::IntoRawFd;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -296,15 +297,35 @@ impl Shared {
 }
 
 /// A socket on an interface of the calling thread's namespace.
+/// A packet socket on an interface of the calling thread's namespace: what is written leaves it,
+/// and what passes its packet taps can be read.
+///
+/// # Errors
+/// When there is no such interface, or the kernel refuses the socket.
+pub fn socket_on(interface: &str) -> Result<OwnedFd> {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    let bound = socket.try_clone()?;
+    drop(channel_over(socket, interface)?);
+    Ok(bound)
+}
+
 fn open(interface: &str) -> Result<(Box<dyn DataLinkSender>, Box<dyn DataLinkReceiver>)> {
-    let interface = pnet_datalink::interfaces()
-        .into_iter()
-        .find(|candidate| candidate.name == interface)
-        .context("no such interface")?;
     // Without a protocol it receives nothing until it is bound to the interface, so that no frame
     // of another one is counted.
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, RcvBufForce, &SOCKET_BUFFER)?;
+    channel_over(socket, interface)
+}
+
+/// Binds the socket to the interface.
+fn channel_over(
+    socket: OwnedFd,
+    interface: &str,
+) -> Result<(Box<dyn DataLinkSender>, Box<dyn DataLinkReceiver>)> {
+    let interface = pnet_datalink::interfaces()
+        .into_iter()
+        .find(|candidate| candidate.name == interface)
+        .context("no such interface")?;
     let config = Config {
         read_buffer_size: FRAME_MAX,
         read_timeout: Some(READ_TIMEOUT),
