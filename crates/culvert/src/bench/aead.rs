@@ -1,7 +1,7 @@
 //! `culvert bench aead`: what sealing and opening cost by themselves.
 //!
-//! Timed is one call of the provider with a batch of ESP packets of AES-GCM, each in a buffer of
-//! its own; packets take SAs in turn. Figures are taken and put together as in
+//! Timed is one call of the provider with a batch of ESP packets, which lie one behind the other and
+//! each begin a line of the cache; packets take SAs in turn. Figures are taken and put together as in
 //! `engine`. What is sealed goes nowhere, so the numbers may repeat.
 
 use std::time::Duration;
@@ -83,7 +83,7 @@ struct Rig {
     provider: Provider,
     keys: Vec<<Provider as Aead>::Key>,
     size: u16,
-    packets: Vec<Vec<u8>>,
+    packets: Packets,
     sealing: Vec<Round>,
     opening: Vec<Round>,
 }
@@ -102,7 +102,7 @@ impl Rig {
             provider,
             keys: (0..usize::from(args.sas)).map(key).collect::<Result<_, _>>()?,
             size,
-            packets: vec![vec![0x5a; len]; usize::from(args.batch)],
+            packets: Packets::new(usize::from(args.batch), len),
             sealing: Vec::new(),
             opening: Vec::new(),
         })
@@ -121,18 +121,18 @@ impl Rig {
             opening.record(opened - begun);
             elapsed += clock.delta(start, sealed) + clock.delta(begun, opened);
         }
-        self.sealing.push(sealing.round(self.packets.len()));
-        self.opening.push(opening.round(self.packets.len()));
+        self.sealing.push(sealing.round(self.packets.count));
+        self.opening.push(opening.round(self.packets.count));
     }
 
     /// Seals the batch and opens it: the clock before and after each.
     fn turn(&mut self, clock: &Clock) -> [u64; 4] {
-        let mut statuses: Vec<Status> = self.packets.iter().map(|_| Status::Pending).collect();
-        let mut batch = ops(&self.keys, &mut self.packets);
+        let mut statuses: Vec<Status> = (0..self.packets.count).map(|_| Status::Pending).collect();
+        let mut batch = self.packets.ops(&self.keys);
         let start = clock.raw();
         self.provider.seal(&mut batch);
         let sealed = clock.raw();
-        let mut batch = ops(&self.keys, &mut self.packets);
+        let mut batch = self.packets.ops(&self.keys);
         let begun = clock.raw();
         self.provider.open(&mut batch, &mut statuses);
         let opened = clock.raw();
@@ -157,9 +157,29 @@ impl Rig {
     }
 }
 
-fn ops<'a, K>(keys: &'a [K], packets: &'a mut [Vec<u8>]) -> Vec<Op<'a, K>> {
-    let keys = keys.iter().cycle();
-    packets.iter_mut().zip(keys).map(|(esp, key)| Op { key, esn_high: None, esp }).collect()
+/// Octets of a line of the cache.
+const LINE: usize = 64;
+
+/// Packets of one length.
+struct Packets {
+    memory: Vec<u8>,
+    count: usize,
+    len: usize,
+}
+
+impl Packets {
+    fn new(count: usize, len: usize) -> Packets {
+        let memory = vec![0x5a; LINE + count * len.next_multiple_of(LINE)];
+        Packets { memory, count, len }
+    }
+
+    fn ops<'a, K>(&'a mut self, keys: &'a [K]) -> Vec<Op<'a, K>> {
+        let start = self.memory.as_ptr().align_offset(LINE);
+        let places = self.memory[start..].chunks_exact_mut(self.len.next_multiple_of(LINE));
+        let packets = places.take(self.count).map(|place| &mut place[..self.len]);
+        let keys = keys.iter().cycle();
+        packets.zip(keys).map(|(esp, key)| Op { key, esn_high: None, esp }).collect()
+    }
 }
 
 #[cfg(test)]
