@@ -187,7 +187,7 @@ fn sha2(auth: &Auth) -> Result<(&'static str, &[u8]), Refusal> {
 
 fn by_keyword(keyword: &str, ah: bool) -> Result<Algorithm, Refusal> {
     let all = Algorithm::all_of(if ah { Protocol::Ah } else { Protocol::Esp });
-    let found = all.iter().copied().find(|algorithm| algorithm.to_string() == keyword);
+    let found = all.iter().copied().find(|algorithm| algorithm.keyword() == keyword);
     found.ok_or_else(|| unsupported("this combination of algorithms"))
 }
 

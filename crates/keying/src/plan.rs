@@ -148,10 +148,11 @@ pub(crate) fn kind(sa: &Sa, direction: Direction) -> Option<Kind> {
 }
 
 impl Plan {
-    /// The groups of an SA: of its kind, and of its own.
-    pub(crate) fn groups_of(&mut self, kind: Kind, spi: u32) -> (Group, Group) {
-        let own = self.number(Named::Kind(Kind { spi: Some(spi), ..kind }));
-        (self.number(Named::Kind(kind)), own)
+    /// The group of an SA's kind, and outbound, where a policy may ask for one SA, of its own.
+    pub(crate) fn groups_of(&mut self, kind: Kind, spi: u32) -> (Group, Option<Group>) {
+        let group = self.number(Named::Kind(kind));
+        let own = Named::Kind(Kind { spi: Some(spi), ..kind });
+        (group, (kind.direction == Direction::Outbound).then(|| self.number(own)))
     }
 
     fn number(&mut self, named: Named) -> Group {

@@ -148,12 +148,13 @@ impl Service {
         known: Option<Direction>,
         now: u64,
     ) -> Done<SaNumber> {
-        let mut installed = Installed::default();
+        let (mut installed, mut groups) = (Installed::default(), Vec::new());
         for direction in self.directions(plane, &sa, known) {
             let kind = plan::kind(&sa, direction)
                 .ok_or_else(|| Refusal::new(Errno::EAFNOSUPPORT, "IPv4 or IPv6"))?;
-            let (group, own) = self.plan.groups_of(kind, sa.info.id.spi.0);
-            let alias = (direction == Direction::Outbound).then_some(own);
+            let (group, alias) = self.plan.groups_of(kind, sa.info.id.spi.0);
+            groups.push(group);
+            groups.extend(alias);
             let added =
                 add(plane, |epoch| spec::spec(&sa, direction, Groups { group, alias }, epoch, now));
             let handle = match added {
@@ -169,7 +170,6 @@ impl Service {
             }
         }
         sa.installed = installed;
-        let groups = self.groups_of(&sa);
         let number = self.sas.insert(sa).inspect_err(|_| {
             installed.handles().for_each(|handle| plane.remove(handle));
         })?;
@@ -270,7 +270,7 @@ impl Service {
             if let Some(kind) = plan::kind(sa, direction) {
                 let (group, own) = self.plan.groups_of(kind, sa.info.id.spi.0);
                 groups.push(group);
-                groups.extend((direction == Direction::Outbound).then_some(own));
+                groups.extend(own);
             }
         }
         groups
