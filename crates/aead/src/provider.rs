@@ -290,7 +290,8 @@ impl fmt::Display for PassedOver {
     }
 }
 
-/// An expression of whichever kernels a provider is, or another one.
+/// An expression of whichever kernels a provider is, or another one. Each provider is named: one
+/// more does not compile before somebody has thought of it.
 macro_rules! with_kernels {
     ($provider:expr, $kernels:ident => $body:expr, _ => $other:expr) => {
         match $provider {
@@ -300,7 +301,9 @@ macro_rules! with_kernels {
             Provider::VaesAvx2($kernels) => $body,
             #[cfg(target_arch = "x86_64")]
             Provider::AesNi($kernels) => $body,
-            _ => $other,
+            #[cfg(feature = "aws-lc")]
+            Provider::AwsLc => $other,
+            Provider::RustCrypto(_) => $other,
         }
     };
 }

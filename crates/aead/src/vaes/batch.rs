@@ -12,7 +12,6 @@
 use crate::port::ICV_LEN;
 use crate::port::Op;
 use crate::port::Status;
-use crate::port::Verified;
 use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
 use crate::vaes::kernel::Tail;
@@ -187,11 +186,11 @@ pub(super) fn open(ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
             if !fours.is_empty() {
                 let authentic = short!(open, kind, Alike::new(fours));
                 for (at, status) in statuses.iter_mut().enumerate() {
-                    *status = verdict(authentic >> at & 1 != 0);
+                    *status = Status::of(authentic >> at & 1 != 0);
                 }
             }
             for (op, status) in OneByOne::new(others).zip(statuses_of_others) {
-                *status = verdict(open_one(op));
+                *status = Status::of(open_one(op));
             }
             continue;
         }
@@ -201,22 +200,14 @@ pub(super) fn open(ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
             if !fours.is_empty() {
                 let authentic = short!(open, kind, OfAKind::new(&mut sorted.slots, fours));
                 for (at, packet) in fours.iter().enumerate() {
-                    statuses[usize::from(*packet)] = verdict(authentic >> at & 1 != 0);
+                    statuses[usize::from(*packet)] = Status::of(authentic >> at & 1 != 0);
                 }
             }
             for (at, packet) in others.iter().enumerate() {
                 let authentic = open_one(take(&mut sorted.slots, *packet, others, at));
-                statuses[usize::from(*packet)] = verdict(authentic);
+                statuses[usize::from(*packet)] = Status::of(authentic);
             }
         }
-    }
-}
-
-#[inline(always)]
-fn verdict(is_authentic: bool) -> Status {
-    match is_authentic {
-        true => Status::Authentic(Verified::new()),
-        false => Status::Forged,
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Vaes(());
 
 instructions!(
     Vaes, "vaes-avx512":
-    "avx512f" "avx512bw" "avx512vl" "bmi2" "vaes" "vpclmulqdq" "aes" "pclmulqdq"
+    "avx512f" "avx512bw" "avx512vl" "avx" "bmi2" "vaes" "vpclmulqdq" "aes" "pclmulqdq"
 );
 
 impl Kernels for Vaes {
@@ -45,12 +45,12 @@ impl Kernels for Vaes {
     }
 
     fn open(self, ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
-        // SAFETY: as above.
+        // SAFETY: as in `seal`. Why not safe: as there.
         unsafe { batch::open(ops, statuses) }
     }
 
     fn seal_general(self, key: &KernelKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) {
-        // SAFETY: as above.
+        // SAFETY: as in `seal`. Why not safe: as there.
         unsafe { seal_general(key, nonce, aad, packet) }
     }
 
@@ -61,7 +61,7 @@ impl Kernels for Vaes {
         aad: &[u8],
         packet: &mut [u8],
     ) -> bool {
-        // SAFETY: as above.
+        // SAFETY: as in `seal`. Why not safe: as there.
         unsafe { open_general(key, nonce, aad, packet) }
     }
 }

@@ -14,7 +14,8 @@ pub(crate) trait Instructions: Copy {
 }
 
 /// Implements [`Instructions`] for a type that only this can make. Of the sets, those can be left
-/// out that others imply.
+/// out that others imply, but none of [`AesNi`](crate::x86::AesNi): keys of all kernels are set up
+/// with those, and that is too late for a kind answer.
 macro_rules! instructions {
     ($type:ident, $name:literal: $($feature:tt)*) => {
         impl $crate::x86::instructions::Instructions for $type {

@@ -106,7 +106,7 @@ pub struct Xmm(());
 pub struct Ymm(());
 
 instructions!(Xmm, "aes-ni": "aes" "pclmulqdq" "avx");
-instructions!(Ymm, "vaes-avx2": "avx2" "vaes" "vpclmulqdq" "aes" "pclmulqdq");
+instructions!(Ymm, "vaes-avx2": "avx2" "avx" "vaes" "vpclmulqdq" "aes" "pclmulqdq");
 
 #[target_feature(enable = "aes,pclmulqdq,avx")]
 fn run_xmm<W: Work<Xmm>>(vectors: Xmm, work: W) -> W::Output {
