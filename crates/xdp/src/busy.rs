@@ -2,26 +2,26 @@
 //! waiting until an interrupt has the kernel run it (`SO_PREFER_BUSY_POLL`, Linux 5.11).
 //!
 //! The kernel polls by number: a socket knows the NAPI instance of its queue, or it does not, and
-//! then its calls poll nothing. Which it is depends on kernel and driver: some kernels take the
-//! number from the first packet, others, as 6.18, look it up when a zero-copy socket is bound and
-//! leave sockets that copy without. So it is asked at the start and once more with the first
-//! packet, and a socket that has none by then makes no calls: its worker just looks at the rings.
+//! then its calls poll nothing. It is told of it, up to Linux 6.12, by the first packet, and later
+//! when it is bound, if the driver has told the kernel which instance serves the queue; veth has
+//! not. So the kernel is asked at the start and once more with the first packet, and a socket that
+//! has none by then makes no calls: its worker just looks at the rings.
 //!
 //! In the driver, interrupts stay off between polls only with `napi_defer_hard_irqs` and
 //! `gro_flush_timeout` of the interface. They are the operator's, as they concern all its queues
 //! and outlive the process: here they are only looked at.
 
 use std::fs;
-use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::interface::Interface;
-use crate::socket::Socket;
+use crate::socket::OpenError;
 use crate::socket::get;
 use crate::socket::set;
+use crate::socket::step;
 
-/// `SO_BUSY_POLL` in microseconds. It must not be zero, and is not waited for: calls of AF_XDP poll
-/// once.
+/// `SO_BUSY_POLL` in microseconds. It must not be zero, and is not waited for: calls of AF_XDP do
+/// not go on polling.
 const MICROSECONDS: u32 = 20;
 
 /// Whether a socket polls its driver.
@@ -38,14 +38,16 @@ pub(crate) enum BusyPoll {
 }
 
 impl BusyPoll {
-    /// Sets the options: one call polls at most `budget` packets.
-    ///
-    /// # Errors
-    /// When the kernel refuses one of them.
-    pub(crate) fn set(fd: BorrowedFd<'_>, budget: u16) -> io::Result<BusyPoll> {
-        set(fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1_u32)?;
-        set(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, &MICROSECONDS)?;
-        set(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &u32::from(budget))?;
+    /// Sets the options: one call polls `budget` packets at most, and once more as many.
+    fn set(fd: BorrowedFd<'_>, budget: u16) -> Result<BusyPoll, OpenError> {
+        let options = [
+            ("SO_PREFER_BUSY_POLL", libc::SO_PREFER_BUSY_POLL, 1),
+            ("SO_BUSY_POLL", libc::SO_BUSY_POLL, MICROSECONDS),
+            ("SO_BUSY_POLL_BUDGET", libc::SO_BUSY_POLL_BUDGET, u32::from(budget)),
+        ];
+        for (name, option, value) in options {
+            set(fd, libc::SOL_SOCKET, option, &value).map_err(step(name))?;
+        }
         Ok(if has_napi(fd) { BusyPoll::Driver } else { BusyPoll::Unknown })
     }
 
@@ -62,34 +64,38 @@ fn has_napi(fd: BorrowedFd<'_>) -> bool {
     get(fd, libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID, &mut id).is_ok() && id > 0
 }
 
-/// Whether a socket has the options; the kernel does not tell its budget.
-pub(crate) fn is_on(fd: BorrowedFd<'_>) -> bool {
-    [libc::SO_PREFER_BUSY_POLL, libc::SO_BUSY_POLL].into_iter().all(|name| {
-        let mut value = 0_u32;
-        get(fd, libc::SOL_SOCKET, name, &mut value).is_ok() && value > 0
-    })
-}
-
-/// Makes a socket of `interface` poll, or says why it cannot.
-pub(crate) fn start(socket: &mut Socket, interface: &Interface, queue: usize, budget: u16) {
+/// Has the socket of a queue of `interface` poll its driver from now on, or says why it cannot:
+/// then the worker looks at the rings without a pause all the same.
+pub(crate) fn start(
+    fd: BorrowedFd<'_>,
+    interface: &Interface,
+    queue: usize,
+    budget: u16,
+) -> BusyPoll {
     let name = interface.name();
-    match socket.poll_busily(budget) {
-        Ok(BusyPoll::Driver) => warn_of_interrupts(interface),
-        Ok(_) => tracing::warn!(
+    let busy_poll = BusyPoll::set(fd, budget).unwrap_or_else(|OpenError { step, source }| {
+        tracing::warn!(
             interface = name,
             queue,
-            "busy_poll: the kernel names no NAPI instance of this queue (some kernels do with the \
-             first packet, some for zero-copy sockets only): until it does, the worker looks for \
-             packets without a pause, but does not run the driver"
-        ),
-        Err(error) => tracing::warn!(
+            error = %source,
+            "busy_poll: the kernel refuses {step}: the worker looks for packets without a pause, \
+             but does not run the driver"
+        );
+        BusyPoll::Rings
+    });
+    if busy_poll == BusyPoll::Unknown {
+        tracing::warn!(
             interface = name,
             queue,
-            %error,
-            "busy_poll: the kernel refuses SO_PREFER_BUSY_POLL (Linux 5.11 has it): the worker \
+            "busy_poll: the kernel names no NAPI instance of this queue yet (the driver does not \
+             tell it, or the kernel learns it with the first packet): without one, the worker \
              looks for packets without a pause, but does not run the driver"
-        ),
+        );
     }
+    if busy_poll != BusyPoll::Rings && queue == 0 {
+        warn_of_interrupts(interface);
+    }
+    busy_poll
 }
 
 /// Says what leaves the driver its interrupts, if sysfs is that of this network namespace.
@@ -103,9 +109,47 @@ fn warn_of_interrupts(interface: &Interface) {
     if is_zero(knob("napi_defer_hard_irqs")) || is_zero(knob("gro_flush_timeout")) {
         tracing::warn!(
             interface = name,
-            "busy_poll: interrupts go on beside it; run: \
+            "busy_poll: interrupts go on beside calls that run the driver; run: \
              echo 2 > /sys/class/net/{name}/napi_defer_hard_irqs; \
              echo 200000 > /sys/class/net/{name}/gro_flush_timeout"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// The kernel has what was set; it does not tell the budget. A socket that has received nothing
+    /// knows no NAPI instance.
+    #[test]
+    fn sets_the_options() {
+        if !nix::unistd::Uid::effective().is_root() {
+            eprintln!("SKIPPED: busy polling needs root");
+            return;
+        }
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(BusyPoll::set(socket.as_fd(), 48).unwrap(), BusyPoll::Unknown);
+        for (option, expected) in
+            [(libc::SO_PREFER_BUSY_POLL, 1), (libc::SO_BUSY_POLL, MICROSECONDS)]
+        {
+            let mut value = 0_u32;
+            get(socket.as_fd(), libc::SOL_SOCKET, option, &mut value).unwrap();
+            assert_eq!(value, expected);
+        }
+        assert_eq!(BusyPoll::learn(socket.as_fd()), BusyPoll::Rings);
+    }
+
+    /// Which option was refused is said.
+    #[test]
+    fn a_refusal_names_the_option() {
+        let no_socket = File::open("/dev/null").unwrap();
+        let error = BusyPoll::set(no_socket.as_fd(), 64).unwrap_err();
+        assert_eq!(error.step, "SO_PREFER_BUSY_POLL");
+        assert_eq!(error.source.raw_os_error(), Some(libc::ENOTSOCK));
     }
 }

@@ -77,6 +77,9 @@ pub const RUNS_PER_WORKER: usize = 512;
 /// Largest number of workers: queues that a steering program serves.
 pub const MAX_WORKERS: usize = culvert_steer::map::MAX_QUEUES as usize;
 
+/// Most packets of one round of busy polling.
+pub const MAX_BUSY_POLL: u16 = 2048;
+
 /// Fewest and most slots of a ring.
 const RING_SIZES: std::ops::RangeInclusive<u32> = 64..=65536;
 
@@ -109,8 +112,9 @@ pub struct Config {
     /// Frames that one system call may send in copy mode; from 32 to `ring_size`. Kernels before
     /// 6.17 send 32 whatever is asked for.
     pub tx_budget: u32,
-    /// Packets that one call of a worker may have the driver receive: workers never sleep, and run
-    /// the drivers that let them. `None`: they sleep when there is nothing to do.
+    /// Packets that a worker has a driver receive in one round, and a call makes up to two: workers
+    /// never sleep, and run the drivers that let them. From 1 to [`MAX_BUSY_POLL`]. `None`: they
+    /// sleep when there is nothing to do.
     pub busy_poll: Option<u16>,
     /// What the programs attract from the start; [`Control::set_prefixes`] changes it.
     pub prefixes: SidePrefixes,
@@ -245,6 +249,9 @@ impl Config {
         }
         if !(32..=self.ring_size).contains(&self.tx_budget) {
             return Err(config("tx_budget", "32 to ring_size", &self.tx_budget));
+        }
+        if let Some(budget) = self.busy_poll {
+            expect("busy_poll", 1..=usize::from(MAX_BUSY_POLL), usize::from(budget))?;
         }
         let fewest = (2 * self.ports.len() + 1) * BATCH;
         let most = usize::MAX / self.workers;
@@ -442,13 +449,6 @@ impl PortControl {
     pub fn kernel_statistics(&self, worker: usize) -> Option<KernelStatistics> {
         let socket = self.sockets.get(worker)?.upgrade()?;
         kernel_statistics(socket.as_fd()).ok()
-    }
-
-    /// Whether the kernel has busy polling on for the socket of `worker`; `None` when there is no
-    /// such worker, or its I/O is closed.
-    #[must_use]
-    pub fn busy_poll(&self, worker: usize) -> Option<bool> {
-        Some(busy::is_on(self.sockets.get(worker)?.upgrade()?.as_fd()))
     }
 
     fn log(&self) {
@@ -684,7 +684,9 @@ fn assign(
         let mut queues: ArrayVec<Socket, MAX_PORTS> = sockets.by_ref().take(ports.len()).collect();
         for (port, socket) in ports.iter_mut().zip(&mut queues) {
             if let Some(budget) = config.busy_poll {
-                busy::start(socket, &port.interface, queue, budget);
+                let fd = socket.descriptor().as_fd();
+                let busy_poll = busy::start(fd, &port.interface, queue, budget);
+                socket.poll_busily(busy_poll);
             }
             port.zero_copy = socket.zero_copy();
             port.sockets.push(Arc::downgrade(socket.descriptor()));
@@ -756,6 +758,10 @@ mod tests {
         assert!(refusal(&Config { tx_budget: 4096, ..good.clone() }).starts_with("tx_budget:"));
         let none = Config { runs_per_worker: 0, ..good.clone() };
         assert!(refusal(&none).starts_with("runs_per_worker: expected 1 to"));
+        for budget in [0, 2049] {
+            let error = refusal(&Config { busy_poll: Some(budget), ..good.clone() });
+            assert_eq!(error, format!("busy_poll: expected 1 to 2048, found {budget}"));
+        }
         let few = Config { frames_per_worker: 191, ..good.clone() };
         assert!(refusal(&few).starts_with("frames_per_worker: expected 192 to"));
         assert!(refusal(&good).contains("no such network interface"));

@@ -417,6 +417,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::busy::BusyPoll;
     use crate::ring::Descriptor;
     use crate::ring::fake::ask_for_wakeups;
     use crate::socket::fake;
@@ -664,7 +665,7 @@ mod tests {
     #[test]
     fn runs_the_driver_of_an_empty_port() {
         let (mut io, mut kernels) = rig(512, 128);
-        fake::runs_driver(&mut io.queues[1]);
+        io.queues[1].poll_busily(BusyPoll::Driver);
         let mut batch = Batch::new();
         let mut polls = |io: &mut XdpIo, from: u8| {
             io.recv(Port(from), &mut batch);

@@ -256,12 +256,9 @@ impl Socket {
         }
     }
 
-    /// Has its driver polled from now on, at most `budget` packets in a call. When the kernel
-    /// refuses, the worker looks at the rings without a pause all the same.
-    pub(crate) fn poll_busily(&mut self, budget: u16) -> io::Result<BusyPoll> {
-        self.busy_poll = BusyPoll::Rings;
-        self.busy_poll = BusyPoll::set(self.fd.as_fd(), budget)?;
-        Ok(self.busy_poll)
+    /// Has its driver polled from now on, or not.
+    pub(crate) fn poll_busily(&mut self, busy_poll: BusyPoll) {
+        self.busy_poll = busy_poll;
     }
 
     /// Whether its worker is to look for packets without a pause.
@@ -556,7 +553,8 @@ pub(crate) fn kernel_statistics(fd: BorrowedFd<'_>) -> io::Result<KernelStatisti
     })
 }
 
-fn step(step: &'static str) -> impl Fn(io::Error) -> OpenError {
+/// Names the step of an error.
+pub(crate) fn step(step: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError { step, source }
 }
 
@@ -771,11 +769,6 @@ pub(crate) mod fake {
             counters: SocketCounters::default(),
         };
         (socket, kernel)
-    }
-
-    /// Its calls run a driver from now on.
-    pub(crate) fn runs_driver(socket: &mut Socket) {
-        socket.busy_poll = BusyPoll::Driver;
     }
 }
 
