@@ -24,10 +24,11 @@ use std::time::Instant;
 
 use anyhow::Context;
 use anyhow::Result;
-use anyhow::bail;
+use anyhow::anyhow;
 use anyhow::ensure;
 use culvert_aead::Aead;
 use culvert_wire::ethernet;
+use culvert_wire::ip;
 use culvert_xdp::IoCounters;
 use hdrhistogram::Histogram;
 use nix::errno::Errno;
@@ -54,8 +55,16 @@ const LOST: Duration = Duration::from_secs(1);
 /// Packets of each turn that are not counted.
 const WARM_UP: u32 = 3;
 
-/// What busy polling asks of a driver in one call.
+/// What busy polling asks of a driver in one round.
 const BUDGET: u16 = 64;
+
+/// Frames of a worker, and slots of its rings: few, as one packet is on its way at a time, and the
+/// memory of each turn is never given back.
+const FRAMES: usize = 512;
+const SLOTS: u32 = 128;
+
+/// Where a frame has the protocol of its IPv4 packet.
+const PROTOCOL_AT: usize = ethernet::HEADER_LEN + 9;
 
 /// Who sends the packet; not the gateway's own address.
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 0x55];
@@ -85,15 +94,18 @@ pub struct Latency {
     pub p99_us: f64,
     /// The one that took longest.
     pub max_us: f64,
-    /// Times that the worker slept, for each packet.
+    /// Times that the worker slept, for each packet, those that are not counted included.
     pub sleeps_per_packet: f64,
-    /// System calls of the worker, for each packet.
+    /// System calls of the worker, likewise. With a driver that busy polling can run, most of them
+    /// find no packet.
     pub syscalls_per_packet: f64,
 }
 
 /// One forwarder's times, in nanoseconds, and what its worker did.
 struct Times {
     taken: Histogram<u64>,
+    /// Packets, those of the warm-up included.
+    sent: u64,
     polls: u64,
     syscalls: u64,
 }
@@ -108,8 +120,13 @@ struct Ends {
 /// Runs the command.
 ///
 /// # Errors
-/// When the network cannot be set up, or a packet is lost.
+/// When sender and worker are to share a core, the network cannot be set up, or a packet is lost.
 pub fn run(args: &LatencyArgs) -> Result<()> {
+    ensure!(
+        args.core != args.sender_core,
+        "--sender-core: expected another core than --core, found {}",
+        args.sender_core
+    );
     ensure!(nix::unistd::geteuid().is_root(), "bench latency needs root: try sudo");
     let cancel = Cancel::on_signals()?;
     let rows = measure(args, &cancel)?;
@@ -187,11 +204,17 @@ fn turn(
     cancel: &Cancel,
 ) -> Result<()> {
     let budget = match forwarder {
-        Forwarder::Kernel => return ends.send_from_thread(args, &mut times.taken, cancel),
+        Forwarder::Kernel => return ends.send_from_thread(args, (forwarder, times), cancel),
         Forwarder::Asleep => None,
         Forwarder::Busy => Some(BUDGET),
     };
-    let opened = gateway.run(|| veth::open(args.core, budget))??;
+    let config = culvert_xdp::Config {
+        frames_per_worker: FRAMES,
+        ring_size: SLOTS,
+        tx_budget: SLOTS,
+        ..veth::config(budget)
+    };
+    let opened = gateway.run(|| veth::open(args.core, &config))??;
     let mut control = opened.control;
     control.ports_mut()[0].steer_mut().set_prefixes(&[("10.0.0.0".parse()?, 8)])?;
     let io = opened.workers.into_iter().next().context("one worker")?;
@@ -204,7 +227,7 @@ fn turn(
             run::work(&mut worker, Instant::now(), &stop);
             pinned
         });
-        let result = ends.send_from_thread(args, &mut times.taken, cancel);
+        let result = ends.send_from_thread(args, (forwarder, times), cancel);
         stop.store(true, Relaxed);
         working.join().expect("the worker does not panic").and(result)
     });
@@ -213,16 +236,17 @@ fn turn(
 }
 
 impl Ends {
-    /// [`send_some`](Self::send_some) on a thread of its own, which is pinned.
+    /// [`send_some`](Self::send_some) on a thread of its own, which is pinned. Does not panic, so
+    /// that the worker is told to stop in any case.
     fn send_from_thread(
         &self,
         args: &LatencyArgs,
-        taken: &mut Histogram<u64>,
+        (forwarder, times): (Forwarder, &mut Times),
         cancel: &Cancel,
     ) -> Result<()> {
         thread::scope(|scope| {
-            let sending = scope.spawn(|| self.send_some(args, taken, cancel));
-            sending.join().expect("the sender does not panic")
+            let sending = scope.spawn(|| self.send_some(args, (forwarder, times), cancel));
+            sending.join().unwrap_or_else(|_| Err(anyhow!("the sender panicked")))
         })
     }
 
@@ -231,7 +255,7 @@ impl Ends {
     fn send_some(
         &self,
         args: &LatencyArgs,
-        taken: &mut Histogram<u64>,
+        (forwarder, times): (Forwarder, &mut Times),
         cancel: &Cancel,
     ) -> Result<()> {
         engine::pin(args.sender_core)?;
@@ -239,16 +263,17 @@ impl Ends {
             cancel.check()?;
             let jitter = Duration::from_micros(u64::from(number * 37 % 100) * 10);
             thread::sleep(Duration::from_millis(args.interval) + jitter);
-            let time = self.send_one()?;
+            let time = self.send_one(forwarder.protocol())?;
+            times.sent += 1;
             if number >= WARM_UP {
-                taken.record(u64::try_from(time.as_nanos())?)?;
+                times.taken.record(u64::try_from(time.as_nanos())?)?;
             }
         }
         Ok(())
     }
 
-    /// Sends the packet and waits until it arrives, sealed or not.
-    fn send_one(&self) -> Result<Duration> {
+    /// Sends the packet and waits until it arrives, as one of `protocol`.
+    fn send_one(&self, protocol: u8) -> Result<Duration> {
         let mut arrived = [0; 2048];
         while receive(&self.sink0, &mut arrived)?.is_some() {}
         let start = Instant::now();
@@ -256,19 +281,20 @@ impl Ends {
         loop {
             let length = receive(&self.sink0, &mut arrived)?;
             let time = start.elapsed();
-            if length.is_some_and(|length| self.is_it(&arrived[..length])) {
+            ensure!(time <= LOST, "a packet of protocol {protocol} did not arrive in {LOST:?}");
+            if length.is_some_and(|length| self.is_it(&arrived[..length], protocol)) {
                 return Ok(time);
-            }
-            if time > LOST {
-                bail!("a packet did not arrive in {LOST:?}");
             }
         }
     }
 
-    /// Whether a frame is the packet: others are what interfaces that come up say.
-    fn is_it(&self, arrived: &[u8]) -> bool {
+    /// Whether a frame is the packet, from who should have forwarded it: others are what interfaces
+    /// that come up say.
+    fn is_it(&self, arrived: &[u8], protocol: u8) -> bool {
         let ipv4 = ethernet::ETHER_TYPE_IPV4.to_be_bytes();
-        arrived.len() >= self.frame.len() && arrived[12..14] == ipv4
+        arrived.len() >= self.frame.len()
+            && arrived[12..14] == ipv4
+            && arrived[PROTOCOL_AT] == protocol
     }
 }
 
@@ -286,7 +312,7 @@ impl Times {
     fn new() -> Times {
         let longest = u64::try_from(2 * LOST.as_nanos()).expect("two seconds");
         let taken = Histogram::new_with_bounds(1, longest, 3).expect("bounds are right");
-        Times { taken, polls: 0, syscalls: 0 }
+        Times { taken, sent: 0, polls: 0, syscalls: 0 }
     }
 
     fn add(&mut self, counters: IoCounters) {
@@ -297,16 +323,16 @@ impl Times {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     fn row(&self, forwarder: Forwarder) -> Latency {
         let at = |quantile| self.taken.value_at_quantile(quantile) as f64 / 1e3;
-        let packets = self.taken.len();
+        let sent = self.sent as f64;
         Latency {
             forwarder: forwarder.name(),
-            packets,
+            packets: self.taken.len(),
             p50_us: at(0.5),
             p90_us: at(0.9),
             p99_us: at(0.99),
             max_us: at(1.0),
-            sleeps_per_packet: self.polls as f64 / packets as f64,
-            syscalls_per_packet: self.syscalls as f64 / packets as f64,
+            sleeps_per_packet: self.polls as f64 / sent,
+            syscalls_per_packet: self.syscalls as f64 / sent,
         }
     }
 }
@@ -319,11 +345,39 @@ impl Forwarder {
             Forwarder::Busy => "culvert, busy polling",
         }
     }
+
+    /// Of the packets that it makes of those of UDP.
+    fn protocol(self) -> u8 {
+        match self {
+            Forwarder::Kernel => ip::PROTOCOL_UDP,
+            Forwarder::Asleep | Forwarder::Busy => ip::PROTOCOL_ESP,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn args() -> LatencyArgs {
+        LatencyArgs {
+            size: 100,
+            packets: 20,
+            runs: 2,
+            interval: 5,
+            core: 0,
+            sender_core: 1,
+            json: false,
+        }
+    }
+
+    /// A worker that never sleeps would leave the sender half of the core.
+    #[test]
+    fn one_core_for_both_is_refused() {
+        let error = run(&LatencyArgs { sender_core: 0, ..args() }).unwrap_err();
+        let expected = "--sender-core: expected another core than --core, found 0";
+        assert_eq!(error.to_string(), expected);
+    }
 
     /// Every packet of every forwarder arrives. A worker without busy polling sleeps before each of
     /// them, one with it never does, and the kernel's forwarding is nobody's.
@@ -333,16 +387,7 @@ mod tests {
             eprintln!("SKIPPED: this test makes network namespaces and needs root");
             return;
         }
-        let args = LatencyArgs {
-            size: 100,
-            packets: 20,
-            runs: 2,
-            interval: 5,
-            core: 0,
-            sender_core: 1,
-            json: false,
-        };
-        let rows = measure(&args, &Cancel::new()).unwrap();
+        let rows = measure(&args(), &Cancel::new()).unwrap();
         let [kernel, asleep, busy] = rows.as_slice() else { panic!("{rows:?}") };
         assert!(rows.iter().all(|row| row.packets == 40 && row.p50_us > 0.0), "{rows:?}");
         assert!(kernel.syscalls_per_packet == 0.0, "{rows:?}");

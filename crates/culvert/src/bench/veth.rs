@@ -277,7 +277,7 @@ fn measure(args: &VethArgs, cancel: &Cancel) -> Result<Vec<(Window, Window)>> {
     let link = Link { offloads: false, ..Link::default() };
     link.connect(&End::new(&generator, "gen0", &[]), &End::new(&gateway, "lan0", &[]))?;
     link.connect(&End::new(&gateway, "wan0", &[]), &End::new(&sink, "sink0", &[]))?;
-    let opened = gateway.run(|| open(args.core, args.busy_poll))??;
+    let opened = gateway.run(|| open(args.core, &config(args.busy_poll)))??;
     let mut control = opened.control;
     control.ports_mut()[0].steer_mut().set_prefixes(&[("10.0.0.0".parse()?, 8)])?;
     let io = opened.workers.into_iter().next().context("one worker")?;
@@ -286,10 +286,10 @@ fn measure(args: &VethArgs, cancel: &Cancel) -> Result<Vec<(Window, Window)>> {
     let windows = thread::scope(|scope| {
         let source = scope.spawn(|| generate(args, &generator, &frame, &stop));
         let forwarder = scope.spawn(|| forward(args, io, cancel));
-        let windows = forwarder.join().expect("the forwarder does not panic");
+        let windows = forwarder.join();
         stop.store(true, Relaxed);
         source.join().expect("the generator does not panic")?;
-        windows
+        windows.expect("the forwarder does not panic")
     })?;
     // What was handed over to be sent did leave.
     let handed: u64 = windows.iter().map(|(plain, culvert)| plain.sent + culvert.sent).sum();
@@ -298,17 +298,21 @@ fn measure(args: &VethArgs, cancel: &Cancel) -> Result<Vec<(Window, Window)>> {
     Ok(windows)
 }
 
-/// Opens lan0 and wan0 for one worker; their memory is that of the core it will run on.
-pub(super) fn open(core: usize, busy_poll: Option<u16>) -> Result<culvert_xdp::Gateway> {
+/// Of lan0 and wan0, for one worker.
+pub(super) fn config(busy_poll: Option<u16>) -> culvert_xdp::Config {
     let port =
         |interface: &str, side| culvert_xdp::PortConfig { interface: interface.to_owned(), side };
     let ports = vec![
         port("lan0", culvert_xdp::Side::Protected),
         port("wan0", culvert_xdp::Side::Unprotected),
     ];
+    culvert_xdp::Config { busy_poll, ..culvert_xdp::Config::new(ports, 1) }
+}
+
+/// Opens a gateway whose memory is that of the core its worker will run on.
+pub(super) fn open(core: usize, config: &culvert_xdp::Config) -> Result<culvert_xdp::Gateway> {
     engine::pin(core)?;
-    let config = culvert_xdp::Config { busy_poll, ..culvert_xdp::Config::new(ports, 1) };
-    Ok(culvert_xdp::open(&config)?)
+    Ok(culvert_xdp::open(config)?)
 }
 
 fn generate(args: &VethArgs, generator: &Ns, frame: &[u8], stop: &AtomicBool) -> Result<()> {

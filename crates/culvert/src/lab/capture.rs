@@ -296,7 +296,6 @@ impl Shared {
     }
 }
 
-/// A socket on an interface of the calling thread's namespace.
 /// A packet socket on an interface of the calling thread's namespace: what is written leaves it,
 /// and what passes its packet taps can be read.
 ///
@@ -305,10 +304,12 @@ impl Shared {
 pub fn socket_on(interface: &str) -> Result<OwnedFd> {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     let bound = socket.try_clone()?;
+    // For its binding alone: nix makes no address of an interface.
     drop(channel_over(socket, interface)?);
     Ok(bound)
 }
 
+/// Both directions of an interface of the calling thread's namespace.
 fn open(interface: &str) -> Result<(Box<dyn DataLinkSender>, Box<dyn DataLinkReceiver>)> {
     // Without a protocol it receives nothing until it is bound to the interface, so that no frame
     // of another one is counted.
