@@ -9,6 +9,7 @@ use clap::Subcommand;
 use clap::ValueEnum;
 use culvert_aead::Algorithm;
 use culvert_aead::Provider;
+use culvert_xdp::gateway::MAX_BUSY_POLL;
 
 use crate::bench;
 use crate::config::CONTROL_SOCKET;
@@ -278,8 +279,8 @@ pub struct VethArgs {
     /// Core of the packet generator.
     #[arg(long, default_value_t = 1)]
     pub generator_core: usize,
-    /// Busy polling, at most so many packets in a call; none when absent.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=2048))]
+    /// Busy polling, so many packets in a round; none when absent.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_BUSY_POLL)))]
     pub busy_poll: Option<u16>,
     /// Print one JSON object.
     #[arg(long)]

@@ -485,6 +485,14 @@ fn start(
     clock: Instant,
 ) -> anyhow::Result<Vec<JoinHandle<CulvertWorker>>> {
     let cores = core_affinity::get_core_ids().context("cannot read the cores of this machine")?;
+    if config.workers.busy_poll.is_some() && workers.len() > cores.len() {
+        warn!(
+            workers = workers.len(),
+            cores = cores.len(),
+            "busy_poll: more workers than cores: as none of them sleeps, those that share one wait \
+             for one another"
+        );
+    }
     let mut threads = Vec::with_capacity(workers.len());
     for (index, mut worker) in workers.into_iter().enumerate() {
         let core = match config.workers.cores.get(index) {

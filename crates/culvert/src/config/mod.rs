@@ -34,6 +34,7 @@ use culvert_engine::options::IcmpOptions;
 use culvert_engine::options::NoticeOptions;
 use culvert_frame::MAX_PORTS;
 use culvert_spd::DefaultAction;
+use culvert_xdp::gateway::MAX_BUSY_POLL;
 use zeroize::Zeroizing;
 
 pub use self::control::Control;
@@ -80,9 +81,6 @@ const INTERFACE_NAME_MAX: usize = 15;
 
 /// Octets from which on packets may be lent.
 const SPREAD: RangeInclusive<u16> = 64..=9000;
-
-/// Packets of one call that polls a driver; the rings hold no more.
-const BUSY_POLL: RangeInclusive<u16> = 1..=2048;
 
 /// Most workers of one gateway.
 const WORKERS_MAX: usize = 64;
@@ -198,8 +196,8 @@ pub struct Workers {
     /// Octets of a packet, on average over a batch, from which on workers help one another with the
     /// packets of one SA; `None` when they never do.
     pub spread: Option<u16>,
-    /// Packets that one call of a worker may have a driver receive, when workers never sleep;
-    /// `None` when they do.
+    /// Packets that a worker has a driver receive in one round, when workers never sleep; `None`
+    /// when they do.
     pub busy_poll: Option<u16>,
 }
 
@@ -431,7 +429,7 @@ fn read_workers(section: &Section<'_>) -> Result<Workers, ConfigError> {
     let count = section.optional("count").map(|field| field.number(1..=WORKERS_MAX)).transpose()?;
     let spread = section.optional("spread").map(|field| field.number(SPREAD)).transpose()?;
     let busy_poll =
-        section.optional("busy_poll").map(|field| field.number(BUSY_POLL)).transpose()?;
+        section.optional("busy_poll").map(|field| field.number(1..=MAX_BUSY_POLL)).transpose()?;
     let Some(field) = section.optional("cores") else {
         return Ok(Workers { count, cores: Vec::new(), spread, busy_poll });
     };
