@@ -1,8 +1,8 @@
 //! `culvert bench aead`: what sealing and opening cost by themselves.
 //!
-//! Timed is one call of the provider with a batch of ESP packets, which lie one behind the other and
-//! each begin a line of the cache; packets take SAs in turn. Figures are taken and put together as in
-//! `engine`. What is sealed goes nowhere, so the numbers may repeat.
+//! Timed is one call of the provider with a batch of ESP packets, which lie one behind the other
+//! and each begin a line of the cache; packets take SAs in turn. Figures are taken and put together
+//! as in `engine`. What is sealed goes nowhere, so the numbers may repeat.
 
 use std::time::Duration;
 
