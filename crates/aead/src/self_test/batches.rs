@@ -1,5 +1,6 @@
 //! Packets of several keys in one batch, nearly all of a size: kernels that work on several at once
-//! may take the key, nonce or hash of one for another's, which packets of one key do not show.
+//! may take the key, nonce or hash of one for another's, which packets of one key do not show. And
+//! packets of one key and one length, for which there are kernels as well.
 
 use super::SelfTestError;
 use super::sample;
@@ -28,33 +29,63 @@ pub(super) fn compare<P: Aead>(
 ) -> Result<(), SelfTestError> {
     let portable = keys(&RustCrypto, algorithm);
     let keys = keys(provider, algorithm);
+    let mut compare = |keys: &[P::Key], portable: &[_], numbers: Numbers| {
+        compare_one(provider, algorithm, (keys, portable), numbers)
+    };
     for first in (0..LONGEST).step_by(usize::from(PACKETS)) {
-        let name = provider.name();
-        let wrong = |wrong| {
-            let (provider, protocol) = (name, Protocol::Esp);
-            Err(SelfTestError { provider, protocol, algorithm, number: first, wrong })
-        };
-        let plain: Vec<_> =
-            (first..first + u16::from(PACKETS)).map(|len| sample(algorithm, len)).collect();
-        let mut expected = plain.clone();
-        RustCrypto.seal(&mut ops(&portable, first, &mut expected));
-        let mut packets = plain.clone();
-        provider.seal(&mut ops(&keys, first, &mut packets));
-        if packets != expected {
-            return wrong("a batch, sealed unlike the portable one");
-        }
-        *packets[FORGED].last_mut().expect("an ICV") ^= 1;
-        let mut statuses = [const { Status::Pending }; PACKETS as usize];
-        provider.open(&mut ops(&keys, first, &mut packets), &mut statuses);
-        for (at, status) in statuses.iter().enumerate() {
-            let text = algorithm.text_at()..plain[at].len() - algorithm.icv_len();
-            let [opened, plain, sealed] =
-                [&packets[at], &plain[at], &expected[at]].map(|octets| &octets[text.clone()]);
-            match (status, at == FORGED) {
-                (Status::Authentic(_), false) if opened == plain => {}
-                (Status::Forged, true) if opened == sealed => {}
-                _ => return wrong("a batch, not opened as it was sealed"),
-            }
+        compare(&keys, &portable, numbers_from(first))?;
+    }
+    // Those of one SA and one length.
+    (0..LONGEST)
+        .try_for_each(|number| compare(&keys[..1], &portable[..1], [number; PACKETS as usize]))
+}
+
+/// Length of the text of each packet, and what its upper half of the number comes from.
+type Numbers = [u16; PACKETS as usize];
+
+fn numbers_from(first: u16) -> Numbers {
+    let mut numbers = [first; PACKETS as usize];
+    numbers.iter_mut().zip(first..).for_each(|(number, next)| *number = next);
+    numbers
+}
+
+/// One batch of packets that take keys in turn.
+fn compare_one<P: Aead>(
+    provider: &mut P,
+    algorithm: Algorithm,
+    (keys, portable): (&[P::Key], &[<RustCrypto as Aead>::Key]),
+    numbers: Numbers,
+) -> Result<(), SelfTestError> {
+    let name = provider.name();
+    let wrong = |wrong| {
+        let (provider, protocol, number) = (name, Protocol::Esp, numbers[0]);
+        Err(SelfTestError { provider, protocol, algorithm, number, wrong })
+    };
+    let mut plain = numbers.map(|len| sample(algorithm, len));
+    for (at, packet) in plain.iter_mut().enumerate() {
+        // Of one SA no two have the same IV.
+        packet[algorithm.text_at() - 1] ^= at.to_le_bytes()[0];
+    }
+    let mut expected = plain.clone();
+    for op in ops(portable, numbers, &mut expected) {
+        RustCrypto.seal(&mut [op]);
+    }
+    let mut packets = plain.clone();
+    provider.seal(&mut ops(keys, numbers, &mut packets));
+    if packets != expected {
+        return wrong("a batch, sealed unlike the portable one");
+    }
+    *packets[FORGED].last_mut().expect("an ICV") ^= 1;
+    let mut statuses = [const { Status::Pending }; PACKETS as usize];
+    provider.open(&mut ops(keys, numbers, &mut packets), &mut statuses);
+    for (at, status) in statuses.iter().enumerate() {
+        let text = algorithm.text_at()..plain[at].len() - algorithm.icv_len();
+        let [opened, plain, sealed] =
+            [&packets[at], &plain[at], &expected[at]].map(|octets| &octets[text.clone()]);
+        match (status, at == FORGED) {
+            (Status::Authentic(_), false) if opened == plain => {}
+            (Status::Forged, true) if opened == sealed => {}
+            _ => return wrong("a batch, not opened as it was sealed"),
         }
     }
     Ok(())
@@ -69,7 +100,7 @@ fn keys<P: Aead>(provider: &P, algorithm: Algorithm) -> Vec<P::Key> {
     (0..PACKETS).map(key).collect()
 }
 
-fn ops<'a, K>(keys: &'a [K], first: u16, packets: &'a mut [Vec<u8>]) -> Vec<Op<'a, K>> {
-    let parts = keys.iter().zip(first..).zip(packets);
+fn ops<'a, K>(keys: &'a [K], numbers: Numbers, packets: &'a mut [Vec<u8>]) -> Vec<Op<'a, K>> {
+    let parts = keys.iter().cycle().zip(numbers).zip(packets);
     parts.map(|((key, number), esp)| Op { key, esn_high: sample_esn(number), esp }).collect()
 }

@@ -11,6 +11,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 use crate::algorithm::Algorithm;
+use crate::algorithm::BLOCK_LEN;
 use crate::algorithm::Method;
 use crate::algorithm::Protocol;
 use crate::keymat::Keymat;
@@ -40,6 +41,9 @@ pub struct SelfTestError {
 /// to end a group of blocks.
 const COMPARED: Range<u16> = 0..700;
 
+/// Longer ones, by blocks: groups of every size, one and several, with tails of every length.
+const COMPARED_LONG: Range<u16> = 700..2700;
+
 /// The same for algorithms that all providers leave to the portable one.
 const SHARED: Range<u16> = 0..40;
 
@@ -54,6 +58,7 @@ pub(crate) fn self_test<P: Aead>(provider: &mut P) -> Result<(), SelfTestError> 
         let compared = if has_kernels { COMPARED } else { SHARED };
         compared.into_iter().try_for_each(|number| bench.compare(number))?;
         if has_kernels {
+            COMPARED_LONG.step_by(BLOCK_LEN).try_for_each(|number| bench.compare(number))?;
             batches::compare(provider, algorithm)?;
         }
     }

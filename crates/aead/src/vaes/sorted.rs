@@ -107,14 +107,17 @@ impl<'a, 'b> Fours<'a, 'b> for OfAKind<'a, 'b, '_> {
     ) -> Option<[&'b mut Op<'a, ProviderKey>; FOUR]> {
         let [a, b, c, d] = *self.order.get(self.at)?;
         if self.at == 0 {
-            self.first = std::ptr::from_ref(self.slots[usize::from(a)].as_deref()?.key);
+            self.first = std::ptr::from_ref(
+                self.slots[usize::from(a)].as_deref().expect("a packet has one turn").key,
+            );
             (1..FOURS_AHEAD).for_each(|four| self.prefetch::<KEYS, VECTORS>(four));
         }
         self.prefetch::<KEYS, VECTORS>(self.at + FOURS_AHEAD);
         self.at += 1;
         let [a, b, c, d] = [usize::from(a), usize::from(b), usize::from(c), usize::from(d)];
         let slots = &mut *self.slots;
-        Some([slots[a].take()?, slots[b].take()?, slots[c].take()?, slots[d].take()?])
+        let mut take = |at: usize| slots[at].take().expect("a packet has one turn");
+        Some([take(a), take(b), take(c), take(d)])
     }
 }
 
