@@ -10,6 +10,7 @@ use culvert_aead::Algorithm;
 use culvert_aead::Provider;
 use culvert_esp::Mode;
 use culvert_frame::PacketIo;
+use culvert_frame::slab;
 use culvert_sim::Gateway;
 use culvert_sim::plain::Plain;
 use culvert_sim::provider::provider;
@@ -70,13 +71,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Allocations, frees and reallocations that `work` did.
+/// Allocations, frees and reallocations that `work` did, and places of slabs that it took or gave
+/// back.
 fn counted<T>(work: impl FnOnce() -> T) -> u64 {
-    let before = COUNTED.get();
+    let before = COUNTED.get() + slab::moves();
     COUNTS.set(true);
     work();
     COUNTS.set(false);
-    COUNTED.get() - before
+    COUNTED.get() + slab::moves() - before
 }
 
 fn host(side: usize, index: u8, six: bool) -> IpAddr {
