@@ -130,7 +130,7 @@ impl FlowCache {
     /// An empty cache for the flows of `count` SAs or more.
     pub(crate) fn new(count: usize) -> FlowCache {
         let sets = (2 * count).next_power_of_two().clamp(SETS_MIN, SETS_MAX);
-        let words = SlabBox::zeroed(sets * WORDS);
+        let words = SlabBox::from_fn(sets * WORDS, |_| 0);
         FlowCache { words, shift: u64::BITS - sets.ilog2(), generation: 1 }
     }
 

@@ -15,6 +15,7 @@ use culvert_esp::ecn::DscpPolicy;
 use culvert_esp::trailer::PaddingCheck;
 use culvert_frame::Packet;
 use culvert_frame::Port;
+use culvert_frame::SlabBox;
 use culvert_wire::ethernet;
 use culvert_wire::ip;
 use culvert_wire::ipv4;
@@ -68,7 +69,7 @@ impl Tag {
 #[derive(Debug)]
 pub(crate) struct Memos {
     /// As many as a power of two.
-    lines: Box<[Memo]>,
+    lines: SlabBox<[Memo]>,
 }
 
 /// Memos of a worker at least and at most.
@@ -82,7 +83,7 @@ impl Memos {
     /// Nothing known, of the flows of so many SAs.
     pub(crate) fn new(count: usize) -> Memos {
         let lines = (2 * count).next_power_of_two().clamp(LINES_MIN, LINES_MAX);
-        Memos { lines: vec![Memo::NONE; lines].into() }
+        Memos { lines: SlabBox::from_fn(lines, |_| Memo::NONE) }
     }
 
     /// Forgets everything.
