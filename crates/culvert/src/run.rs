@@ -669,30 +669,17 @@ fn finish(
 }
 
 fn io_report(counters: culvert_xdp::IoCounters) -> IoReport {
-    let culvert_xdp::IoCounters {
-        received,
-        sent,
-        not_accepted,
-        no_run,
-        too_long,
-        tx_kicks,
-        rx_kicks,
-        busy_polls,
-        polls,
-        wakes,
-        ..
-    } = counters;
     IoReport {
-        received,
-        sent,
-        not_accepted,
-        no_run,
-        too_long,
-        tx_kicks,
-        rx_kicks,
-        busy_polls,
-        polls,
-        wakes,
+        received: counters.received,
+        sent: counters.sent,
+        not_accepted: counters.not_accepted,
+        no_run: counters.no_run,
+        too_long: counters.too_long,
+        tx_kicks: counters.tx_kicks,
+        rx_kicks: counters.rx_kicks,
+        busy_polls: counters.busy_polls,
+        polls: counters.polls,
+        wakes: counters.wakes,
     }
 }
 

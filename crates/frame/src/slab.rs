@@ -17,7 +17,7 @@
 //! # Why the unsafe code here is sound
 //!
 //! A place is a `&'static mut` slice that is cut off a chunk once, so that no two overlap. It is
-//! either in `Slab::free` or in the hands of one box, which is not `Clone`. A box is made of a
+//! either in `Slab::free` or in the hands of one box, whose clone has another. A box is made of a
 //! place that has room and alignment for its contents, which are written before the box exists and
 //! dropped with it, and only then is the place a slice again. Contents know their size and
 //! alignment, from which follow those of the place, and whether it has pages of its own: these are

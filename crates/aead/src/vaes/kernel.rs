@@ -325,6 +325,19 @@ macro_rules! keystream_and_tail {
     }};
 }
 
+/// What the macro `$of` makes of the number of vectors that a tail has.
+macro_rules! by_vectors {
+    ($tail:expr, $of:ident) => {
+        match $tail.len().div_ceil(VECTOR) {
+            1 => $of!(1),
+            2 => $of!(2),
+            3 => $of!(3),
+            4 => $of!(4),
+            _ => $of!(5),
+        }
+    };
+}
+
 /// [`in_order`] for arrays of up to eight vectors.
 macro_rules! keep_in_order {
     ($vectors:expr, $states:ident) => {
@@ -389,13 +402,7 @@ fn seal_groups<'a, const KEYS: usize, const GROUP: usize>(
             icv
         }};
     }
-    match rest.len().div_ceil(VECTOR) {
-        1 => tail!(1),
-        2 => tail!(2),
-        3 => tail!(3),
-        4 => tail!(4),
-        _ => tail!(5),
-    }
+    by_vectors!(rest, tail)
 }
 
 /// [`seal`] for a packet that is a tail.
@@ -418,13 +425,7 @@ fn seal_tail<'a, const KEYS: usize>(
             icv
         }};
     }
-    match packet.len().div_ceil(VECTOR) {
-        1 => tail!(1),
-        2 => tail!(2),
-        3 => tail!(3),
-        4 => tail!(4),
-        _ => tail!(5),
-    }
+    by_vectors!(packet, tail)
 }
 
 /// Verifies `packet`, which is 16 octets that stay as they are, text, and ICV; and decrypts the
@@ -491,13 +492,7 @@ fn open_groups<const KEYS: usize, const GROUP: usize>(
             authentic
         }};
     }
-    let authentic = match rest.len().div_ceil(VECTOR) {
-        1 => tail!(1),
-        2 => tail!(2),
-        3 => tail!(3),
-        4 => tail!(4),
-        _ => tail!(5),
-    };
+    let authentic = by_vectors!(rest, tail);
     if !authentic {
         restore(schedule, start, groups);
     }
