@@ -28,6 +28,15 @@ fn sizes() -> impl Iterator<Item = usize> {
 /// Packets of a batch: fours with and without a rest, and more than are sorted at once.
 const COUNTS: [usize; 7] = [4, 5, 7, 8, 3, 67, 12];
 
+/// Longer packets of many to a batch, for which there are kernels of their own: of vectors of 64
+/// octets any number there is, the last one whole, begun, or of a block and a part.
+fn sizes_of_many() -> impl Iterator<Item = usize> {
+    (280..1620).step_by(13)
+}
+
+/// Packets of such a batch: enough, and more than are sorted at once with enough left over.
+const MANY: [usize; 3] = [24, 33, 90];
+
 /// In what one packet is unlike the others.
 #[derive(Clone, Copy, Debug)]
 enum Odd {
@@ -82,12 +91,14 @@ fn key(provider: &Provider, algorithm: Algorithm) -> ProviderKey {
     provider.key(algorithm, &keymat).unwrap()
 }
 
-fn check(provider: &mut Provider, algorithm: Algorithm) {
+fn check(
+    provider: &mut Provider,
+    algorithm: Algorithm,
+    streams: impl Iterator<Item = (usize, usize, Odd)>,
+) {
     let mut portable = Provider::named("rustcrypto").unwrap();
     let (key, portable_key) = (key(provider, algorithm), key(&portable, algorithm));
-    for (number, size) in sizes().enumerate() {
-        let count = COUNTS[number % COUNTS.len()];
-        let odd = ODDS[number % ODDS.len()];
+    for (number, (size, count, odd)) in streams.enumerate() {
         let plain = Stream::new(size, count, odd);
         let what = format!("{}, {algorithm}, {count} of {size}, odd {odd:?}", provider.name());
 
@@ -124,6 +135,20 @@ fn check(provider: &mut Provider, algorithm: Algorithm) {
 #[test]
 fn of_every_length() {
     for mut provider in providers() {
-        GCM.into_iter().for_each(|gcm| check(&mut provider, gcm));
+        for gcm in GCM {
+            let streams = sizes().zip(COUNTS.into_iter().cycle()).zip(ODDS.into_iter().cycle());
+            check(&mut provider, gcm, streams.map(|((size, count), odd)| (size, count, odd)));
+        }
+    }
+}
+
+/// The same of batches of many longer packets.
+#[test]
+fn of_many_longer_packets() {
+    for mut provider in providers() {
+        for gcm in GCM {
+            let streams = sizes_of_many().zip(MANY.into_iter().cycle());
+            check(&mut provider, gcm, streams.map(|(size, count)| (size, count, Odd::None)));
+        }
     }
 }

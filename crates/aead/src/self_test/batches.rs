@@ -19,6 +19,12 @@ const PACKETS: u8 = 9;
 /// Octets of text of the longest.
 const LONGEST: u16 = 340;
 
+/// Packets of a longer stream, for kernels that want many.
+const STREAM: usize = 32;
+
+/// Octets of text that such a stream's packets end before: all that Ethernet's have, and more.
+const STREAM_LEN: u16 = 1600;
+
 /// Which packet of a batch is forged.
 const FORGED: usize = 2;
 
@@ -29,39 +35,33 @@ pub(super) fn compare<P: Aead>(
 ) -> Result<(), SelfTestError> {
     let portable = keys(&RustCrypto, algorithm);
     let keys = keys(provider, algorithm);
-    let mut compare = |keys: &[P::Key], portable: &[_], numbers: Numbers| {
+    let mut compare = |keys: &[P::Key], portable: &[_], numbers: &[u16]| {
         compare_one(provider, algorithm, (keys, portable), numbers)
     };
     for first in (0..LONGEST).step_by(usize::from(PACKETS)) {
-        compare(&keys, &portable, numbers_from(first))?;
+        let numbers: Vec<u16> = (first..).take(usize::from(PACKETS)).collect();
+        compare(&keys, &portable, &numbers)?;
     }
-    // Those of one SA and one length.
-    (0..LONGEST)
-        .try_for_each(|number| compare(&keys[..1], &portable[..1], [number; PACKETS as usize]))
+    // Those of one SA and one length: of vectors of 64 octets any number, and a part.
+    let mut alike = |number, count| compare(&keys[..1], &portable[..1], &vec![number; count]);
+    (0..LONGEST).try_for_each(|number| alike(number, usize::from(PACKETS)))?;
+    (LONGEST..STREAM_LEN).step_by(61).try_for_each(|number| alike(number, STREAM))
 }
 
-/// Length of the text of each packet, and what its upper half of the number comes from.
-type Numbers = [u16; PACKETS as usize];
-
-fn numbers_from(first: u16) -> Numbers {
-    let mut numbers = [first; PACKETS as usize];
-    numbers.iter_mut().zip(first..).for_each(|(number, next)| *number = next);
-    numbers
-}
-
-/// One batch of packets that take keys in turn.
+/// One batch of packets that take keys in turn; of each its number, which is the length of its
+/// text, and what the upper half of its sequence number comes from.
 fn compare_one<P: Aead>(
     provider: &mut P,
     algorithm: Algorithm,
     (keys, portable): (&[P::Key], &[<RustCrypto as Aead>::Key]),
-    numbers: Numbers,
+    numbers: &[u16],
 ) -> Result<(), SelfTestError> {
     let name = provider.name();
     let wrong = |wrong| {
         let (provider, protocol, number) = (name, Protocol::Esp, numbers[0]);
         Err(SelfTestError { provider, protocol, algorithm, number, wrong })
     };
-    let mut plain = numbers.map(|len| sample(algorithm, len));
+    let mut plain: Vec<_> = numbers.iter().map(|&len| sample(algorithm, len)).collect();
     for (at, packet) in plain.iter_mut().enumerate() {
         // Of one SA no two have the same IV.
         packet[algorithm.text_at() - 1] ^= at.to_le_bytes()[0];
@@ -76,7 +76,7 @@ fn compare_one<P: Aead>(
         return wrong("a batch, sealed unlike the portable one");
     }
     *packets[FORGED].last_mut().expect("an ICV") ^= 1;
-    let mut statuses = [const { Status::Pending }; PACKETS as usize];
+    let mut statuses: Vec<_> = numbers.iter().map(|_| Status::Pending).collect();
     provider.open(&mut ops(keys, numbers, &mut packets), &mut statuses);
     for (at, status) in statuses.iter().enumerate() {
         let text = algorithm.text_at()..plain[at].len() - algorithm.icv_len();
@@ -100,7 +100,7 @@ fn keys<P: Aead>(provider: &P, algorithm: Algorithm) -> Vec<P::Key> {
     (0..PACKETS).map(key).collect()
 }
 
-fn ops<'a, K>(keys: &'a [K], numbers: Numbers, packets: &'a mut [Vec<u8>]) -> Vec<Op<'a, K>> {
+fn ops<'a, K>(keys: &'a [K], numbers: &[u16], packets: &'a mut [Vec<u8>]) -> Vec<Op<'a, K>> {
     let parts = keys.iter().cycle().zip(numbers).zip(packets);
-    parts.map(|((key, number), esp)| Op { key, esn_high: sample_esn(number), esp }).collect()
+    parts.map(|((key, &number), esp)| Op { key, esn_high: sample_esn(number), esp }).collect()
 }

@@ -6,35 +6,32 @@
 //! provider.
 //!
 //! Where all packets are alike, as those of one busy stream are, there is nothing to sort, and they
-//! are taken as they came. Looking whether they are costs less than sorting, and ends at the second
-//! packet if that is for another SA.
+//! are taken as they came; many longer ones have kernels of their own (`stream`). Looking whether
+//! they are alike costs less than sorting, and ends at the second packet if that is for another SA.
 
 use crate::port::ICV_LEN;
 use crate::port::Op;
 use crate::port::Status;
-use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
 use crate::vaes::kernel::Tail;
-use crate::vaes::key::KernelKey;
-use crate::vaes::math::VECTOR;
 use crate::vaes::short;
 use crate::vaes::short::FOUR;
-use crate::vaes::short::Fours;
 use crate::vaes::sorted::ALONE;
-use crate::vaes::sorted::FOURS_AHEAD;
 use crate::vaes::sorted::OfAKind;
 use crate::vaes::sorted::SORTED;
 use crate::vaes::sorted::Slot;
 use crate::vaes::sorted::Sorted;
 use crate::vaes::sorted::kind;
-use crate::x86::block::BLOCK;
+use crate::vaes::stream;
+use crate::vaes::unsorted::AHEAD;
+use crate::vaes::unsorted::Alike;
+use crate::vaes::unsorted::Singly;
+use crate::vaes::unsorted::are_alike;
+use crate::vaes::unsorted::prefetch;
 use crate::x86::block::store_block;
 use crate::x86::schedule::KEYS_128;
 use crate::x86::schedule::KEYS_192;
 use crate::x86::schedule::KEYS_256;
-
-/// How many packets ahead those are prepared that run one by one.
-const AHEAD: usize = 2;
 
 /// Calls the function of `short` for a kind with what gives its packets.
 macro_rules! short {
@@ -60,17 +57,6 @@ macro_rules! short {
     };
 }
 
-/// Whether the packets have the same key, length and upper half of the number.
-#[inline(always)]
-fn are_alike(ops: &[Op<'_, ProviderKey>]) -> bool {
-    let [first, others @ ..] = ops else { return true };
-    others.iter().all(|op| {
-        std::ptr::eq(op.key, first.key)
-            && op.esp.len() == first.esp.len()
-            && op.esn_high == first.esn_high
-    })
-}
-
 /// The kind of packets that are alike, or too few to be told apart, the whole fours of them, and
 /// the others. Nothing is for `short` if that is not its kind.
 #[inline(always)]
@@ -83,70 +69,6 @@ fn fours_alike<'a, 'b>(
     (kind, fours, others)
 }
 
-/// Packets that run one by one, as they came.
-struct OneByOne<'a, 'b> {
-    left: &'b mut [Op<'a, ProviderKey>],
-}
-
-impl<'a, 'b> OneByOne<'a, 'b> {
-    fn new(ops: &'b mut [Op<'a, ProviderKey>]) -> OneByOne<'a, 'b> {
-        for (op, next) in ops.iter().zip(ops.iter().skip(1)).take(AHEAD - 1) {
-            prefetch(next, op.key);
-        }
-        OneByOne { left: ops }
-    }
-}
-
-impl<'a, 'b> Iterator for OneByOne<'a, 'b> {
-    type Item = &'b mut Op<'a, ProviderKey>;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<&'b mut Op<'a, ProviderKey>> {
-        let (op, left) = std::mem::take(&mut self.left).split_first_mut()?;
-        self.left = left;
-        if let Some(later) = self.left.get(AHEAD - 1) {
-            prefetch(later, op.key);
-        }
-        Some(op)
-    }
-}
-
-/// Asks for text and key of a packet; not for a key that is at hand.
-#[inline(always)]
-fn prefetch(op: &Op<'_, ProviderKey>, at_hand: &ProviderKey) {
-    if !std::ptr::eq(op.key, at_hand) {
-        prefetch_lines(op.key, KernelKey::lines(KEYS_256, op.esp.len() / BLOCK));
-    }
-    prefetch_lines(op.esp.as_ptr(), 0..op.esp.len().div_ceil(VECTOR));
-}
-
-/// Packets of one SA and one length, as they came: what a busy stream is made of.
-struct Alike<'a, 'b> {
-    left: &'b mut [[Op<'a, ProviderKey>; FOUR]],
-}
-
-impl<'a, 'b> Alike<'a, 'b> {
-    fn new(ops: &'b mut [Op<'a, ProviderKey>]) -> Alike<'a, 'b> {
-        Alike { left: ops.as_chunks_mut().0 }
-    }
-}
-
-impl<'a, 'b> Fours<'a, 'b> for Alike<'a, 'b> {
-    const ALIKE: bool = true;
-
-    #[inline(always)]
-    fn next<const KEYS: usize, const VECTORS: usize>(
-        &mut self,
-    ) -> Option<[&'b mut Op<'a, ProviderKey>; FOUR]> {
-        let ([a, b, c, d], left) = std::mem::take(&mut self.left).split_first_mut()?;
-        self.left = left;
-        if let Some(four) = self.left.get(FOURS_AHEAD - 1) {
-            four.iter().for_each(short::prefetch_text::<VECTORS>);
-        }
-        Some([a, b, c, d])
-    }
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 pub(super) fn seal(ops: &mut [Op<'_, ProviderKey>]) {
     let mut unfinished = Unfinished { tail: Tail::new(), icv: None };
@@ -156,8 +78,9 @@ pub(super) fn seal(ops: &mut [Op<'_, ProviderKey>]) {
             if !fours.is_empty() {
                 short!(seal, kind, Alike::new(fours));
             }
-            for op in OneByOne::new(others) {
-                seal_one(op, &mut unfinished);
+            match stream::key_of(others) {
+                Some(key) => stream::seal(key, others),
+                None => Singly::new(others).for_each(|op| seal_one(op, &mut unfinished)),
             }
             continue;
         }
@@ -189,8 +112,13 @@ pub(super) fn open(ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
                     *status = Status::of(authentic >> at & 1 != 0);
                 }
             }
-            for (op, status) in OneByOne::new(others).zip(statuses_of_others) {
-                *status = Status::of(open_one(op));
+            match stream::key_of(others) {
+                Some(key) => stream::open(key, others, statuses_of_others),
+                None => {
+                    for (op, status) in Singly::new(others).zip(statuses_of_others) {
+                        *status = Status::of(open_one(op));
+                    }
+                }
             }
             continue;
         }

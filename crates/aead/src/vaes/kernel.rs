@@ -100,7 +100,7 @@
 //! sizes are looked up in tables that are computed when this is compiled.
 //!
 //! Short packets are better off four at a time: see `short`. Here they come if there are not four
-//! of a kind.
+//! of a kind. And many longer packets of one SA and one length need less than others: see `stream`.
 //!
 //! # What a forged packet costs
 //!
@@ -248,7 +248,7 @@ macro_rules! keystream {
     ($keys:expr, $vectors:expr, $schedule:expr, $place:expr, $round:ident, $between:block) => {{
         let round_keys = $schedule.round_keys;
         let mut states = states::<$keys, { $vectors }>(round_keys, $place.nonce, $place.vector);
-        rounds!($keys, $vectors, states, round_keys, $round, {
+        rounds!($keys, $vectors, states, round_keys, 1, $round, {
             $between
             keep_in_order!($vectors, states);
         });

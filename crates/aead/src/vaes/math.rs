@@ -85,16 +85,16 @@ macro_rules! each {
 }
 pub(super) use each;
 
-/// All rounds of AES but the first key, on `$states`, `$vectors` of them, with `$between` after
-/// each of the rounds `$round` = 1, 2 ... `$keys` - 2. It makes them keystream. A macro, as what is
-/// between has to stand in the same function, and its vectors in registers.
+/// The rounds of AES from `$first` on, on `$states`, `$vectors` of them, with `$between` after each
+/// of the rounds `$round` up to `$keys` - 2. It makes them keystream. A macro, as what is between
+/// has to stand in the same function, and its vectors in registers.
 macro_rules! rounds {
-    ($keys:expr, $vectors:expr, $states:ident, $round_keys:expr) => {
-        rounds!($keys, $vectors, $states, $round_keys, _round, {})
-    };
-    ($keys:expr, $vectors:expr, $states:ident, $round_keys:expr, $round:ident, $between:block) => {
+    (
+        $keys:expr, $vectors:expr, $states:ident, $round_keys:expr, $first:literal, $round:ident,
+        $between:block
+    ) => {
         rounds!(
-            @ $keys, $vectors, $states, $round_keys, $round, $between,
+            @ $keys, $vectors, $states, $round_keys, $first, $round, $between,
             1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
         );
         let round_key = _mm512_broadcast_i32x4($round_keys[$keys - 1]);
@@ -103,12 +103,12 @@ macro_rules! rounds {
         });
     };
     (
-        @ $keys:expr, $vectors:expr, $states:ident, $round_keys:expr, $round:ident,
-        $between:block, $($index:literal),*
+        @ $keys:expr, $vectors:expr, $states:ident, $round_keys:expr, $first:literal,
+        $round:ident, $between:block, $($index:literal),*
     ) => {
         $({
             let $round: usize = $index;
-            if $round < $keys - 1 {
+            if $round >= $first && $round < $keys - 1 {
                 let round_key = _mm512_broadcast_i32x4($round_keys[$round]);
                 each!($vectors, j, {
                     $states[j] = _mm512_aesenc_epi128($states[j], round_key);
@@ -182,6 +182,13 @@ const fn counters() -> [[u8; VECTOR]; SMALL_VECTORS] {
     counters
 }
 
+/// The counters of vector `vector` of a packet, none of more than eight bits.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+pub(super) fn counters_of(vector: usize) -> __m512i {
+    load(&COUNTERS.0[vector])
+}
+
 /// The counters of `VECTORS` vectors from vector `first` of a packet, added to the nonce and to the
 /// first round key: what AES starts with.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
@@ -230,11 +237,16 @@ fn large_states<const VECTORS: usize>(start: __m512i, first: usize) -> [__m512i;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
 pub(super) fn esp_nonce(salt: [u8; SEQ_AT], packet: &[u8; SEQ_AT + TEXT_AT]) -> __m512i {
+    _mm512_mask_set1_epi32(esp_iv(packet), 0x1111, i32::from_ne_bytes(salt))
+}
+
+/// The nonce with a salt of zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+pub(super) fn esp_iv(packet: &[u8; SEQ_AT + TEXT_AT]) -> __m512i {
     // From the sequence number on: it is where the salt is to be, and the IV is in its place.
     let (_, octets) = packet.split_first_chunk::<SEQ_AT>().expect("as long");
-    let octets = load_block(octets.first_chunk().expect("as long"));
-    let iv = _mm512_maskz_broadcast_i32x4(0x6666, octets);
-    _mm512_mask_set1_epi32(iv, 0x1111, i32::from_ne_bytes(salt))
+    _mm512_maskz_broadcast_i32x4(0x6666, load_block(octets.first_chunk().expect("as long")))
 }
 
 /// The AAD of RFC 4106 section 5, padded and reflected, of a vector whose first lane is the header;

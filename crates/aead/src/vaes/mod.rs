@@ -3,8 +3,9 @@
 //!
 //! The first such CPUs are Intel's Ice Lake and AMD's Zen 4.
 //!
-//! - `batch`: a batch of any packets, sorted for the kernels.
+//! - `batch`: a batch of any packets, given to the kernels; `sorted` by kind or `unsorted`.
 //! - `short`: four short packets at once.
+//! - `stream`: many longer packets of one SA and one length.
 //! - `kernel`: one packet of any length; the essay on what all the kernels do.
 //! - `math`: what they are made of: the field of GHASH, the start of AES, loads and stores.
 //! - `key`: the context of an SA.
@@ -17,6 +18,8 @@ mod key;
 mod math;
 mod short;
 mod sorted;
+mod stream;
+mod unsorted;
 
 use crate::port::Op;
 use crate::port::Status;
