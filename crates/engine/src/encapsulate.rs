@@ -45,6 +45,7 @@ use crate::plane::may_be_fragmented;
 use crate::plane::put_link_header;
 use crate::size;
 use crate::size::Fit;
+use crate::tables;
 use crate::tables::Bundle;
 use crate::tables::Location;
 use crate::tables::OutboundEntry;
@@ -576,10 +577,10 @@ fn spend<K>(
 /// Sees to it that the SA in `slot` has its next hop, which it keeps while the kernel's tables stay
 /// the same. Returns the MTU of the link, or `None` when the next hop must be resolved first.
 #[inline]
-fn next_hop<A: Aead>(plane: &mut Plane<A>, slot: u32) -> Result<Option<usize>, DropReason> {
+fn next_hop<A: Aead>(plane: &mut Plane<A>, slot: u32) -> Result<Option<u16>, DropReason> {
     let entry = plane.outbound.at_mut(slot).ok_or(DropReason::NoOutboundSa)?;
     if entry.next_hop_generation == plane.next_hop_generation {
-        return Ok(entry.next_hop.as_ref().map(|hop| usize::from(hop.mtu)));
+        return Ok(entry.next_hop.map(|hop| hop.mtu));
     }
     let hop = match plane.next_hops.resolve(entry.sa.template.destination()) {
         Resolution::Reachable(hop) => hop,
@@ -587,9 +588,9 @@ fn next_hop<A: Aead>(plane: &mut Plane<A>, slot: u32) -> Result<Option<usize>, D
         Resolution::Local => return Err(DropReason::Local),
         Resolution::NoRoute => return Err(DropReason::NoRoute),
     };
-    entry.next_hop = Some(hop);
-    entry.next_hop_generation = plane.next_hop_generation;
-    Ok(Some(usize::from(hop.mtu)))
+    entry.lead_to(hop, plane.next_hop_generation);
+    plane.all_common &= entry.shape == tables::Shape::Common;
+    Ok(Some(hop.mtu))
 }
 
 /// What the path of a bundle carries, for its SA in `slot`: packets go to where the last one sends
@@ -606,7 +607,7 @@ fn path_mtu<A: Aead>(
         return Ok(None);
     };
     let limit = |slot, mtu| plane.outbound.at(slot).map_or(mtu, |entry| entry.path_mtu.limit(mtu));
-    Ok(Some(limit(slot, limit(last, link))))
+    Ok(Some(usize::from(limit(slot, limit(last, link)))))
 }
 
 /// Forwards a packet in clear, as policy says.

@@ -82,9 +82,10 @@ fn learn<A: Aead>(
     let Some(entry) = plane.outbound.at_mut(slot) else {
         return DropReason::IcmpError;
     };
-    let link = entry.next_hop.as_ref().map_or(usize::from(u16::MAX), |hop| usize::from(hop.mtu));
+    let link = entry.next_hop.map_or(u16::MAX, |hop| hop.mtu);
     let floor = path_mtu::floor(entry.sending.path_mtu_floor, error.destination);
     if entry.path_mtu.learn(mtu.max(floor), link, now) {
+        entry.set_mtu();
         let mtu = entry.path_mtu.learned();
         plane.tell(Notice::PathMtu { slot, spi, mtu });
     }

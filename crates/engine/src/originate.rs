@@ -285,6 +285,9 @@ fn tick_outbound<A: Aead, Io: PacketIo>(worker: &mut Worker<A, Io>, slot: u32, n
     let expiry = if is_late { entry.sa.due(now) } else { None };
     let expiry = expiry.or(entry.untold);
     let aged = entry.path_mtu.age(now);
+    if aged {
+        entry.set_mtu();
+    }
     let sent_at = entry.sa.usage().last_used_ns().unwrap_or(0).max(entry.sent_at);
     let idle = |interval: Option<u64>, since: u64| {
         interval.is_some_and(|interval| now.saturating_sub(since) >= interval)

@@ -15,11 +15,10 @@
 use arrayvec::ArrayVec;
 use culvert_aead::Aead;
 use culvert_aead::Op;
-use culvert_aead::prefetch::prefetch_start;
 use culvert_esp::Expiry;
 use culvert_esp::Layout;
-use culvert_esp::OutboundSa;
-use culvert_esp::outbound::COUNTER_IV_TEXT_AT;
+use culvert_esp::head::ESP_AT;
+use culvert_esp::head::HEAD_LEN;
 use culvert_esp::template::Inherited;
 use culvert_frame::BATCH;
 use culvert_frame::Packet;
@@ -41,10 +40,9 @@ use crate::fate::Fate;
 use crate::fate::Verdict;
 use crate::flows::FlowKey;
 use crate::mailbox::Notice;
-use crate::next_hop::NextHop;
 use crate::plane::Plane;
 use crate::tables;
-use crate::tables::OUTBOUND_LINES;
+use crate::tables::OutboundEntry;
 
 /// What pass 2 has to seal of a packet.
 #[derive(Clone, Copy)]
@@ -263,7 +261,7 @@ fn learn<A: Aead>(plane: &mut Plane<A>, run: &Run, packet: &Packet) -> u32 {
 #[inline(always)]
 fn fetch<A: Aead>(plane: &Plane<A>, slot: u32, len: usize) {
     if let Some(entry) = plane.outbound.at(slot) {
-        prefetch_start::<OUTBOUND_LINES, _>(entry);
+        entry.prefetch(plane.all_common);
         plane.aead.prefetch(entry.sa.key(), len);
     }
 }
@@ -283,33 +281,25 @@ fn wrap<A: Aead, const IS_V4: bool>(
     let Some(entry) = plane.outbound.at_mut(slot) else {
         return false;
     };
-    let Some(hop) = &entry.next_hop else {
-        return false;
-    };
     if entry.next_hop_generation != plane.next_hop_generation || entry.sa.is_expired() {
         return false;
     }
-    let (sa, mtu) = (&mut entry.sa, entry.path_mtu.limit(usize::from(hop.mtu)));
     let id = plane.ids.current();
     let wrapped = match entry.shape {
-        tables::Shape::Common if hop.vlan.is_none() => {
-            wrap_commonly::<A::Key, IS_V4>(sa, (hop, mtu), packet, seen, id)
-        }
-        tables::Shape::Common | tables::Shape::Plain => {
-            wrap_plainly::<A::Key, IS_V4>(sa, (hop, mtu), packet, seen, id)
-        }
+        tables::Shape::Common => wrap_commonly::<A::Key, IS_V4>(entry, packet, seen, id),
+        tables::Shape::Plain => wrap_plainly::<A::Key, IS_V4>(entry, packet, seen, id),
         tables::Shape::Any => None,
     };
-    let Some(Wrapped { esp_at, esn_high, seq, text_len }) = wrapped else {
+    let Some(Wrapped { esp_at, esn_high, spi, seq, text_len }) = wrapped else {
         return false;
     };
     plane.ids.advance();
     *seal = Seal::new(slot, esp_at, esn_high);
-    let (fate, spi) = (Fate::Forward(hop.port), Some(sa.spi().value()));
+    let (fate, spi) = (Fate::Forward(entry.port), Some(spi));
     verdicts.push(Verdict { fate, spi, seq: Some(seq) });
-    sa.count(text_len);
-    sa.usage_mut().touch(plane.now);
-    if sa.is_due() {
+    entry.sa.usage_mut().touch(plane.now);
+    // Its number was quiet, so there is no news of numbers.
+    if entry.sa.count(text_len) {
         expire(plane, slot);
     }
     true
@@ -319,55 +309,48 @@ fn wrap<A: Aead, const IS_V4: bool>(
 struct Wrapped {
     esp_at: usize,
     esn_high: Option<u32>,
+    spi: u32,
     seq: u64,
     text_len: usize,
 }
 
-/// Octets in front of a packet with common headers: Ethernet, IPv4, ESP.
-const COMMON_HEAD: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + COUNTER_IV_TEXT_AT;
-
-/// Puts all headers around a packet at once where their lengths are known beforehand.
+/// Puts all headers around a packet at once where they are drawn beforehand.
 #[inline(always)]
 fn wrap_commonly<K, const IS_V4: bool>(
-    sa: &mut OutboundSa<K>,
-    (hop, mtu): (&NextHop, usize),
+    entry: &mut OutboundEntry<K>,
     packet: &mut Packet,
     seen: &Seen,
     id: u16,
 ) -> Option<Wrapped> {
     let (at, inner_len) = (usize::from(seen.at), usize::from(seen.len));
     let inherited = inherited_from::<IS_V4>(packet.data().get(at..)?.first_chunk()?);
-    let len = COMMON_HEAD + inner_len + Layout::COMMON.tail_len(inner_len);
+    let len = HEAD_LEN + inner_len + Layout::COMMON.tail_len(inner_len);
     let total = len - ethernet::HEADER_LEN;
-    let start = (packet.headroom() + at).checked_sub(COMMON_HEAD)?;
-    if inherited.ttl == 0 || total > mtu || !sa.sequence.is_quiet() {
+    let start = (packet.headroom() + at).checked_sub(HEAD_LEN)?;
+    let sequence = &mut entry.sa.sequence;
+    if inherited.ttl == 0 || total > usize::from(entry.mtu) || !sequence.is_quiet() {
         return None;
     }
     let data = packet.span(start, len)?;
     // Nothing fails from here on: all that could was looked at.
-    let seq = sa.sequence.next_quiet()?;
-    let (head, inner) = data.split_first_chunk_mut::<COMMON_HEAD>()?;
+    let seq = sequence.next_quiet()?;
+    let (head, inner) = data.split_first_chunk_mut()?;
     let text_len = finish_inner::<IS_V4>(inner, seen, Layout::COMMON);
-    let (link, head) = head.split_first_chunk_mut::<{ ethernet::HEADER_LEN }>()?;
-    ethernet::emit(link, hop.destination, hop.source, None, ethernet::ETHER_TYPE_IPV4);
-    let (outer, esp) = head.split_first_chunk_mut()?;
+    let (number, spi) = (seq.value(), entry.head.spi());
     #[expect(clippy::cast_possible_truncation, reason = "within the MTU")]
-    sa.template.apply_bare(outer, total as u16, inherited, id);
-    let number = seq.value();
-    let esn_high = sa.write_counter_header(esp.as_mut_array()?, seq);
-    let esp_at = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
-    Some(Wrapped { esp_at, esn_high, seq: number, text_len })
+    let esn_high = entry.head.write(head, total as u16, (inherited, id), seq);
+    Some(Wrapped { esp_at: ESP_AT, esn_high, spi, seq: number, text_len })
 }
 
 /// Puts all headers around a packet, whatever their lengths.
 #[inline(always)]
 fn wrap_plainly<K, const IS_V4: bool>(
-    sa: &mut OutboundSa<K>,
-    (hop, mtu): (&NextHop, usize),
+    entry: &mut OutboundEntry<K>,
     packet: &mut Packet,
     seen: &Seen,
     id: u16,
 ) -> Option<Wrapped> {
+    let (sa, hop) = (&mut entry.sa, entry.next_hop.as_ref()?);
     let (at, inner_len) = (usize::from(seen.at), usize::from(seen.len));
     let inherited = inherited_from::<IS_V4>(packet.data().get(at..)?.first_chunk()?);
     let layout = sa.layout();
@@ -376,7 +359,7 @@ fn wrap_plainly<K, const IS_V4: bool>(
     let head_len = link_len + outer_len + text_at;
     let len = head_len + inner_len + layout.tail_len(inner_len);
     let start = (packet.headroom() + at).checked_sub(head_len)?;
-    if inherited.ttl == 0 || len - link_len > mtu || !sa.sequence.is_quiet() {
+    if inherited.ttl == 0 || len - link_len > usize::from(entry.mtu) || !sa.sequence.is_quiet() {
         return None;
     }
     let data = packet.span(start, len)?;
@@ -386,10 +369,10 @@ fn wrap_plainly<K, const IS_V4: bool>(
     ethernet::emit(link, hop.destination, hop.source, hop.vlan, sa.template.ether_type());
     let (esp, inner) = outer[outer_len..].split_at_mut(text_at);
     let text_len = finish_inner::<IS_V4>(inner, seen, layout);
-    let number = seq.value();
+    let (number, spi) = (seq.value(), sa.spi().value());
     let esn_high = sa.write_header(esp, seq);
     sa.template.apply(outer, inherited, id);
-    Some(Wrapped { esp_at: link_len + outer_len, esn_high, seq: number, text_len })
+    Some(Wrapped { esp_at: link_len + outer_len, esn_high, spi, seq: number, text_len })
 }
 
 /// Does to the packet inside what forwarding asks for, and writes what stands behind it; returns

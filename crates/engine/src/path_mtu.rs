@@ -53,11 +53,8 @@ pub(crate) struct PathMtu {
 impl PathMtu {
     /// The smaller of the link's MTU and what was learned.
     #[inline]
-    pub(crate) fn limit(&self, link: usize) -> usize {
-        match self.learned {
-            None => link,
-            Some((mtu, _)) => link.min(usize::from(mtu)),
-        }
+    pub(crate) fn limit(&self, link: u16) -> u16 {
+        self.learned.map_or(link, |(mtu, _)| link.min(mtu))
     }
 
     /// What was learned.
@@ -66,8 +63,8 @@ impl PathMtu {
     }
 
     /// Takes in what an error says, only downwards. True when something changed.
-    pub(crate) fn learn(&mut self, mtu: u16, link: usize, now: u64) -> bool {
-        if usize::from(mtu) >= self.limit(link) {
+    pub(crate) fn learn(&mut self, mtu: u16, link: u16, now: u64) -> bool {
+        if mtu >= self.limit(link) {
             return false;
         }
         self.learned = Some((mtu, now.saturating_add(AGE_NS)));

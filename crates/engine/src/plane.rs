@@ -82,6 +82,8 @@ pub(crate) struct Plane<A: Aead> {
     numbered: u32,
     /// Counts the snapshots of next hops seen, so that an SA knows whether its cached one is old.
     pub(crate) next_hop_generation: u64,
+    /// Packets of all SAs that know their next hop have [common](tables::Shape::Common) headers.
+    pub(crate) all_common: bool,
     pub(crate) outbound_flows: FlowCache,
     pub(crate) inbound_flows: FlowCache,
     pub(crate) hops: Cache<(bool, u128), Resolution>,
@@ -184,6 +186,7 @@ impl<A: Aead> Plane<A> {
             memos: Memos::new(config.slots),
             numbered: 0,
             next_hop_generation: 1,
+            all_common: true,
             outbound_flows: FlowCache::new(config.slots),
             inbound_flows: FlowCache::new(config.slots),
             hops: Cache::new(CACHE_SLOTS),

@@ -4,22 +4,27 @@
 //! lives is published to all workers, so that any of them can find the owner: see
 //! [`snapshot`](crate::snapshot).
 
+use std::mem::offset_of;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use culvert_aead::Protocol;
 use culvert_aead::prefetch::prefetch;
+use culvert_aead::prefetch::prefetch_start;
 use culvert_esp::Expiry;
+use culvert_esp::Head;
 use culvert_esp::InboundSa;
-use culvert_esp::Layout;
 use culvert_esp::Lifetime;
 use culvert_esp::Mode;
 use culvert_esp::OutboundSa;
 use culvert_esp::lifetime::Usage;
 use culvert_esp::tfc::TfcPadding;
+use culvert_frame::Port;
 use culvert_frame::SlabBox;
 use culvert_spd::Group;
 use culvert_spd::Selector;
+use culvert_wire::ethernet;
+use culvert_wire::ethernet::ETHER_TYPE_IPV4;
 
 use crate::fate::DropReason;
 use crate::ids::WorkerId;
@@ -207,16 +212,25 @@ impl<K> InboundEntry<K> {
     }
 }
 
-/// An outbound SA in its slot. What each packet needs comes first: where it goes, then the SA.
+/// An outbound SA in its slot. What each packet needs comes first: a line that is only read, with
+/// what depends on the next hop, and the first line of the SA, which is written. The two are
+/// fetched as a pair.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub struct OutboundEntry<K> {
-    pub(crate) next_hop: Option<NextHop>,
+    /// The headers of [common](Shape::Common) packets.
+    pub(crate) head: Head,
+    /// Most octets of an IP packet to the next hop.
+    pub(crate) mtu: u16,
+    /// The port to it.
+    pub(crate) port: Port,
     pub(crate) shape: Shape,
+    /// The next hops that all of this was made of.
     pub(crate) next_hop_generation: u64,
-    pub(crate) path_mtu: PathMtu,
     /// The SA.
     pub sa: OutboundSa<K>,
+    pub(crate) next_hop: Option<NextHop>,
+    pub(crate) path_mtu: PathMtu,
     /// Its key once more, for workers that [help](crate::crew); without one none does.
     pub lent_key: Option<Arc<K>>,
     /// ESP or AH.
@@ -252,8 +266,12 @@ pub(crate) enum Shape {
     Any,
 }
 
-/// Lines of an outbound entry that each packet needs, its key apart.
-pub(crate) const OUTBOUND_LINES: usize = 5;
+const _: () = assert!(offset_of!(OutboundEntry<()>, sa) == 64, "the first line");
+
+/// Lines of an outbound entry that a [common](Shape::Common) packet needs, its key apart, and that
+/// a [plain](Shape::Plain) one needs besides its next hop.
+const COMMON_LINES: usize = 2;
+const PLAIN_LINES: usize = 4;
 
 impl<K> OutboundEntry<K> {
     /// An entry without history, of a tunnel mode ESP SA.
@@ -271,6 +289,9 @@ impl<K> OutboundEntry<K> {
             started: false,
             untold: None,
             path_mtu: PathMtu::default(),
+            head: Head::NONE,
+            mtu: 0,
+            port: Port(0),
             shape: Shape::Any,
             lease_asked: false,
             next_hop: None,
@@ -284,15 +305,6 @@ impl<K> OutboundEntry<K> {
 impl<K> OutboundEntry<K> {
     /// Begins its lifetime, if it has not begun: an SA that moves between workers keeps its own.
     pub(crate) fn start(&mut self, now: u64) {
-        let template = &self.sa.template;
-        let is_plain = (self.protocol, self.mode) == (Protocol::Esp, Mode::Tunnel)
-            && (self.sending.mss, self.sending.tfc) == (Mss::Off, TfcPadding::Off)
-            && !template.covers_payload();
-        self.shape = match is_plain {
-            true if template.is_bare_v4() && self.sa.layout() == Layout::COMMON => Shape::Common,
-            true => Shape::Plain,
-            false => Shape::Any,
-        };
         self.sa.sequence.set_margin(self.lease_low);
         // The cached next hop was of another worker's tables.
         self.next_hop_generation = 0;
@@ -300,6 +312,41 @@ impl<K> OutboundEntry<K> {
             *self.sa.usage_mut() = Usage::new(self.lifetime, now);
             (self.sent_at, self.dummy_at) = (now, now);
         }
+    }
+
+    /// Sends to this next hop until there are others than those of `generation`.
+    pub(crate) fn lead_to(&mut self, hop: NextHop, generation: u64) {
+        let is_plain = (self.protocol, self.mode) == (Protocol::Esp, Mode::Tunnel)
+            && (self.sending.mss, self.sending.tfc) == (Mss::Off, TfcPadding::Off)
+            && !self.sa.template.covers_payload();
+        let head = hop.vlan.is_none().then(|| {
+            let mut link = [0; ethernet::HEADER_LEN];
+            ethernet::emit(&mut link, hop.destination, hop.source, None, ETHER_TYPE_IPV4);
+            Head::of(&self.sa, link)
+        });
+        (self.shape, self.head) = match (is_plain, head.flatten()) {
+            (true, Some(head)) => (Shape::Common, head),
+            (true, None) => (Shape::Plain, Head::NONE),
+            (false, _) => (Shape::Any, Head::NONE),
+        };
+        (self.next_hop, self.port, self.next_hop_generation) = (Some(hop), hop.port, generation);
+        self.set_mtu();
+    }
+
+    /// Asks for what a packet needs of it, but for the key, to be fetched into the cache.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, is_common: bool) {
+        if is_common {
+            prefetch_start::<COMMON_LINES, _>(self);
+        } else {
+            prefetch_start::<PLAIN_LINES, _>(self);
+            prefetch(&self.next_hop);
+        }
+    }
+
+    /// Follows the next hop, or what was learned of the path.
+    pub(crate) fn set_mtu(&mut self) {
+        self.mtu = self.next_hop.map_or(0, |hop| self.path_mtu.limit(hop.mtu));
     }
 
     /// Sends to another peer from now on. An address of the other family changes nothing.

@@ -350,6 +350,7 @@ impl<A: Aead, Io: PacketIo> Worker<A, Io> {
                 Command::NextHops(next_hops) => {
                     plane.hops.clear();
                     plane.next_hop_generation += 1;
+                    plane.all_common = true;
                     plane.forget_memos();
                     Event::NextHops(std::mem::replace(&mut plane.next_hops, next_hops))
                 }

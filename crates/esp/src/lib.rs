@@ -13,11 +13,13 @@
 //! - [`trailer`]: padding, pad length and next header.
 //! - [`tfc`]: padding and dummy packets that hide how much is sent.
 //! - [`template`]: the outer IP and UDP headers of a tunnel.
+//! - [`head`]: [`Head`]: all headers in front of a common packet, drawn beforehand.
 //! - [`ecn`]: congestion notification and DSCP on the way out of a tunnel.
 
 #![forbid(unsafe_code)]
 
 pub mod ecn;
+pub mod head;
 pub mod inbound;
 pub mod layout;
 pub mod lifetime;
@@ -33,6 +35,7 @@ pub mod trailer;
 pub mod window_state;
 
 pub use culvert_aead::Protocol;
+pub use head::Head;
 pub use inbound::InboundSa;
 pub use layout::Layout;
 pub use lifetime::Expiry;

@@ -1,5 +1,7 @@
 //! [`OutboundSa`]: one SA on its sending side (RFC 4303 section 3.3, RFC 4302 section 3.3).
 
+use std::mem::offset_of;
+
 use culvert_wire::esp;
 
 use crate::layout::AH_FIXED_LEN;
@@ -27,21 +29,24 @@ pub const COUNTER_IV_TEXT_AT: usize = ESP_FIXED_LEN + 8;
 
 /// An outbound SA with its key `K`, the opaque context of the AEAD provider.
 ///
-/// What each packet needs comes first and the key behind it, so that a packet touches few lines.
-#[repr(C)]
+/// What each packet writes is the first line; a packet behind a [`Head`](crate::Head) needs no
+/// other, others need two more, and the key is behind these.
+#[repr(C, align(64))]
 pub struct OutboundSa<K> {
+    usage: Usage,
     /// The sequence number counter.
     pub sequence: Sequence,
-    usage: Usage,
     /// The bits of IVs that the sequence number does not have.
     iv_base: u64,
     spi: Spi,
     layout: Layout,
-    esn: bool,
     /// The outer headers.
     pub template: Template,
     key: K,
 }
+
+const _: () = assert!(offset_of!(OutboundSa<()>, sequence) + Sequence::QUIET_LEN == 64);
+const _: () = assert!(offset_of!(OutboundSa<()>, template) == 128);
 
 impl<K> OutboundSa<K> {
     /// An SA whose last used number is `last`: 0 for a fresh key.
@@ -55,7 +60,7 @@ impl<K> OutboundSa<K> {
         usage: Usage,
     ) -> OutboundSa<K> {
         let sequence = Sequence::new(esn, last);
-        OutboundSa { spi, esn, layout, iv_base: 0, key, template, sequence, usage }
+        OutboundSa { spi, layout, iv_base: 0, key, template, sequence, usage }
     }
 
     /// The IV of a packet is this epoch and the sequence number from now on, and numbers end before
@@ -174,7 +179,7 @@ impl<K> OutboundSa<K> {
             None => {
                 #[expect(clippy::cast_possible_truncation, reason = "the low half is sent")]
                 esp::emit(out, self.spi.value(), seq.value() as u32);
-                self.esn.then_some((seq.value() >> 32) as u32)
+                self.sequence.high_of(seq.value())
             }
         }
     }
@@ -182,7 +187,7 @@ impl<K> OutboundSa<K> {
     /// [`write_header`](Self::write_header) of an algorithm with a counter IV.
     #[inline(always)]
     #[expect(clippy::needless_pass_by_value, reason = "a number is spent in one packet")]
-    pub fn write_counter_header(
+    fn write_counter_header(
         &mut self,
         out: &mut [u8; COUNTER_IV_TEXT_AT],
         seq: SeqNo,
@@ -192,7 +197,12 @@ impl<K> OutboundSa<K> {
         let iv = self.iv_base | number;
         out[..ESP_FIXED_LEN].copy_from_slice(&fixed.to_be_bytes());
         out[ESP_FIXED_LEN..].copy_from_slice(&iv.to_be_bytes());
-        self.esn.then_some((number >> 32) as u32)
+        self.sequence.high_of(number)
+    }
+
+    /// The epoch in its IVs; 0 is none.
+    pub(crate) fn epoch(&self) -> u32 {
+        (self.iv_base >> EPOCH_SHIFT) as u32
     }
 
     /// Counts a packet with so many octets of text; true when a limit is reached.
@@ -224,7 +234,7 @@ impl<K> OutboundSa<K> {
         esp::emit(&mut fixed[4..], self.spi.value(), number as u32);
         icv.fill(0);
         self.usage.count(octets);
-        self.esn.then_some((number >> 32) as u32)
+        self.sequence.high_of(number)
     }
 }
 

@@ -8,6 +8,8 @@
 //! *lease*, a ceiling that was written to disk before the first number below it was used. A restart
 //! starts above the ceiling.
 
+use std::mem::offset_of;
+
 /// One sequence number, to be used in one packet.
 #[derive(Debug)]
 pub struct SeqNo(u64);
@@ -17,6 +19,12 @@ impl SeqNo {
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0
+    }
+
+    /// A number that was spent before, to compare what two ways make of it.
+    #[cfg(test)]
+    pub(crate) fn again(number: u64) -> SeqNo {
+        SeqNo(number)
     }
 }
 
@@ -48,9 +56,13 @@ pub struct Sequence {
     low: bool,
     exhausted: bool,
     untold: bool,
+    esn: bool,
 }
 
 impl Sequence {
+    /// Octets at the start that are all that a [quiet](Self::is_quiet) number needs.
+    pub(crate) const QUIET_LEN: usize = offset_of!(Sequence, stop);
+
     /// A counter whose last number used is `last`; 0 for a fresh SA. There is no lease: the ceiling
     /// is the end of the number space. The reserve is a quarter of the space.
     #[must_use]
@@ -59,7 +71,20 @@ impl Sequence {
         let low_at = end - end / 4;
         let (low, exhausted, untold) = (false, false, false);
         let (quiet, stop, ceiling, margin) = (low_at, low_at, end, 0);
-        Sequence { last, quiet, stop, ceiling, end, low_at, margin, low, exhausted, untold }
+        Sequence { last, quiet, stop, ceiling, end, low_at, margin, low, exhausted, untold, esn }
+    }
+
+    /// The high half of a number, if the counter is an extended one.
+    #[inline(always)]
+    #[must_use]
+    pub fn high_of(&self, number: u64) -> Option<u32> {
+        self.esn.then_some((number >> 32) as u32)
+    }
+
+    /// Numbers are extended.
+    #[must_use]
+    pub fn esn(&self) -> bool {
+        self.esn
     }
 
     /// The last number there is.

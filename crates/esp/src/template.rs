@@ -147,15 +147,8 @@ pub struct Inherited {
 pub struct Template {
     /// The headers of a packet of length 0 that inherits nothing: zero wherever a packet adds.
     image: [u8; LEN_MAX],
-    /// Sum of the image's IPv4 header, or of the pseudo header of an empty datagram over IPv6.
-    sum: u16,
-    /// `DONT_FRAGMENT` when the inner flag is copied, else 0.
-    df_mask: u16,
+    patch: Patch,
     len: u8,
-    /// Which bits of the inner TOS octet are copied.
-    tos_mask: u8,
-    /// All ones when the inner TTL is copied, else 0.
-    ttl_mask: u8,
     /// Some bits of the TOS octet are looked up.
     maps_dscp: bool,
     is_v4: bool,
@@ -170,6 +163,50 @@ struct Parts {
     protocol: Protocol,
     encapsulation: Option<Encapsulation>,
     options: HeaderOptions,
+}
+
+/// What a packet adds to the image of its headers.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Patch {
+    /// Sum of the image's IPv4 header, or of the pseudo header of an empty datagram over IPv6.
+    sum: u16,
+    /// `DONT_FRAGMENT` when the inner flag is copied, else 0.
+    df_mask: u16,
+    /// Which bits of the inner TOS octet are copied.
+    tos_mask: u8,
+    /// All ones when the inner TTL is copied, else 0.
+    ttl_mask: u8,
+}
+
+impl Patch {
+    /// Nothing.
+    pub(crate) const NONE: Patch = Patch { sum: 0, df_mask: 0, tos_mask: 0, ttl_mask: 0 };
+
+    /// The bits of the TOS octet that are copied.
+    #[inline(always)]
+    pub(crate) fn tos(&self, inner: u8) -> u8 {
+        inner & self.tos_mask
+    }
+
+    /// The first 16 octets of the IPv4 header of a packet of `total` octets, with this TOS.
+    #[inline(always)]
+    pub(crate) fn words(
+        &self,
+        image: &[u8; ipv4::HEADER_LEN],
+        (tos, total): (u8, u16),
+        inherited: Inherited,
+        id: u16,
+    ) -> [u64; 2] {
+        let ttl = inherited.ttl & self.ttl_mask;
+        let fragment = if inherited.dont_fragment { self.df_mask } else { 0 };
+        // All of these are zero in the image where they are not zero here, so sums add up.
+        let fields = [u16::from(tos), total, id, fragment, u16::from(ttl) << 8];
+        let sum = fields.into_iter().fold(u32::from(self.sum), |sum, field| sum + u32::from(field));
+        let [front, middle] = [first_word(image), first_word(&image[8..])];
+        let front = front | word(tos, 48) | word(total, 32) | word(id, 16) | word(fragment, 0);
+        [front, middle | word(ttl, 56) | word(!fold(sum), 32)]
+    }
 }
 
 impl Template {
@@ -207,12 +244,14 @@ impl Template {
         let copied = |copies: bool, bits: u8| if copies { bits } else { 0 };
         let mut template = Template {
             image: [0; LEN_MAX],
-            sum: 0,
-            df_mask: if options.df == Df::Copy { DONT_FRAGMENT } else { 0 },
+            patch: Patch {
+                sum: 0,
+                df_mask: if options.df == Df::Copy { DONT_FRAGMENT } else { 0 },
+                tos_mask: copied(options.ecn == EcnMode::Normal, ecn::MASK)
+                    | copied(options.dscp == Dscp::Copy, !ecn::MASK),
+                ttl_mask: copied(options.ttl == Ttl::Copy, u8::MAX),
+            },
             len: 0,
-            tos_mask: copied(options.ecn == EcnMode::Normal, ecn::MASK)
-                | copied(options.dscp == Dscp::Copy, !ecn::MASK),
-            ttl_mask: copied(options.ttl == Ttl::Copy, u8::MAX),
             maps_dscp: matches!(options.dscp, Dscp::Map(_)),
             is_v4: source.is_ipv4(),
             parts: Box::new(Parts { source, destination, protocol, encapsulation, options }),
@@ -234,12 +273,13 @@ impl Template {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 ipv4::emit(image, &header_v4(source, destination, protocol, options));
                 image[10..12].fill(0);
-                self.sum = checksum::sum(&image[..ipv4::HEADER_LEN]);
+                self.patch.sum = checksum::sum(&image[..ipv4::HEADER_LEN]);
                 ipv4::HEADER_LEN
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 ipv6::emit(image, &header_v6(source, destination, protocol, options));
-                self.sum = checksum::pseudo_header_v6(source, destination, ip::PROTOCOL_UDP, 0);
+                self.patch.sum =
+                    checksum::pseudo_header_v6(source, destination, ip::PROTOCOL_UDP, 0);
                 ipv6::HEADER_LEN
             }
             _ => unreachable!("the families were compared"),
@@ -334,7 +374,7 @@ impl Template {
     #[must_use]
     pub fn dont_fragment(&self, inherited: Inherited) -> bool {
         !self.is_v4
-            || (inherited.dont_fragment && self.df_mask != 0)
+            || (inherited.dont_fragment && self.patch.df_mask != 0)
             || self.parts.options.df == Df::Set
     }
 
@@ -367,39 +407,17 @@ impl Template {
     fn put_v4(&self, out: &mut [u8; ipv4::HEADER_LEN], total: u16, inherited: Inherited, id: u16) {
         let image: &[u8; ipv4::HEADER_LEN] = self.image.first_chunk().expect("48 octets");
         let tos = self.outer_tos(inherited.tos);
-        let ttl = inherited.ttl & self.ttl_mask;
-        let fragment = if inherited.dont_fragment { self.df_mask } else { 0 };
-        // All of these are zero in the image where they are not zero here, so sums add up.
-        let fields = [u16::from(tos), total, id, fragment, u16::from(ttl) << 8];
-        let sum = fields.into_iter().fold(u32::from(self.sum), |sum, field| sum + u32::from(field));
-        let [front, middle] = [first_word(image), first_word(&image[8..])];
-        let front = front | word(tos, 48) | word(total, 32) | word(id, 16) | word(fragment, 0);
-        let middle = middle | word(ttl, 56) | word(!fold(sum), 32);
-        out[..8].copy_from_slice(&front.to_be_bytes());
-        out[8..16].copy_from_slice(&middle.to_be_bytes());
+        let words = self.patch.words(image, (tos, total), inherited, id);
+        out[..8].copy_from_slice(&words[0].to_be_bytes());
+        out[8..16].copy_from_slice(&words[1].to_be_bytes());
         out[16..].copy_from_slice(&image[16..]);
     }
 
-    /// The header of a packet is an IPv4 header and nothing else, for [`apply_bare`].
-    ///
-    /// [`apply_bare`]: Self::apply_bare
-    #[must_use]
-    pub fn is_bare_v4(&self) -> bool {
-        self.is_v4 && self.parts.encapsulation.is_none()
-    }
-
-    /// [`apply`](Self::apply) where the headers are [bare](Self::is_bare_v4), for a packet of
-    /// `total` octets.
-    #[inline(always)]
-    pub fn apply_bare(
-        &self,
-        out: &mut [u8; ipv4::HEADER_LEN],
-        total: u16,
-        inherited: Inherited,
-        id: u16,
-    ) {
-        debug_assert!(self.is_bare_v4(), "other headers are longer");
-        self.put_v4(out, total, inherited, id);
+    /// The image of its header and what is to be added to it, if it is an IPv4 header and nothing
+    /// else, of which a packet's fields are masked and not looked up.
+    pub(crate) fn bare_v4(&self) -> Option<(&[u8; ipv4::HEADER_LEN], Patch)> {
+        let is_bare = self.is_v4 && self.parts.encapsulation.is_none() && !self.maps_dscp;
+        self.image.first_chunk().filter(|_| is_bare).map(|image| (image, self.patch))
     }
 
     #[inline]
@@ -410,7 +428,7 @@ impl Template {
         let image: &[u8; ipv6::HEADER_LEN] = self.image.first_chunk().expect("48 octets");
         let payload_len = u16::try_from(datagram.len()).expect("an IP packet");
         let tos = self.outer_tos(inherited.tos);
-        let ttl = inherited.ttl & self.ttl_mask;
+        let ttl = inherited.ttl & self.patch.ttl_mask;
         let front = first_word(image) | word(tos, 52) | word(payload_len, 16) | word(ttl, 0);
         out[..8].copy_from_slice(&front.to_be_bytes());
         out[8..].copy_from_slice(&image[8..]);
@@ -422,7 +440,7 @@ impl Template {
     /// The bits of the TOS octet that the image lacks.
     #[inline]
     fn outer_tos(&self, inner: u8) -> u8 {
-        let copied = inner & self.tos_mask;
+        let copied = self.patch.tos(inner);
         if !self.maps_dscp {
             return copied;
         }
@@ -451,7 +469,7 @@ impl Template {
         datagram[..udp::HEADER_LEN].copy_from_slice(&self.image[at..at + udp::HEADER_LEN]);
         datagram[4..6].copy_from_slice(&len.to_be_bytes());
         if !self.is_v4 {
-            let sum = udp_checksum(checksum::add(self.sum, len), datagram);
+            let sum = udp_checksum(checksum::add(self.patch.sum, len), datagram);
             datagram[6..8].copy_from_slice(&sum.to_be_bytes());
         }
     }
