@@ -1,7 +1,7 @@
 //! Plaintext to ESP and AH (RFC 4303 and 4302 section 3.3), a batch at a time, top to bottom.
 //!
 //! 1. *look*: read the headers of all packets, and ask for what the cache knows of their flows.
-//! 2. *find*: the SA of each flow; ask for it, and for its key.
+//! 2. *find*: the SA of each flow; ask for it.
 //! 3. *wrap*: spend a sequence number and write all headers around the packet: trailer and room for
 //!    the ICV behind, link, outer IP (and UDP) and ESP header and IV in front.
 //! 4. *crypt*: seal all of them, whatever their SAs, in one call.
@@ -141,7 +141,7 @@ pub(crate) fn run<A: Aead>(
         }
         for (run, slot) in runs[found..].iter().zip(&mut slots[found..]) {
             *slot = find(plane, run, packets);
-            fetch(plane, *slot, packets[run.index].len());
+            fetch(plane, *slot);
         }
         found = runs.len();
         for index in wrapped..ready {
@@ -256,13 +256,13 @@ fn learn<A: Aead>(plane: &mut Plane<A>, run: &Run, packet: &Packet) -> u32 {
     known.and_then(|known| known.slot).unwrap_or(NO_SLOT)
 }
 
-/// Asks for the SA in a slot to be fetched into the cache, with its key for a packet of `len`
-/// octets.
+/// Asks for the SA in a slot to be fetched into the cache, but for its key: the AEAD asks for keys
+/// while it works on other packets, and those of a whole batch would push each other, and the
+/// packets, out of the nearest cache.
 #[inline(always)]
-fn fetch<A: Aead>(plane: &Plane<A>, slot: u32, len: usize) {
+fn fetch<A: Aead>(plane: &Plane<A>, slot: u32) {
     if let Some(entry) = plane.outbound.at(slot) {
         entry.prefetch(plane.all_common);
-        plane.aead.prefetch(entry.sa.key(), len);
     }
 }
 
