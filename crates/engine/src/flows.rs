@@ -89,7 +89,13 @@ impl FlowKey {
     #[inline(always)]
     pub(crate) fn of_v4(packet: &Ipv4) -> FlowKey {
         let [source, destination] = [packet.source, packet.destination].map(Ipv4Addr::to_bits);
-        FlowKey::V4 { addresses: u64::from(source) << 32 | u64::from(destination), rest: 1 }
+        FlowKey::between_v4(u64::from(source) << 32 | u64::from(destination))
+    }
+
+    /// That of addresses alone, the source in the upper half.
+    #[inline(always)]
+    pub(crate) fn between_v4(addresses: u64) -> FlowKey {
+        FlowKey::V4 { addresses, rest: 1 }
     }
 
     /// That of the addresses of a packet alone.

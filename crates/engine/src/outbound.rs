@@ -126,18 +126,22 @@ pub(crate) fn run<A: Aead>(
     packets: &mut [Packet],
     verdicts: &mut ArrayVec<Verdict, BATCH>,
 ) {
-    let (mut all_seen, mut runs) = ([Seen::OTHER; BATCH], Runs::new());
-    let (mut slots, mut found) = ([NO_SLOT; BATCH], 0);
-    let (mut seals, mut jobs) = ([Seal::NONE; BATCH], Jobs::new());
-    let (mut wrapped, mut ahead) = (0, 0);
+    // One by one: several at once would be made elsewhere and moved.
+    let mut all_seen = [Seen::OTHER; BATCH];
+    let mut runs = Runs::new();
+    let mut slots = [NO_SLOT; BATCH];
+    let mut seals = [Seal::NONE; BATCH];
+    let mut jobs = Jobs::new();
+    let (mut wrapped, mut ahead, mut found) = (0, 0, 0);
     packets.iter().take(AHEAD).for_each(Packet::prefetch_header);
     while wrapped < packets.len() {
         let ready = ahead;
         ahead = (ahead + AHEAD).min(packets.len());
         let next = (ahead + AHEAD).min(packets.len());
         packets[ahead..next].iter().for_each(Packet::prefetch_header);
-        for (index, packet) in packets.iter().enumerate().take(ahead).skip(ready) {
-            look(plane, packet, index, &mut all_seen[index], &mut runs);
+        let some = packets[ready..ahead].iter().zip(&mut all_seen[ready..ahead]);
+        for (index, (packet, seen)) in (ready..).zip(some) {
+            look(plane, packet, index, seen, &mut runs);
         }
         for (run, slot) in runs[found..].iter().zip(&mut slots[found..]) {
             *slot = find(plane, run, packets);
@@ -185,16 +189,16 @@ fn look<A: Aead>(
     let data = &packet.data()[at..];
     // The families are kept apart, so that headers stay in registers.
     match ether_type {
-        ethernet::ETHER_TYPE_IPV4 => {
-            let Ok(inner) = ipv4::parse(data) else {
-                return;
-            };
-            match plane.looks_at_upper {
-                false => note_run(plane, FlowKey::of_v4(&inner), index, runs),
-                true => note_whole_run(plane, (data, &ip::Packet::V4(inner)), index, runs),
+        ethernet::ETHER_TYPE_IPV4 => match ipv4::look_bare(data) {
+            Some((len, addresses)) if !plane.looks_at_upper => {
+                note_run(plane, FlowKey::between_v4(addresses), index, runs);
+                (seen.kind, seen.len) = (Kind::V4, len);
             }
-            (seen.kind, seen.len) = (Kind::V4, inner.total_len as u16);
-        }
+            _ => match look_again(plane, data, index, runs) {
+                Some(found) => (seen.kind, seen.len) = found,
+                None => return,
+            },
+        },
         ethernet::ETHER_TYPE_IPV6 => {
             let Ok(inner) = ipv6::parse(data) else {
                 return;
@@ -210,6 +214,24 @@ fn look<A: Aead>(
     seen.at = at as u8;
     seen.run = (runs.len() - 1) as u8;
     seen.completes_checksum = port.completes_checksums;
+}
+
+/// The rest of [`look`] for IPv4: headers with options, and where policies look at more than
+/// addresses. What it is, and its length.
+#[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "a frame is small")]
+fn look_again<A: Aead>(
+    plane: &Plane<A>,
+    data: &[u8],
+    index: usize,
+    runs: &mut Runs,
+) -> Option<(Kind, u16)> {
+    let inner = ipv4::parse(data).ok()?;
+    match plane.looks_at_upper {
+        false => note_run(plane, FlowKey::of_v4(&inner), index, runs),
+        true => note_whole_run(plane, (data, &ip::Packet::V4(inner)), index, runs),
+    }
+    Some((Kind::V4, inner.total_len as u16))
 }
 
 /// Takes down the flow of a packet if it begins a run.

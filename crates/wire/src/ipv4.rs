@@ -83,6 +83,22 @@ pub fn parse(packet: &[u8]) -> Result<Ipv4, Malformed> {
     Ok(fields(header, header_len, total_len))
 }
 
+/// What a [bare](parse_bare) header says of its packet to whoever looks for its flow: its length,
+/// and its addresses, the source in the upper half. As numbers, for a header that is taken apart is
+/// put together again octet by octet.
+#[inline(always)]
+#[must_use]
+pub fn look_bare(packet: &[u8]) -> Option<(u16, u64)> {
+    let header: &[u8; HEADER_LEN] = packet.first_chunk()?;
+    let total_len = u16::from_be_bytes([header[2], header[3]]);
+    let is_there = (HEADER_LEN..=packet.len()).contains(&usize::from(total_len));
+    if header[0] != 0x45 || !is_there || !checksum::holds(header) {
+        return None;
+    }
+    let addresses = header.last_chunk().copied().map_or(0, u64::from_be_bytes);
+    Some((total_len, addresses))
+}
+
 /// [`parse`] for a header without options, in less time. None says nothing: ask [`parse`], which
 /// finds the same and all else.
 #[inline(always)]
@@ -467,6 +483,13 @@ mod tests {
         }
     }
 
+    /// What [`look_bare`] says of a header.
+    fn looked_at(header: &Ipv4) -> (u16, u64) {
+        let [source, destination] = [header.source, header.destination].map(Ipv4Addr::to_bits);
+        let len = u16::try_from(header.total_len).unwrap();
+        (len, u64::from(source) << 32 | u64::from(destination))
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -483,6 +506,7 @@ mod tests {
             }
             let bare = parse_bare(&packet);
             prop_assert!(bare.is_none() || bare == parse(&packet).ok());
+            prop_assert_eq!(look_bare(&packet), bare.as_ref().map(looked_at));
             if let Ok(header) = parse(&packet) {
                 prop_assert!((20..=60).contains(&header.header_len));
                 prop_assert!(header.header_len <= header.total_len);
@@ -495,6 +519,7 @@ mod tests {
         fn emit_then_parse(header in headers()) {
             let parsed = parse(&emitted(&header)).unwrap();
             prop_assert_eq!(parse_bare(&emitted(&header)), Some(parsed));
+            prop_assert_eq!(look_bare(&emitted(&header)), Some(looked_at(&parsed)));
             prop_assert_eq!(parsed.tos, header.tos);
             prop_assert_eq!(parsed.total_len, usize::from(header.total_len));
             prop_assert_eq!(parsed.id, header.id);
