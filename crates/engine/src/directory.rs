@@ -19,6 +19,7 @@ use crate::fixed_map::FixedMap;
 use crate::ids::WorkerId;
 use crate::options::Lookup;
 use crate::tables::Location;
+use crate::tables::Place;
 
 /// The inbound SAs of a gateway by protocol and SPI.
 #[derive(Clone, Debug, Default)]
@@ -311,6 +312,30 @@ impl Directory {
         is_it.then(|| first.location())
     }
 
+    /// The same behind an IPv4 header, whose addresses are `ends`: as they stand there, for an
+    /// address that is taken apart is put together again octet by octet.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn find_v4(&self, protocol: Protocol, spi: u32, ends: [u8; 8]) -> Place {
+        let key = Key { spi, protocol };
+        let Some(first) = self.by_spi.get(&key) else {
+            return Place::NONE;
+        };
+        let destination = u64::from_be_bytes(ends) & u64::from(u32::MAX);
+        match first.wants {
+            Wants::Spi => Place::of(first.location()),
+            Wants::V4 if first.destination[1] == destination => Place::of(first.location()),
+            Wants::V4 | Wants::V6 => Place::NONE,
+            Wants::Aside => self.find_v4_aside(key, ends),
+        }
+    }
+
+    #[cold]
+    fn find_v4_aside(&self, key: Key, [s0, s1, s2, s3, d0, d1, d2, d3]: [u8; 8]) -> Place {
+        let [source, destination] = [[s0, s1, s2, s3], [d0, d1, d2, d3]].map(IpAddr::from);
+        self.find_aside(key, source, destination).map_or(Place::NONE, Place::of)
+    }
+
     #[cold]
     fn find_aside(&self, key: Key, source: IpAddr, destination: IpAddr) -> Option<Location> {
         let mut entries = self.aside.get(&key)?.iter();
@@ -401,7 +426,24 @@ mod tests {
                 let found = directory.find(of(ah), spi, address(from), address(to));
                 let expected = search(&known, ah, spi, from, to).map(location);
                 prop_assert_eq!(found, expected);
+                let ends = [[192, 0, 2, from], [192, 0, 2, to]].concat().try_into().unwrap();
+                prop_assert_eq!(directory.find_v4(of(ah), spi, ends).location(), expected);
             }
+        }
+    }
+
+    /// An address of IPv6 is none of IPv4 that has the same low bits.
+    #[test]
+    fn families_are_told_apart() {
+        let (v4, v6) = (address(7), IpAddr::from(0xc000_0207_u128.to_be_bytes()));
+        for (of_sa, is_found) in [(v4, true), (v6, false)] {
+            let mut directory = Directory::default();
+            let sa = (Protocol::Esp, 1);
+            let lookup = Lookup::SpiDestination;
+            directory.insert(sa, lookup, (of_sa, of_sa), location(3)).unwrap();
+            let found = directory.find_v4(Protocol::Esp, 1, [192, 0, 2, 7, 192, 0, 2, 7]);
+            assert_eq!(found.location(), is_found.then_some(location(3)));
+            assert_eq!(directory.find(Protocol::Esp, 1, v4, v4).is_some(), is_found);
         }
     }
 

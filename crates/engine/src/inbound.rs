@@ -41,6 +41,7 @@ use culvert_wire::udp;
 
 use crate::audit::Mismatch;
 use crate::crew::Lent;
+use crate::directory::Directory;
 use crate::fate::DropReason;
 use crate::fate::Fate;
 use crate::fate::Verdict;
@@ -59,6 +60,7 @@ use crate::reassembly;
 use crate::tables::BUNDLE_MAX;
 use crate::tables::InboundEntry;
 use crate::tables::Location;
+use crate::tables::Place;
 
 /// A packet that goes on to pass 2, with its number.
 struct Job {
@@ -200,10 +202,11 @@ fn classify<A: Aead>(
     let (mut seen, mut runs) = (ArrayVec::<Seen, BATCH>::new(), Runs::new());
     seen.extend(packets.iter().map(|_| Seen { spot: Spot::default(), run: 0 }));
     survey(plane, packets, &mut seen, &mut runs);
-    let mut found = Places::new();
+    let mut found = [Place::NONE; BATCH];
     find(plane, packets, (&seen, &runs), &mut found);
+    let found = &found[..runs.len()];
     verdicts.extend(packets.iter().map(|_| Verdict::new(Fate::Held)));
-    check(plane, packets, (&seen, &found), verdicts, jobs);
+    check(plane, packets, (&seen, found), verdicts, jobs);
 }
 
 /// What a look at the headers of a packet shows.
@@ -217,7 +220,7 @@ struct Seen {
 /// The first packet of each run: packets of one SA, one after the other, but for other than plain
 /// ESP between; in IPv6 one.
 type Runs = ArrayVec<u8, BATCH>;
-type Places = ArrayVec<Option<Location>, BATCH>;
+type Places = [Place; BATCH];
 
 /// How many packets ahead headers are asked for: those of more frames do not stay in the nearest
 /// cache, where they compete for the same few places.
@@ -268,13 +271,15 @@ fn find<A: Aead>(
     found: &mut Places,
 ) {
     let directory = &plane.snapshot.directory;
-    found.extend(runs.iter().map(|&index| {
+    for (&index, place) in runs.iter().zip(&mut *found) {
         let (packet, Seen { spot, .. }) = (&packets[usize::from(index)], &seen[usize::from(index)]);
-        let (source, destination) = spot.addresses(packet.data());
-        directory.find(Protocol::Esp, spot.spi, source, destination)
-    }));
-    for (&index, location) in runs.iter().zip(found) {
-        if let Some(location) = location
+        *place = match spot.addresses_v4(packet.data()) {
+            Some(&ends) => directory.find_v4(Protocol::Esp, spot.spi, ends),
+            None => find_v6(directory, packet, spot),
+        };
+    }
+    for (&index, place) in runs.iter().zip(found) {
+        if let Some(location) = place.location()
             && location.worker == plane.id
             && let Some(entry) = plane.inbound.at(location.slot)
         {
@@ -283,12 +288,20 @@ fn find<A: Aead>(
     }
 }
 
+/// The SA of a packet behind an IPv6 header.
+#[inline(never)]
+fn find_v6(directory: &Directory, packet: &Packet, spot: &Spot) -> Place {
+    let (source, destination) = spot.addresses(packet.data());
+    let found = directory.find(Protocol::Esp, spot.spi, source, destination);
+    found.map_or(Place::NONE, Place::of)
+}
+
 /// Step 3: what becomes a job.
 #[inline(never)]
 fn check<A: Aead>(
     plane: &mut Plane<A>,
     packets: &mut [Packet],
-    (seen, found): (&[Seen], &Places),
+    (seen, found): (&[Seen], &[Place]),
     verdicts: &mut [Verdict],
     jobs: &mut Jobs,
 ) {
@@ -298,7 +311,7 @@ fn check<A: Aead>(
             Some(&found) => {
                 let data = packet.data();
                 let arrival = Arrival { protocol: Protocol::Esp, spot, data, within: None };
-                admit(plane, index, arrival, found, verdict, jobs)
+                admit(plane, index, arrival, found.location(), verdict, jobs)
             }
             None => unusual(plane, packet, index, verdict, jobs),
         };

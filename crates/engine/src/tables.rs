@@ -48,6 +48,26 @@ pub struct Location {
     pub slot: u32,
 }
 
+/// A [`Location`], or none, as one number, which stays in a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(u64);
+
+impl Place {
+    pub(crate) const NONE: Place = Place(u64::MAX);
+
+    #[inline(always)]
+    pub(crate) fn of(location: Location) -> Place {
+        Place(u64::from(location.worker.0) << 32 | u64::from(location.slot))
+    }
+
+    #[inline(always)]
+    pub(crate) fn location(self) -> Option<Location> {
+        #[expect(clippy::cast_possible_truncation, reason = "halves of the number")]
+        let (worker, slot) = (WorkerId((self.0 >> 32) as u8), self.0 as u32);
+        (self != Place::NONE).then_some(Location { worker, slot })
+    }
+}
+
 /// Outbound SAs applied to one packet, innermost first: one, or an SA bundle (RFC 2401 section
 /// 4.3). All of them live on one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
