@@ -17,8 +17,8 @@ use crate::spi::Spi;
 
 /// An inbound SA with its key `K`, the opaque context of the AEAD provider.
 ///
-/// In the order of memory: what every packet reads and writes takes two cache lines, and the key
-/// follows.
+/// In the order of memory: what a packet in order reads and writes takes two cache lines, and the
+/// key follows.
 #[repr(C, align(64))]
 pub struct InboundSa<K> {
     spi: Spi,
@@ -29,8 +29,7 @@ pub struct InboundSa<K> {
     destination: IpAddr,
 }
 
-const _: () = assert!(offset_of!(InboundSa<()>, usage) == 64, "window and SPI share a line");
-const _: () = assert!(offset_of!(InboundSa<()>, key) <= 128, "and what was used is the next one");
+const _: () = assert!(offset_of!(InboundSa<()>, key) <= 128, "two lines");
 
 impl<K> InboundSa<K> {
     /// An SA that accepts packets sent to `destination` with numbers that `window` accepts.

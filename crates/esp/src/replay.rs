@@ -15,6 +15,9 @@
 //! RFC 4303 appendix A2.2 says, and the ICV, which covers it, proves or disproves the guess. Should
 //! it be wrong for long, [`Window::failed`] searches further up (appendix A3).
 //!
+//! The word of bits that `top` is in lies beside it, and goes to the ring when `top` moves on to
+//! another: packets in order touch the ring once in 64.
+//!
 //! The bits also tell what was lost and how far packets were out of order, at no cost to those that
 //! come in order.
 
@@ -40,6 +43,8 @@ pub const RESYNC_SUBSPACES: u64 = 3;
 #[derive(Debug)]
 pub struct Window {
     top: u64,
+    /// The bits of the word that `top` is in: those in the ring are out of date.
+    head: u64,
     /// 0 when anti-replay is off.
     size: u64,
     ring: SlabBox<[u64]>,
@@ -137,7 +142,7 @@ impl Window {
         let mut window = Window::new(size, esn, top)?;
         for number in unseen.filter(|&number| top - number < u64::from(size)) {
             let (word, bit) = window.place(number);
-            window.ring[word] &= !bit;
+            *window.word_mut(word) &= !bit;
         }
         // What is missing already may still come.
         window.aside.start = top - window.size.min(top);
@@ -153,8 +158,11 @@ impl Window {
     }
 
     fn over(ring: SlabBox<[u64]>, top: u64) -> Window {
+        // As yet all words are the same.
+        let head = ring[0];
         Window {
             top,
+            head,
             size: 0,
             ring,
             accepted: 0,
@@ -190,14 +198,16 @@ impl Window {
 
     /// Writes down what the window has seen; without allocation if `state` has room for it.
     pub fn write_state(&self, state: &mut WindowState) {
-        state.copy(self.top, self.size, &self.ring);
+        state.copy(self.top, self.size, &self.ring, self.head);
     }
 
     /// Asks for the bit of a number to be fetched into the cache, ahead of
-    /// [`commit`](Self::commit).
+    /// [`commit`](Self::commit), if it is not in the head.
     #[inline]
     pub fn prefetch(&self, candidate: &Candidate) {
-        prefetch(&self.ring[self.place(candidate.seq).0]);
+        if candidate.seq >> 6 != self.top >> 6 {
+            prefetch(&self.ring[self.place(candidate.seq).0]);
+        }
     }
 
     /// Could the packet with this number on the wire be new? Nothing changes.
@@ -232,13 +242,12 @@ impl Window {
     #[inline]
     fn accept(&mut self, seq: u64) -> Result<(), ReplayError> {
         if seq > self.top {
-            if seq - self.top > 1 {
-                self.clear_between(self.top, seq);
+            if seq - self.top > 1 || seq >> 6 != self.top >> 6 {
+                self.move_on(seq);
             }
             self.top = seq;
-            let (word, bit) = self.place(seq);
             // Whatever stood there belonged to a number that has left the window.
-            self.ring[word] |= bit;
+            self.head |= 1 << (seq & 63);
         } else {
             self.accept_late(seq)?;
         }
@@ -246,12 +255,21 @@ impl Window {
         Ok(())
     }
 
+    /// Makes the head that of the word of `seq`, which will be the highest number.
+    #[cold]
+    fn move_on(&mut self, seq: u64) {
+        let (word, _) = self.place(self.top);
+        self.ring[word] = self.head;
+        self.clear_between(self.top, seq);
+        self.head = self.ring[self.place(seq).0];
+    }
+
     #[cold]
     fn accept_late(&mut self, seq: u64) -> Result<(), ReplayError> {
         self.look(seq)?;
         if self.is_on() {
             let (word, bit) = self.place(seq);
-            self.ring[word] |= bit;
+            *self.word_mut(word) |= bit;
             self.aside.reorder_depth = self.aside.reorder_depth.max(self.top - seq);
         }
         Ok(())
@@ -272,7 +290,7 @@ impl Window {
             return Err(ReplayError::TooOld);
         }
         let (word, bit) = self.place(seq);
-        if self.ring[word] & bit == 0 { Ok(()) } else { Err(ReplayError::Duplicate) }
+        if self.word(word) & bit == 0 { Ok(()) } else { Err(ReplayError::Duplicate) }
     }
 
     #[inline]
@@ -281,7 +299,17 @@ impl Window {
         (word, 1 << (seq & 63))
     }
 
-    /// Clears the bits of the numbers strictly between `low` and `high`.
+    /// A word of the ring as it is, be it the head.
+    #[inline]
+    fn word(&self, word: usize) -> u64 {
+        if word == self.place(self.top).0 { self.head } else { self.ring[word] }
+    }
+
+    fn word_mut(&mut self, word: usize) -> &mut u64 {
+        if word == self.place(self.top).0 { &mut self.head } else { &mut self.ring[word] }
+    }
+
+    /// Clears the bits of the numbers strictly between `low` and `high`, in the ring alone.
     fn clear_between(&mut self, low: u64, high: u64) {
         let bits = self.ring.len() as u64 * 64;
         if high - low > bits {
@@ -361,7 +389,7 @@ impl Window {
             let (word, _) = self.place(seq);
             let count = ((seq & 63) + 1).min(left);
             let from = (seq & 63) + 1 - count;
-            seen += u64::from((self.ring[word] & mask(from, count)).count_ones());
+            seen += u64::from((self.word(word) & mask(from, count)).count_ones());
             left -= count;
         }
         seen

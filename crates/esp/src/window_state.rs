@@ -100,15 +100,18 @@ impl WindowState {
         (1..=count).map(move |at| below + at)
     }
 
-    /// Takes the bits of a window over, without allocation: where there is no room for them,
+    /// Takes the bits of a window over, of which those where `top` is are `head`, without
+    /// allocation: where there is no room for them,
     /// everything up to the highest number counts as seen.
-    pub(crate) fn copy(&mut self, top: u64, size: u64, ring: &[u64]) {
+    pub(crate) fn copy(&mut self, top: u64, size: u64, ring: &[u64], head: u64) {
         self.ring.clear();
         self.top = top;
         self.size = 0;
         if size > 0 && self.ring.capacity() >= ring.len() {
             self.ring.extend_from_slice(ring);
             self.size = size;
+            let (word, _) = self.place(top);
+            self.ring[word] = head;
         }
     }
 
