@@ -36,12 +36,31 @@ const INTEGRITY: [(&str, &str); 6] = [
     ("sha512", "hmac(sha512)"),
 ];
 
+/// An algorithm, and the key of the cipher or of both, then that of integrity.
+type Found<'a> = (Algorithm, [&'a [u8]; 2]);
+
+/// What integrity is asked for.
+struct Integrity<'a> {
+    name: Name,
+    trunc_bits: u32,
+    key: &'a Key,
+}
+
 /// The algorithm and key of an SA of protocol `proto`, from its attributes.
 ///
 /// # Errors
 /// ENOSYS for an algorithm or a combination that there is none of, EINVAL for a key of another
 /// length, EPROTONOSUPPORT for a protocol other than ESP and AH.
 pub fn algorithm(proto: u8, attributes: &Attributes) -> Result<(Algorithm, Keymat), Refusal> {
+    let (algorithm, key) = find(proto, attributes)?;
+    Ok((algorithm, Keymat::new(key.concat())))
+}
+
+/// The algorithm, and the parts of its key where they are.
+///
+/// # Errors
+/// As [`algorithm`].
+pub(crate) fn find(proto: u8, attributes: &Attributes) -> Result<Found<'_>, Refusal> {
     match proto {
         sa::ESP => esp(attributes),
         sa::AH => ah(attributes),
@@ -87,10 +106,10 @@ pub fn attributes(algorithm: Algorithm, keymat: &Keymat) -> Option<Vec<Attribute
     Some(list)
 }
 
-fn esp(attributes: &Attributes) -> Result<(Algorithm, Keymat), Refusal> {
-    if let Some(aead) = attributes.alg_aead() {
-        let algorithm = combined(aead.name.as_str(), aead.icv_bits, aead.key.octets().len())?;
-        return Ok((algorithm, Keymat::new(aead.key.octets().to_vec())));
+fn esp(attributes: &Attributes) -> Result<Found<'_>, Refusal> {
+    if let Some(Aead { name, icv_bits, key }) = attributes.alg_aead() {
+        let key = key.octets();
+        return Ok((combined(name.as_str(), *icv_bits, key.len())?, [key, &[]]));
     }
     let cipher = attributes.alg_crypt();
     let name = cipher.map_or("ecb(cipher_null)", |cipher| cipher.name.as_str());
@@ -106,53 +125,45 @@ fn esp(attributes: &Attributes) -> Result<(Algorithm, Keymat), Refusal> {
         ("cbc(aes)" | "aes" | "ecb(cipher_null)" | "cipher_null", _) => return Err(key_len()),
         _ => return Err(unsupported("this cipher")),
     };
-    let (hash, key_octets) = sha2(&auth)?;
-    let algorithm = by_keyword(&format!("{cipher}-{hash}"), false)?;
-    Ok((algorithm, Keymat::new([key, key_octets].concat())))
+    let (hash, hash_key) = sha2(&auth)?;
+    let is_it = |keyword: &str| keyword.split_once('-') == Some((cipher, hash));
+    Ok((by_keyword(Protocol::Esp, is_it)?, [key, hash_key]))
 }
 
-fn ah(attributes: &Attributes) -> Result<(Algorithm, Keymat), Refusal> {
+fn ah(attributes: &Attributes) -> Result<Found<'_>, Refusal> {
     let auth = integrity(attributes).ok_or_else(|| unsupported("AH without integrity"))?;
     let (hash, key) = sha2(&auth)?;
-    Ok((by_keyword(hash, true)?, Keymat::new(key.to_vec())))
+    Ok((by_keyword(Protocol::Ah, |keyword| keyword == hash)?, [key, &[]]))
 }
 
 /// A combined algorithm by name, bits of its ICV, and octets of key and salt.
 fn combined(name: &str, icv_bits: u32, key_len: usize) -> Result<Algorithm, Refusal> {
-    let bits = match key_len.checked_sub(SALT_LEN) {
-        Some(octets @ (16 | 24 | 32)) => octets * 8,
-        _ => 0,
-    };
-    let keyword = match name {
-        "rfc4106(gcm(aes))" if matches!(icv_bits, 64 | 96 | 128) => {
-            format!("aes{bits}gcm{}", icv_bits / 8)
-        }
-        "rfc4543(gcm(aes))" if icv_bits == 128 => format!("aes{bits}gmac"),
-        "rfc7539esp(chacha20,poly1305)" if icv_bits == 128 => {
-            return if bits == 256 {
-                Ok(Algorithm::ChaCha20Poly1305)
-            } else {
-                Err(self::key_len())
-            };
-        }
-        "rfc4106(gcm(aes))" | "rfc4543(gcm(aes))" | "rfc7539esp(chacha20,poly1305)" => {
+    use Algorithm::*;
+    let of_128_192_256 = match (name, icv_bits) {
+        ("rfc4106(gcm(aes))", 128) => [Some(Aes128Gcm16), Some(Aes192Gcm16), Some(Aes256Gcm16)],
+        ("rfc4106(gcm(aes))", 96) => [Some(Aes128Gcm12), Some(Aes192Gcm12), Some(Aes256Gcm12)],
+        ("rfc4106(gcm(aes))", 64) => [Some(Aes128Gcm8), Some(Aes192Gcm8), Some(Aes256Gcm8)],
+        ("rfc4543(gcm(aes))", 128) => [Some(Aes128Gmac), Some(Aes192Gmac), Some(Aes256Gmac)],
+        ("rfc7539esp(chacha20,poly1305)", 128) => [None, None, Some(ChaCha20Poly1305)],
+        ("rfc4106(gcm(aes))" | "rfc4543(gcm(aes))" | "rfc7539esp(chacha20,poly1305)", _) => {
             return Err(Refusal::new(Errno::EINVAL, "an ICV of 64, 96 or 128 bits"));
         }
         _ => return Err(unsupported("this combined algorithm")),
     };
-    if bits == 0 { Err(self::key_len()) } else { by_keyword(&keyword, false) }
+    let size = key_len.checked_sub(SALT_LEN);
+    let size = size.and_then(|octets| [16, 24, 32].iter().position(|&size| size == octets));
+    size.and_then(|size| of_128_192_256[size]).ok_or_else(self::key_len)
 }
 
 /// What integrity is asked for: the last attribute of the newer kind, or else of the older.
-pub(crate) fn integrity(attributes: &Attributes) -> Option<Auth> {
-    if let Some(auth) = attributes.alg_auth_trunc() {
-        let default = || default_truncation(auth.name).unwrap_or(0);
-        let trunc_bits = if auth.trunc_bits == 0 { default() } else { auth.trunc_bits };
-        return Some(Auth { trunc_bits, ..auth.clone() });
+fn integrity(attributes: &Attributes) -> Option<Integrity<'_>> {
+    if let Some(Auth { name, trunc_bits, key }) = attributes.alg_auth_trunc() {
+        let default = || default_truncation(*name).unwrap_or(0);
+        let trunc_bits = if *trunc_bits == 0 { default() } else { *trunc_bits };
+        return Some(Integrity { name: *name, trunc_bits, key });
     }
-    let auth = attributes.alg_auth()?;
-    let trunc_bits = default_truncation(auth.name)?;
-    Some(Auth { name: auth.name, trunc_bits, key: auth.key.clone() })
+    let Cipher { name, key } = attributes.alg_auth()?;
+    Some(Integrity { name: *name, trunc_bits: default_truncation(*name)?, key })
 }
 
 fn default_truncation(name: Name) -> Option<u32> {
@@ -166,7 +177,7 @@ fn canonical(name: Name) -> Option<&'static str> {
 }
 
 /// strongSwan's keyword of an integrity algorithm, and its key.
-fn sha2(auth: &Auth) -> Result<(&'static str, &[u8]), Refusal> {
+fn sha2<'a>(auth: &Integrity<'a>) -> Result<(&'static str, &'a [u8]), Refusal> {
     let (keyword, key_len, bits) = match canonical(auth.name) {
         Some("hmac(sha256)") => ("sha256", 32, 128),
         Some("hmac(sha384)") => ("sha384", 48, 192),
@@ -185,9 +196,9 @@ fn sha2(auth: &Auth) -> Result<(&'static str, &[u8]), Refusal> {
     }
 }
 
-fn by_keyword(keyword: &str, ah: bool) -> Result<Algorithm, Refusal> {
-    let all = Algorithm::all_of(if ah { Protocol::Ah } else { Protocol::Esp });
-    let found = all.iter().copied().find(|algorithm| algorithm.keyword() == keyword);
+fn by_keyword(protocol: Protocol, is_it: impl Fn(&str) -> bool) -> Result<Algorithm, Refusal> {
+    let mut all = Algorithm::all_of(protocol).iter().copied();
+    let found = all.find(|algorithm| is_it(algorithm.keyword()));
     found.ok_or_else(|| unsupported("this combination of algorithms"))
 }
 
@@ -201,13 +212,15 @@ fn key_len() -> Refusal {
 
 /// What a listing says of integrity: both kinds of attribute, as the kernel writes them.
 pub(crate) fn listed_integrity(attributes: &Attributes) -> Vec<Attribute> {
-    let Some(auth) = integrity(attributes) else {
+    let Some(Integrity { name, trunc_bits, key }) = integrity(attributes) else {
         return Vec::new();
     };
-    let name = canonical(auth.name).and_then(Name::new).unwrap_or(auth.name);
-    let key: Key = auth.key.clone();
-    let older = Cipher { name, key };
-    vec![Attribute::AlgAuth(older), Attribute::AlgAuthTrunc(Auth { name, ..auth })]
+    let name = canonical(name).and_then(Name::new).unwrap_or(name);
+    let older = Cipher { name, key: key.clone() };
+    vec![
+        Attribute::AlgAuth(older),
+        Attribute::AlgAuthTrunc(Auth { name, trunc_bits, key: key.clone() }),
+    ]
 }
 
 #[cfg(test)]

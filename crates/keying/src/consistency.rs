@@ -18,6 +18,7 @@ impl Service {
             return Some(format!("installed {handles:?}, known {known:?}"));
         }
         for (group, members) in &self.members {
+            let members = members.as_slice();
             let is_gone = members.iter().any(|member| self.sas.get(*member).is_none());
             if is_gone || members.is_empty() {
                 return Some(format!("group {group:?} has members that are gone: {members:?}"));
@@ -27,7 +28,7 @@ impl Service {
             for direction in sa.installed.directions() {
                 let group = plan::kind(sa, direction).and_then(|kind| self.plan.group(&kind));
                 let members = group.and_then(|group| self.members.get(&group));
-                if !members.is_some_and(|members| members.contains(&number)) {
+                if !members.is_some_and(|members| members.as_slice().contains(&number)) {
                     return Some(format!("{number:?} is in no group"));
                 }
             }

@@ -23,6 +23,7 @@ pub mod dump;
 pub mod journal;
 mod listing;
 mod notices;
+mod numbers;
 mod plan;
 pub mod plane;
 pub mod policies;

@@ -26,6 +26,7 @@ use culvert_xfrm::selector::Selector;
 
 use crate::listing;
 use crate::listing::Truth;
+use crate::numbers::Numbers;
 use crate::plan::Want;
 use crate::plane::DataPlane;
 use crate::sas::SaNumber;
@@ -204,7 +205,8 @@ impl Service {
     pub(crate) fn note_use(&mut self, plane: &mut impl DataPlane, policies: &[u32]) {
         let members = |index: &u32| -> Vec<SaNumber> {
             let groups = self.named.get(index).into_iter().flatten();
-            groups.filter_map(|group| self.members.get(group)).flatten().copied().collect()
+            let members = groups.filter_map(|group| self.members.get(group));
+            members.flat_map(Numbers::as_slice).copied().collect()
         };
         let of_each: Vec<Vec<SaNumber>> = policies.iter().map(members).collect();
         let all: Vec<SaNumber> = of_each.iter().flatten().copied().collect();

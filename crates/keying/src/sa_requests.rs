@@ -62,12 +62,13 @@ impl Service {
         &mut self,
         plane: &mut impl DataPlane,
         info: &SaInfo,
-        attributes: &Attributes,
+        attributes: Attributes,
         now: u64,
     ) -> Done {
+        let (mark, like) = (looked_for(&attributes), wanted(info, &attributes));
         let sa = made(info, attributes, now)?;
         let name = sa.name();
-        if self.find(name, looked_for(attributes)).is_ok() {
+        if name.is_some_and(|name| self.sas.find(name, mark).is_some()) {
             return Err(Refusal { text: "the SA exists".to_owned(), ..Errno::EEXIST.into() });
         }
         let of_acquire = self.sas.of_acquire(info.seq).filter(|&number| {
@@ -75,7 +76,7 @@ impl Service {
                 (larval.info.id.proto, larval.info.id.daddr) == (info.id.proto, info.id.daddr)
             })
         });
-        let wanted = of_acquire.or_else(|| self.sas.find_wanted(&wanted(info, attributes)));
+        let wanted = of_acquire.or_else(|| self.sas.find_wanted(&like));
         let number = self.install(plane, sa, None, now)?;
         if let Some(wanted) = wanted {
             self.sas.remove(wanted);
@@ -90,11 +91,12 @@ impl Service {
         &mut self,
         plane: &mut impl DataPlane,
         info: &SaInfo,
-        attributes: &Attributes,
+        attributes: Attributes,
         now: u64,
     ) -> Done {
+        let mark = looked_for(&attributes);
         let sa = made(info, attributes, now)?;
-        let number = self.find(sa.name(), looked_for(attributes))?;
+        let number = self.find(sa.name(), mark)?;
         let is_larval = self.sas.is_larval(number);
         let before = self.sas.get(number).and_then(|sa| sa.attributes.direction());
         let after = sa.attributes.direction();
@@ -224,11 +226,14 @@ impl Service {
         })?;
         // What it did is asked for when somebody wants to know: that takes a turn of its worker.
         let truth = match self.heard & Listeners::SA {
-            0 => Truth::default(),
-            _ => self.truth(plane, number),
+            0 => None,
+            _ => Some(self.truth(plane, number)),
         };
         if let Some(sa) = self.take_out(plane, number) {
-            self.tell(Listeners::SA, || listing::deleted(&sa, &truth));
+            self.tell(Listeners::SA, || match truth {
+                None => Body::DeleteSa(listing::id(&sa), Attributes::default()),
+                Some(truth) => listing::deleted(&sa, &truth),
+            });
         }
         Ok(())
     }
@@ -254,8 +259,7 @@ impl Service {
         sa.installed.handles().for_each(|handle| plane.remove(handle));
         for group in self.groups_of(&sa) {
             if let Some(members) = self.members.get_mut(&group) {
-                members.retain(|&member| member != number);
-                if members.is_empty() {
+                if members.remove(number) {
                     self.members.remove(&group);
                 }
             }
@@ -544,11 +548,15 @@ impl Service {
     }
 
     fn tell_sa(&mut self, number: SaNumber, body: fn(SaInfo, Attributes) -> Body) {
-        if let Some(sa) = self.sas.get(number).cloned() {
+        if let Some(sa) = self.sas.get(number) {
             let truth = Truth::default();
-            self.tell(Listeners::SA, || {
-                body(listing::info(&sa, &truth), listing::attributes(&sa, &truth))
-            });
+            // The journal has no keys.
+            let list = match self.heard & Listeners::SA {
+                0 => Attributes::default(),
+                _ => listing::attributes(sa, &truth),
+            };
+            let body = body(listing::info(sa, &truth), list);
+            self.tell(Listeners::SA, || body);
         }
     }
 
@@ -591,7 +599,7 @@ fn add(
 /// EOPNOTSUPP for a label, since an SA that ignored it would be for more packets than it says;
 /// EINVAL for IP-TFS, and for an interface that is to do all the work, as from a kernel without
 /// either. An interface that is to do the cryptography alone is ignored, as by such a kernel.
-fn made(info: &SaInfo, attributes: &Attributes, now: u64) -> Done<Sa> {
+fn made(info: &SaInfo, attributes: Attributes, now: u64) -> Done<Sa> {
     let has = |is_meant: fn(&Attribute) -> bool| attributes.0.iter().any(is_meant);
     if has(|attribute| matches!(attribute, Attribute::SecurityContext(_))) {
         return Err(Refusal::new(Errno::EOPNOTSUPP, "no XFRMA_SEC_CTX"));
@@ -606,7 +614,7 @@ fn made(info: &SaInfo, attributes: &Attributes, now: u64) -> Done<Sa> {
     if has(is_packet) {
         return Err(Refusal::new(Errno::EINVAL, "no XFRMA_OFFLOAD_DEV"));
     }
-    algorithms::algorithm(info.id.proto, attributes)?;
+    algorithms::find(info.id.proto, &attributes)?;
     let mut info = *info;
     if info.flags & SaFlags::AF_UNSPEC == 0 && info.sel.family == Family::UNSPEC {
         info.sel.family = info.family;
@@ -631,17 +639,17 @@ fn of_hosts(info: &SaInfo) -> Selector {
 }
 
 /// What is kept of attributes: no interface, and of unknown ones as much as an answer has room for.
-fn kept(attributes: &Attributes) -> Attributes {
+fn kept(mut attributes: Attributes) -> Attributes {
     let mut room = UNKNOWN_OCTETS_MAX;
-    let has_room = |attribute: &&Attribute| {
+    attributes.0.retain(|attribute| {
         let Attribute::Unknown(unknown) = attribute else {
             return !matches!(attribute, Attribute::Offload(_));
         };
         let left = room.checked_sub(4 + unknown.octets.octets().len().next_multiple_of(4));
         room = left.unwrap_or(room);
         left.is_some()
-    };
-    Attributes(attributes.0.iter().filter(has_room).cloned().collect())
+    });
+    attributes
 }
 
 fn wanted(info: &SaInfo, attributes: &Attributes) -> Wanted {

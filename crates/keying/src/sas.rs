@@ -22,6 +22,8 @@ use culvert_xfrm::sa;
 use culvert_xfrm::sa::Mark;
 use culvert_xfrm::sa::SaInfo;
 
+use crate::numbers::Numbers;
+
 /// Most SAs, larval ones included.
 pub(crate) const SAS_MAX: usize = 1 << 20;
 
@@ -121,11 +123,13 @@ pub(crate) struct Wanted {
 /// The database.
 #[derive(Debug, Default)]
 pub(crate) struct Sas {
-    sas: BTreeMap<SaNumber, Sa>,
-    by_name: HashMap<Name, Vec<SaNumber>>,
+    /// In boxes, as numbers only rise: nodes of a map that grows at its end are half empty.
+    sas: BTreeMap<SaNumber, Box<Sa>>,
+    by_name: HashMap<Name, Numbers>,
     /// How many SAs have an SPI, by protocol.
     spis: HashMap<(u32, u8), usize>,
-    by_handle: HashMap<Handle, SaNumber>,
+    /// In order, as handles rise with their SAs: the next one is beside the last.
+    by_handle: BTreeMap<Handle, SaNumber>,
     /// Larval SAs by what they are for: few, and looked at with each new SA.
     larval: BTreeMap<SaNumber, u64>,
     last: u64,
@@ -138,21 +142,21 @@ impl Sas {
     }
 
     pub(crate) fn get(&self, number: SaNumber) -> Option<&Sa> {
-        self.sas.get(&number)
+        self.sas.get(&number).map(|sa| &**sa)
     }
 
     pub(crate) fn get_mut(&mut self, number: SaNumber) -> Option<&mut Sa> {
-        self.sas.get_mut(&number)
+        self.sas.get_mut(&number).map(|sa| &mut **sa)
     }
 
     /// All SAs, oldest first.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (SaNumber, &Sa)> {
-        self.sas.iter().map(|(&number, sa)| (number, sa))
+        self.sas.iter().map(|(&number, sa)| (number, &**sa))
     }
 
     /// The SAs older than another, the youngest first, as the kernel lists them.
     pub(crate) fn before(&self, number: SaNumber) -> impl Iterator<Item = (SaNumber, &Sa)> {
-        self.sas.range(..number).rev().map(|(&number, sa)| (number, sa))
+        self.sas.range(..number).rev().map(|(&number, sa)| (number, &**sa))
     }
 
     /// The SA with this name that packets with this mark find: of several the latest.
@@ -162,7 +166,7 @@ impl Sas {
             let of_sa = self.sas[number].mark();
             mark & of_sa.mask == of_sa.value
         };
-        numbers.iter().rev().find(matches).copied()
+        numbers.as_slice().iter().rev().find(matches).copied()
     }
 
     /// The SA that is this on the data plane.
@@ -185,7 +189,7 @@ impl Sas {
         }
         self.by_handle.extend(sa.installed.handles().map(|handle| (handle, number)));
         self.index(number, sa.name());
-        self.sas.insert(number, sa);
+        self.sas.insert(number, Box::new(sa));
         Ok(number)
     }
 
@@ -201,7 +205,7 @@ impl Sas {
         {
             self.forget(name, number);
         }
-        Some(sa)
+        Some(*sa)
     }
 
     fn index(&mut self, number: SaNumber, name: Option<Name>) {
@@ -212,11 +216,10 @@ impl Sas {
     }
 
     fn forget(&mut self, name: Name, number: SaNumber) {
-        if let Entry::Occupied(mut numbers) = self.by_name.entry(name) {
-            numbers.get_mut().retain(|&other| other != number);
-            if numbers.get().is_empty() {
-                numbers.remove();
-            }
+        if let Entry::Occupied(mut numbers) = self.by_name.entry(name)
+            && numbers.get_mut().remove(number)
+        {
+            numbers.remove();
         }
         if let Entry::Occupied(mut count) = self.spis.entry((name.spi, name.proto)) {
             *count.get_mut() -= 1;
@@ -340,7 +343,7 @@ impl Sas {
 
     /// True for a larval SA.
     pub(crate) fn is_larval(&self, number: SaNumber) -> bool {
-        self.sas.get(&number).is_some_and(Sa::is_larval)
+        self.get(number).is_some_and(Sa::is_larval)
     }
 
     /// SAs of a protocol, where 0 and 255 mean all of IPsec.
@@ -360,7 +363,8 @@ impl Sas {
             let name = sa.name().filter(|name| name.spi != 0);
             named += usize::from(name.is_some());
             let numbers = name.and_then(|name| self.by_name.get(&name));
-            if name.is_some() && !numbers.is_some_and(|numbers| numbers.contains(number)) {
+            if name.is_some() && !numbers.is_some_and(|numbers| numbers.as_slice().contains(number))
+            {
                 return Some(format!("{number:?} is not found by its name"));
             }
             let until = match sa.stage {
@@ -376,7 +380,7 @@ impl Sas {
         }
         let handles = self.sas.values().flat_map(|sa| sa.installed.handles()).count();
         let counts = [
-            (self.by_name.values().map(Vec::len).sum::<usize>(), named),
+            (self.by_name.values().map(|numbers| numbers.as_slice().len()).sum::<usize>(), named),
             (self.spis.values().sum(), named),
             (self.by_handle.len(), handles),
             (self.larval.len(), self.sas.values().filter(|sa| sa.is_larval()).count()),

@@ -24,6 +24,7 @@ use culvert_xfrm::policy::Direction as PolicyDirection;
 
 use crate::dump::Dump;
 use crate::journal::Lost;
+use crate::numbers::Numbers;
 use crate::plan::Plan;
 use crate::plan::Source;
 use crate::plan::Want;
@@ -83,7 +84,7 @@ pub struct Service {
     pub(crate) plan: Plan,
     pub(crate) scope: Scope,
     /// SAs by the groups that they are in.
-    pub(crate) members: HashMap<Group, Vec<SaNumber>>,
+    pub(crate) members: HashMap<Group, Numbers>,
     /// Policies to ask for by the groups that have no SA.
     pub(crate) wants: HashMap<Group, Vec<Want>>,
     /// Groups by the policies that name them.
@@ -140,7 +141,8 @@ impl Service {
                 answers.messages.push(answer::acknowledge(header, asker.port));
             }
         };
-        let mut answers = Answers::default();
+        // Nearly always there is one.
+        let mut answers = Answers { messages: Vec::with_capacity(1), dump: None };
         if !header.is_request() || header.kind.0 < KIND_MIN {
             acknowledged(&mut answers);
             return answers;
@@ -155,6 +157,13 @@ impl Service {
             Ok(Message { body: Body::DumpPolicy(_), .. }) => {
                 answers.dump = Some(Dump::policies(*header, asker));
                 return answers;
+            }
+            // Their attributes become those of an SA.
+            Ok(Message { body: Body::NewSa(info, list), .. }) => {
+                self.new_sa(plane, &info, list, now).map(|()| None)
+            }
+            Ok(Message { body: Body::UpdateSa(info, list), .. }) => {
+                self.update_sa(plane, &info, list, now).map(|()| None)
             }
             Ok(Message { body, .. }) => self.dispatch(plane, asker, &body, now),
             Err(malformed) => Err(malformed.into()),
@@ -192,8 +201,6 @@ impl Service {
     ) -> Done {
         let done = |()| None;
         match body {
-            Body::NewSa(info, list) => self.new_sa(plane, info, list, now).map(done),
-            Body::UpdateSa(info, list) => self.update_sa(plane, info, list, now).map(done),
             Body::DeleteSa(id, list) => self.delete_sa(plane, id, list).map(done),
             Body::GetSa(id, list) => self.get_sa(plane, asker, id, list).map(Some),
             Body::FlushSa(which, _) => {
@@ -282,9 +289,12 @@ impl Service {
         self.chains = outcome.bundles.into_iter().map(|(group, _)| group).collect();
     }
 
-    /// What there is to tell, oldest first.
+    /// What there is to tell, oldest first. Of SAs that nobody but the journal hears of, attributes
+    /// are not among it.
     pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
+        // The next ones will be about as many.
+        let next = Vec::with_capacity(self.events.len());
+        std::mem::replace(&mut self.events, next)
     }
 
     /// Somebody listens to these groups, and nobody to others; the journal hears of SAs and
@@ -292,6 +302,11 @@ impl Service {
     pub fn set_listening(&mut self, groups: u32) {
         self.listening = groups | JOURNALLED;
         self.heard = groups;
+    }
+
+    /// Somebody listens to these groups as well from now on.
+    pub fn add_listening(&mut self, groups: u32) {
+        self.set_listening(self.heard | groups);
     }
 
     /// How many SAs there are, larval ones included, and how many policies.

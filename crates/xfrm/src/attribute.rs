@@ -378,7 +378,8 @@ pub(crate) enum Rest {
 
 /// Reads the attributes from `at` to the end of `message`.
 pub(crate) fn parse<A: Tlv>(message: &[u8], at: usize, rest: Rest) -> Result<Vec<A>, Malformed> {
-    let mut list = Vec::new();
+    // No more room than they need: they may stay for as long as an SA does.
+    let mut list = Vec::with_capacity(count(message, at));
     let mut at = at;
     while let Some(octets) = message.get(at..).filter(|octets| !octets.is_empty()) {
         let Some((kind, value)) = split(octets) else {
@@ -399,6 +400,16 @@ pub(crate) fn parse<A: Tlv>(message: &[u8], at: usize, rest: Rest) -> Result<Vec
         at += aligned(HEADER_LEN + value.len(), 4);
     }
     Ok(list)
+}
+
+/// How many attributes there are from `at` on.
+fn count(message: &[u8], mut at: usize) -> usize {
+    let mut next = || {
+        let (_, value) = split(message.get(at..)?)?;
+        at += aligned(HEADER_LEN + value.len(), 4);
+        Some(())
+    };
+    (0..ATTRIBUTES_MAX).map_while(|_| next()).count()
 }
 
 /// Type and value of the attribute that `octets` begin with.

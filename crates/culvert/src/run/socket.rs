@@ -299,6 +299,7 @@ impl Client {
                 return;
             };
             if self.is_private(&frame) {
+                service.add_listening(self.groups);
                 continue;
             }
             let answers = service.request(plane, self.asker, &frame, now);
