@@ -125,7 +125,8 @@ pub struct Controller<A: Aead> {
     aead: A,
     workers: Vec<WorkerState<A::Key>>,
     slots: usize,
-    records: BTreeMap<SaId, Record>,
+    /// In boxes, as numbers only rise: nodes of a map that grows at its end are half empty.
+    records: BTreeMap<SaId, Box<Record>>,
     /// SAs on their way to their worker.
     installing: BTreeSet<SaId>,
     /// How many are on their way from it.

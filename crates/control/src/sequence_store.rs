@@ -29,8 +29,8 @@ use crate::state_directory::User;
 const DOMAIN: &[u8] = b"culvert sequence store v1";
 
 /// Identity of a key in the store: a hash, which says nothing about the key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Fingerprint(String);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(u128);
 
 impl Fingerprint {
     /// The fingerprint of key and salt.
@@ -39,7 +39,8 @@ impl Fingerprint {
         let mut hash = Sha256::new();
         hash.update(DOMAIN);
         hash.update(keymat.as_bytes());
-        Fingerprint(hex::encode(&hash.finalize()[..16]))
+        let digest: [u8; 32] = hash.finalize().into();
+        Fingerprint(digest.first_chunk().copied().map_or(0, u128::from_be_bytes))
     }
 }
 
@@ -140,7 +141,7 @@ impl SequenceStore {
         match &self.0 {
             Place::Directory(directory) => directory.write(&name(key), &format!("{number}\n")),
             Place::Memory(marks) => {
-                marks.lock().insert(key.clone(), number);
+                marks.lock().insert(*key, number);
                 Ok(())
             }
         }
@@ -157,7 +158,7 @@ impl SequenceStore {
 
 /// The file with the mark of a key.
 fn name(key: &Fingerprint) -> String {
-    format!("{}.sequence", key.0)
+    format!("{:032x}.sequence", key.0)
 }
 
 #[cfg(test)]

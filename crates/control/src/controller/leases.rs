@@ -9,6 +9,7 @@
 //! An SA with an epoch needs neither: what another process used of its key has other IVs. In this
 //! process, it goes on where the last SA with its key ended (see `tombstones`).
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -62,12 +63,13 @@ pub(super) struct Grant {
 #[derive(Debug)]
 pub(super) struct Leases {
     store: Option<SequenceStore>,
-    leases: HashMap<SaId, Lease>,
+    /// In order, as SAs come in that of their numbers: the next one is beside the last.
+    leases: BTreeMap<SaId, Lease>,
     keys: HashSet<Fingerprint>,
     retired: VecDeque<Fingerprint>,
     due: VecDeque<SaId>,
     /// Keys and SPIs of inbound SAs.
-    receivers: HashMap<SaId, Receiver>,
+    receivers: BTreeMap<SaId, Receiver>,
     /// How many of them have each.
     receiving: HashMap<Receiver, usize>,
     pub(super) tombstones: Tombstones,
@@ -77,11 +79,11 @@ impl Leases {
     pub(super) fn new(store: Option<SequenceStore>) -> Leases {
         Leases {
             store,
-            leases: HashMap::new(),
+            leases: BTreeMap::new(),
             keys: HashSet::new(),
             retired: VecDeque::new(),
             due: VecDeque::new(),
-            receivers: HashMap::new(),
+            receivers: BTreeMap::new(),
             receiving: HashMap::new(),
             tombstones: Tombstones::default(),
         }
@@ -112,7 +114,7 @@ impl Leases {
             store.record(&key, ceiling)?;
             grant.ceiling = Some(ceiling);
         }
-        self.keys.insert(key.clone());
+        self.keys.insert(key);
         let ceiling = grant.ceiling.unwrap_or(end);
         self.leases.insert(id, Lease { key, ceiling, end, asked: None, epoch: None });
         Ok(grant)
@@ -138,14 +140,17 @@ impl Leases {
         if epoch <= floor {
             return Err(ControlError::EpochUsedUp { epoch, floor });
         }
+        let is_known = spent.is_some();
         let spent = spent.unwrap_or_default();
         let end = Sequence::end_of(spec.esn).min(EPOCH_SEQUENCE_MAX);
         let last = spec.sequence.max(spent.last);
         if last > end {
             return Err(ControlError::UsedUp { used: last, end });
         }
-        self.tombstones.take_spent(&key);
-        self.keys.insert(key.clone());
+        if is_known {
+            self.tombstones.take_spent(&key);
+        }
+        self.keys.insert(key);
         let epoch = Some(epoch.max(spent.epoch));
         self.leases.insert(id, Lease { key, ceiling: end, end, asked: None, epoch });
         Ok(Grant { last, ceiling: None })
@@ -172,7 +177,7 @@ impl Leases {
 
     /// Takes note of inbound SA `id`.
     pub(super) fn receive(&mut self, id: SaId, receiver: Receiver) {
-        *self.receiving.entry(receiver.clone()).or_insert(0) += 1;
+        *self.receiving.entry(receiver).or_insert(0) += 1;
         self.receivers.insert(id, receiver);
     }
 

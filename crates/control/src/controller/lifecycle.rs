@@ -66,7 +66,7 @@ impl<A: Aead> Controller<A> {
             }
         }
         self.command(location.worker, entry.put(location.slot));
-        self.records.insert(id, Record::new(spec, location, self.orders));
+        self.records.insert(id, Box::new(Record::new(spec, location, self.orders)));
         self.installing.insert(id);
         Ok(id)
     }
@@ -256,7 +256,7 @@ impl<A: Aead> Controller<A> {
     /// The groups with SAs of a direction, and the worker of the latest of each; those of single
     /// workers are where they must be.
     fn residents(&self, direction: Direction) -> Residents {
-        let mut serving: Vec<&Record> = self.records.values().collect();
+        let mut serving: Vec<&Record> = self.records.values().map(|record| &**record).collect();
         serving.retain(|record| {
             record.direction == direction && record.resource.is_none() && !record.is_doomed
         });
@@ -607,7 +607,7 @@ impl<A: Aead> Controller<A> {
 
     pub(super) fn record_mut(&mut self, id: SaId) -> Result<&mut Record, ControlError> {
         let record = self.records.get_mut(&id).filter(|record| !record.is_doomed);
-        record.ok_or(ControlError::UnknownSa(id))
+        record.map(|record| &mut **record).ok_or(ControlError::UnknownSa(id))
     }
 
     fn outbound_mut(&mut self, id: SaId) -> Result<&mut Record, ControlError> {

@@ -29,6 +29,7 @@ use rustc_hash::FxHashMap;
 use super::Controller;
 use super::SaId;
 use super::record::Record;
+use super::standing::Role;
 use super::standing::Standing;
 use crate::sa::Direction;
 
@@ -63,10 +64,19 @@ pub(super) struct Publication {
 }
 
 /// An edition to come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Draft {
     changes: Vec<Change>,
     concerns: Vec<SaId>,
+}
+
+impl Default for Draft {
+    /// With room for what it will have when it is full.
+    fn default() -> Draft {
+        let (changes, concerns) =
+            (Vec::with_capacity(CHANGES_MAX), Vec::with_capacity(CHANGES_MAX));
+        Draft { changes, concerns }
+    }
 }
 
 impl Publication {
@@ -169,11 +179,11 @@ impl Publication {
 
     /// Gives packets of its groups to an outbound SA.
     fn name_outbound(&mut self, id: SaId, record: &Record) {
-        let own = record.resource.is_some();
+        let role = if record.resource.is_some() { Role::Own } else { Role::Shared };
         let serving = (record.order, id, record.location);
-        self.standing.entry(record.group).or_default().join(own, serving);
+        self.standing.entry(record.group).or_default().join(role, serving);
         if let Some(alias) = record.alias {
-            self.standing.entry(alias).or_default().join_alias(serving);
+            self.standing.entry(alias).or_default().join(Role::Alias, serving);
         }
         let sender = record.sender();
         let before = self.said.senders.get(&sender).copied();
@@ -365,7 +375,7 @@ impl<A: Aead> Controller<A> {
 
     /// Says what the groups of an outbound SA mean now. The edition that does.
     fn restate(&mut self, id: SaId) -> u64 {
-        let groups = self.records.get(&id).map(Record::groups);
+        let groups = self.records.get(&id).map(|record| record.groups());
         groups.into_iter().flatten().for_each(|group| self.restate_group(group));
         self.publication.concerns(id)
     }

@@ -139,11 +139,11 @@ impl<A: Aead + Clone> Lab<A> {
     /// No SA is in two places.
     fn check_single_owner(&self) {
         for sample in self.workers.iter().flat_map(Worker::samples) {
-            let of_record = |record: &&Record| {
+            let of_record = |record: &Record| {
                 let inbound = record.direction == Direction::Inbound;
                 (record.spi, inbound) == (sample.spi, sample.inbound)
             };
-            let sas = self.controller.records.values().filter(of_record).count();
+            let sas = self.controller.records.values().filter(|record| of_record(record)).count();
             let all = self.workers.iter().flat_map(Worker::samples);
             let places = all.filter(|s| (s.spi, s.inbound) == (sample.spi, sample.inbound)).count();
             assert!(places <= sas, "SPI {:#x} is in {places} places", sample.spi);

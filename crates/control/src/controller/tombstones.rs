@@ -109,7 +109,7 @@ impl<K, V> Default for Graves<K, V> {
     }
 }
 
-impl<K: Clone + Eq + Hash, V> Graves<K, V> {
+impl<K: Copy + Eq + Hash, V> Graves<K, V> {
     fn get(&self, key: &K) -> Option<&V> {
         self.values.get(key).map(|(_, value)| value)
     }
@@ -123,7 +123,7 @@ impl<K: Clone + Eq + Hash, V> Graves<K, V> {
     /// Puts the newest value in the place of any with its key; what had to be forgotten.
     fn put(&mut self, key: K, value: V) -> impl Iterator<Item = V> + use<K, V> {
         self.take(&key);
-        self.ages.insert(self.next, key.clone());
+        self.ages.insert(self.next, key);
         self.values.insert(key, (self.next, value));
         self.next += 1;
         let mut forgotten = Vec::new();
