@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use culvert_control::Direction;
 use culvert_control::SaId as Handle;
 
 use crate::plan;
@@ -26,10 +27,18 @@ impl Service {
         }
         for (number, sa) in self.sas.iter() {
             for direction in sa.installed.directions() {
-                let group = plan::kind(sa, direction).and_then(|kind| self.plan.group(&kind));
-                let members = group.and_then(|group| self.members.get(&group));
-                if !members.is_some_and(|members| members.as_slice().contains(&number)) {
+                let is_in = |group| {
+                    let members = self.members.get(&group);
+                    members.is_some_and(|members| members.as_slice().contains(&number))
+                };
+                let kind = plan::kind(sa, direction);
+                let own = kind.map(|kind| kind.of_one(sa.info.id.spi.0));
+                let own = own.filter(|_| direction == Direction::Outbound);
+                if !kind.and_then(|kind| self.plan.group(&kind)).is_some_and(is_in) {
                     return Some(format!("{number:?} is in no group"));
+                }
+                if !own.and_then(|own| self.plan.group(&own)).is_none_or(is_in) {
+                    return Some(format!("{number:?} is not in the group of its SPI"));
                 }
             }
         }

@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use culvert_control::Direction;
@@ -31,6 +32,7 @@ use culvert_xfrm::policy::PolicyInfo;
 use culvert_xfrm::policy::Template;
 use culvert_xfrm::sa::Mode;
 
+use crate::sas::Name;
 use crate::sas::Sa;
 use crate::selector;
 
@@ -92,6 +94,10 @@ pub(crate) struct Outcome {
 pub(crate) struct Plan {
     groups: HashMap<Named, Group>,
     last: u32,
+    /// How many of them are kinds of one SA: policies ask for few, if any.
+    single: usize,
+    /// Those of one SA that were numbered since somebody asked.
+    fresh: Vec<(Kind, Group)>,
 }
 
 /// Which SAs there are, for policies that depend on it.
@@ -147,20 +153,55 @@ pub(crate) fn kind(sa: &Sa, direction: Direction) -> Option<Kind> {
     })
 }
 
+impl Kind {
+    /// The name of the only outbound SA that it means; nothing for others.
+    pub(crate) fn name(&self) -> Option<Name> {
+        let Kind { direction, proto, destination, spi, .. } = *self;
+        let (destination, spi) = (destination?, spi?);
+        let name = Name { destination, spi, proto };
+        (direction == Direction::Outbound).then_some(name)
+    }
+
+    /// Of these SAs, the one with an SPI.
+    pub(crate) fn of_one(self, spi: u32) -> Kind {
+        Kind { spi: Some(spi), ..self }
+    }
+
+    /// The kind that it is one SA of.
+    pub(crate) fn of_several(self) -> Kind {
+        Kind { spi: None, ..self }
+    }
+}
+
 impl Plan {
-    /// The group of an SA's kind, and outbound, where a policy may ask for one SA, of its own.
+    /// The group of an SA's kind, and outbound, where a policy asks for one SA, of its own.
     pub(crate) fn groups_of(&mut self, kind: Kind, spi: u32) -> (Group, Option<Group>) {
-        let group = self.number(Named::Kind(kind));
-        let own = Named::Kind(Kind { spi: Some(spi), ..kind });
-        (group, (kind.direction == Direction::Outbound).then(|| self.number(own)))
+        let own = (kind.direction == Direction::Outbound).then(|| kind.of_one(spi));
+        let own = own.and_then(|own| self.group(&own));
+        (self.number(Named::Kind(kind)), own)
+    }
+
+    /// Kinds of one outbound SA each that policies asked for, since the last call, for the first
+    /// time: an SA that is there has to be told.
+    pub(crate) fn take_fresh(&mut self) -> Vec<(Kind, Group)> {
+        std::mem::take(&mut self.fresh)
     }
 
     fn number(&mut self, named: Named) -> Group {
-        let last = &mut self.last;
-        *self.groups.entry(named).or_insert_with(|| {
-            *last += 1;
-            Group(*last)
-        })
+        let Plan { last, fresh, single, groups } = self;
+        match groups.entry(named) {
+            Entry::Occupied(group) => *group.get(),
+            Entry::Vacant(place) => {
+                *last += 1;
+                if let &Named::Kind(kind) = place.key()
+                    && kind.spi.is_some()
+                {
+                    *single += 1;
+                    fresh.push((kind, Group(*last)));
+                }
+                *place.insert(Group(*last))
+            }
+        }
     }
 
     /// What policies mean while these SAs are there, if it depends on them.
@@ -286,12 +327,17 @@ impl Plan {
 
     /// The group of a kind, if it has one.
     pub(crate) fn group(&self, kind: &Kind) -> Option<Group> {
+        if kind.spi.is_some() && self.single == 0 {
+            return None;
+        }
         self.groups.get(&Named::Kind(*kind)).copied()
     }
 
     /// Forgets groups that neither SAs nor policies have any more.
     pub(crate) fn tidy(&mut self, in_use: &HashSet<Group>) {
         self.groups.retain(|_, group| in_use.contains(group));
+        let is_single = |named: &&Named| matches!(named, Named::Kind(Kind { spi: Some(_), .. }));
+        self.single = self.groups.keys().filter(is_single).count();
     }
 
     /// How many groups have a number.

@@ -54,6 +54,12 @@ pub trait DataPlane {
     /// When there is no such SA, or the port is IKE's.
     fn set_peer(&mut self, handle: Handle, peer: Peer) -> Result<(), ControlError>;
 
+    /// Makes an outbound SA the one and only member of a second group.
+    ///
+    /// # Errors
+    /// When there is no such SA, or SAs of that group live on another worker.
+    fn set_alias(&mut self, handle: Handle, alias: Group) -> Result<(), ControlError>;
+
     /// Replaces the policies, and the groups that are several SAs, innermost first.
     ///
     /// # Errors

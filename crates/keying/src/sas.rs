@@ -169,6 +169,11 @@ impl Sas {
         numbers.as_slice().iter().rev().find(matches).copied()
     }
 
+    /// The SAs with this name, oldest first.
+    pub(crate) fn named(&self, name: Name) -> &[SaNumber] {
+        self.by_name.get(&name).map_or(&[], Numbers::as_slice)
+    }
+
     /// The SA that is this on the data plane.
     pub(crate) fn of_handle(&self, handle: Handle) -> Option<SaNumber> {
         self.by_handle.get(&handle).copied()

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 
+use culvert_control::Direction;
 use culvert_spd::Group;
 use culvert_xfrm::Body;
 use culvert_xfrm::Errno;
@@ -25,6 +26,7 @@ use culvert_xfrm::policy::Direction as PolicyDirection;
 use crate::dump::Dump;
 use crate::journal::Lost;
 use crate::numbers::Numbers;
+use crate::plan;
 use crate::plan::Plan;
 use crate::plan::Source;
 use crate::plan::Want;
@@ -276,6 +278,9 @@ impl Service {
             &policies.defaults(),
             (policies.depend_on_sas(), sas.iter().map(|(_, sa)| sa)),
         );
+        for (kind, group) in plan.take_fresh() {
+            self.join(plane, kind, group);
+        }
         if let Err(error) = plane.set_policies(&outcome.spd, &outcome.bundles) {
             tracing::warn!(%error, "policies with several templates have no SA");
         }
@@ -287,6 +292,21 @@ impl Service {
             }
         }
         self.chains = outcome.bundles.into_iter().map(|(group, _)| group).collect();
+    }
+
+    /// A policy asks for one SA for the first time: one that it means is in this group from now on.
+    fn join(&mut self, plane: &mut impl DataPlane, kind: plan::Kind, group: Group) {
+        let numbers = kind.name().map_or(&[][..], |name| self.sas.named(name));
+        for &number in numbers {
+            let Some(sa) = self.sas.get(number) else { continue };
+            let is_it = plan::kind(sa, Direction::Outbound) == Some(kind.of_several());
+            if let Some(handle) = sa.installed.outbound.filter(|_| is_it) {
+                self.members.entry(group).or_default().push(number);
+                if let Err(error) = plane.set_alias(handle, group) {
+                    tracing::warn!(%error, "a policy that names an SA by its SPI does not have it");
+                }
+            }
+        }
     }
 
     /// What there is to tell, oldest first. Of SAs that nobody but the journal hears of, attributes

@@ -178,6 +178,29 @@ impl<A: Aead> Controller<A> {
         Ok(())
     }
 
+    /// Makes an outbound SA the one and only member of a second group, in the place of any that it
+    /// had: for policies that name this very SA.
+    ///
+    /// # Errors
+    /// When there is no such outbound SA, or SAs of that group live on another worker.
+    pub fn set_alias(&mut self, id: SaId, alias: Group) -> Result<(), ControlError> {
+        let record = self.outbound_mut(id)?;
+        let Record { group, alias: before, resource, .. } = *record;
+        let worker = record.worker();
+        if resource.is_none() {
+            let home = self.bundles.home(Direction::Outbound, alias);
+            if home.is_some_and(|home| home != worker) {
+                return Err(ControlError::Apart(group, alias));
+            }
+            self.bundles.settle(Direction::Outbound, alias, worker);
+        }
+        self.rename(id, |record| record.alias = Some(alias));
+        if let Some(before) = before.filter(|&before| before != alias) {
+            self.restate_group(before);
+        }
+        Ok(())
+    }
+
     /// Follows the peer of an inbound SA that reported a new mapping (RFC 7296 section 2.23): all
     /// encapsulated SAs that share its path, which are those of its group whose peer was at the
     /// same place as its own, now or at first. Outbound ones send to the new place. Inbound ones
@@ -261,12 +284,8 @@ impl<A: Aead> Controller<A> {
             record.direction == direction && record.resource.is_none() && !record.is_doomed
         });
         serving.sort_by_key(|record| record.order);
-        let worker = |record: &Record| match record.stage {
-            Stage::Moving(next) => next.worker,
-            _ => record.location.worker,
-        };
         let of_one = |record: &Record| {
-            let worker = worker(record);
+            let worker = record.worker();
             record.groups().map(move |group| (group, worker))
         };
         serving.into_iter().flat_map(of_one).collect()

@@ -157,6 +157,14 @@ impl Record {
         [Some(self.group), self.alias].into_iter().flatten()
     }
 
+    /// The worker that has it, or is about to.
+    pub(super) fn worker(&self) -> WorkerId {
+        match self.stage {
+            Stage::Moving(next) => next.worker,
+            _ => self.location.worker,
+        }
+    }
+
     /// What errors name an outbound SA by.
     pub(super) fn sender(&self) -> Sender {
         (self.protocol, self.spi, self.destination)

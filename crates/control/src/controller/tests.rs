@@ -637,6 +637,37 @@ fn an_alias_names_one_sa() {
     assert_eq!([0, 11, 12].map(|group| of(&lab, group)), [Some(new), None, Some(new)]);
 }
 
+/// An SA that is there gets an alias, or another one, and is what its group means as well; not if a
+/// bundle wants the group on another worker, and not if it is inbound.
+#[test]
+fn an_alias_may_come_later() {
+    let mut lab = lab(2, 8);
+    let ids = [0x2001, 0x2002].map(|spi| lab.controller.add_sa(&outbound(spi)).unwrap());
+    let incoming = lab.controller.add_sa(&inbound(0x1001)).unwrap();
+    // While it is on its way, and once it is there.
+    lab.controller.set_alias(ids[0], Group(11)).unwrap();
+    lab.settle();
+    lab.controller.set_alias(ids[1], Group(12)).unwrap();
+    lab.settle();
+    let of =
+        |lab: &Lab<RustCrypto>| [0, 11, 12, 13].map(|group| lab.controller.current(Group(group)));
+    assert_eq!(of(&lab), [Some(ids[1]), Some(ids[0]), Some(ids[1]), None]);
+    let known = lab.controller.snapshot().groups.len();
+    lab.controller.set_alias(ids[1], Group(13)).unwrap();
+    lab.settle();
+    assert_eq!(of(&lab), [Some(ids[1]), Some(ids[0]), None, Some(ids[1])]);
+    assert_eq!(lab.controller.snapshot().groups.len(), known);
+    let home = lab.controller.location(ids[0]).unwrap().worker;
+    assert_ne!(lab.controller.location(ids[1]).unwrap().worker, home);
+    lab.controller.set_bundle(Group(10), &[Group(11), Group(14)]).unwrap();
+    let apart = lab.controller.set_alias(ids[1], Group(14));
+    assert!(matches!(apart, Err(ControlError::Apart(..))), "{apart:?}");
+    lab.settle();
+    assert_eq!(of(&lab), [Some(ids[1]), Some(ids[0]), None, Some(ids[1])]);
+    let refused = lab.controller.set_alias(incoming, Group(15));
+    assert!(matches!(refused, Err(ControlError::Inbound(_))), "{refused:?}");
+}
+
 /// P28: a bundle may mean something else later, and go; SAs that are there are no obstacle when
 /// they share a worker, or are moved to one first. An alias may be part of a bundle.
 #[test]

@@ -125,6 +125,10 @@ impl DataPlane for InMemory<'_> {
         self.0.controller.retarget(handle, peer)
     }
 
+    fn set_alias(&mut self, handle: SaId, alias: Group) -> Result<(), ControlError> {
+        self.0.controller.set_alias(handle, alias)
+    }
+
     fn set_policies(
         &mut self,
         spd: &Spd,

@@ -185,6 +185,10 @@ impl DataPlane for Gateway {
         self.controller.retarget(handle, peer)
     }
 
+    fn set_alias(&mut self, handle: SaId, alias: Group) -> Result<(), ControlError> {
+        self.controller.set_alias(handle, alias)
+    }
+
     fn set_policies(
         &mut self,
         spd: &Spd,

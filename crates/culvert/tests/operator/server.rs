@@ -88,6 +88,10 @@ impl DataPlane for Plane {
         self.gateway.controller.retarget(handle, peer)
     }
 
+    fn set_alias(&mut self, handle: SaId, alias: Group) -> Result<(), ControlError> {
+        self.gateway.controller.set_alias(handle, alias)
+    }
+
     fn set_policies(&mut self, spd: &Spd, _: &[(Group, Vec<Group>)]) -> Result<(), ControlError> {
         self.gateway.controller.set_policies(spd);
         Ok(())

@@ -134,6 +134,13 @@ impl DataPlane for Notes {
         Ok(())
     }
 
+    fn set_alias(&mut self, handle: Handle, alias: Group) -> Result<(), ControlError> {
+        let spec = self.specs.get_mut(&handle).ok_or(ControlError::UnknownSa(handle))?;
+        assert_eq!((spec.direction, spec.alias), (Direction::Outbound, None), "said once");
+        spec.alias = Some(alias);
+        Ok(())
+    }
+
     fn set_policies(
         &mut self,
         spd: &Spd,

@@ -85,6 +85,37 @@ fn a_template_may_name_an_sa() {
     assert_eq!(lab.sends(&packet()), Some(0x2001));
 }
 
+/// The same when the SA was there before the policy, or comes again after it; SAs with its SPI to
+/// another peer, or of another kind, are not meant.
+#[test]
+fn a_template_may_name_an_sa_that_is_there() {
+    let mut lab = Lab::new();
+    let others = [
+        info("192.0.2.1 192.0.2.3", 0x2000),
+        SaInfo { reqid: 2, ..info("192.0.2.9 192.0.2.2", 0x2002) },
+    ];
+    lab.ok(new(info(OUT, 0x2000), 1));
+    lab.ok(new(info(OUT, 0x2001), 2));
+    for (other, key) in others.into_iter().zip(3..) {
+        lab.ok(new(other, key));
+    }
+    let named = |spi| Template { id: XfrmId { spi, ..template(OUT).id }, ..template(OUT) };
+    lab.ok(protect(policy(NETWORKS, Direction::OUT), vec![named(Spi(0x2000))]));
+    assert_eq!(lab.sends(&packet()), Some(0x2000));
+    lab.ok(delete(&info(OUT, 0x2000)));
+    assert_eq!(lab.sends(&packet()), None);
+    lab.ok(new(info(OUT, 0x2000), 1));
+    assert_eq!(lab.sends(&packet()), Some(0x2000));
+    let update = |spi| {
+        let list = Attributes(vec![Attribute::Templates(vec![named(spi)])]);
+        Body::UpdatePolicy(policy(NETWORKS, Direction::OUT), list)
+    };
+    for (spi, sends) in [(0x2001, Some(0x2001)), (0x2002, None), (0x2000, Some(0x2000))] {
+        lab.ok(update(Spi(spi)));
+        assert_eq!(lab.sends(&packet()), sends);
+    }
+}
+
 /// SAs are told apart by reqid, mode, protocol and addresses.
 #[test]
 fn what_a_template_means() {
