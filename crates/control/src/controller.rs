@@ -384,7 +384,7 @@ impl<K> WorkerState<K> {
         }
     }
 
-    fn send_backlog(&mut self) {
+    pub(super) fn send_backlog(&mut self) {
         let mut sent = false;
         while let Some(command) = self.backlog.pop_front() {
             match self.handle.mailbox.send(command) {

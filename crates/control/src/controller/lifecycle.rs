@@ -27,6 +27,9 @@ use super::slots::Slots;
 use crate::sa::Direction;
 use crate::sa::SaSpec;
 
+/// Commands that make it worth to wake a worker before [`Controller::poll`] is called.
+const SENT_EARLY: usize = 8;
+
 /// UDP port of IKE without NAT traversal.
 const IKE_PORT: u16 = 500;
 
@@ -68,6 +71,11 @@ impl<A: Aead> Controller<A> {
         self.command(location.worker, entry.put(location.slot));
         self.records.insert(id, Box::new(Record::new(spec, location, self.orders)));
         self.installing.insert(id);
+        // Workers begin while control makes the next ones.
+        let worker = &mut self.workers[usize::from(location.worker.0)];
+        if worker.backlog.len() >= SENT_EARLY {
+            worker.send_backlog();
+        }
         Ok(id)
     }
 
