@@ -17,7 +17,6 @@ use culvert_esp::InboundSa;
 use culvert_esp::Lifetime;
 use culvert_esp::Mode;
 use culvert_esp::OutboundSa;
-use culvert_esp::lifetime::Usage;
 use culvert_esp::tfc::TfcPadding;
 use culvert_frame::Port;
 use culvert_frame::SlabBox;
@@ -209,7 +208,7 @@ impl<K> InboundEntry<K> {
         // What it knew was of another worker's tables.
         self.memo = Memo::of(self, number);
         if !std::mem::replace(&mut self.started, true) {
-            *self.sa.usage_mut() = Usage::new(self.lifetime, now);
+            self.sa.usage_mut().start(self.lifetime, now);
         }
     }
 
@@ -329,7 +328,7 @@ impl<K> OutboundEntry<K> {
         // The cached next hop was of another worker's tables.
         self.next_hop_generation = 0;
         if !std::mem::replace(&mut self.started, true) {
-            *self.sa.usage_mut() = Usage::new(self.lifetime, now);
+            self.sa.usage_mut().start(self.lifetime, now);
             (self.sent_at, self.dummy_at) = (now, now);
         }
     }

@@ -215,6 +215,13 @@ struct AllMarks {
 }
 
 impl AllMarks {
+    fn new(lifetime: Lifetime, start_ns: u64) -> AllMarks {
+        let (soft, hard, next) = (Marks::NEVER, Marks::NEVER, Marks::NEVER);
+        let mut all = AllMarks { lifetime, start_ns, first_used_ns: 0, soft, hard, next };
+        all.set();
+        all
+    }
+
     fn set(&mut self) {
         let marks = |limits| Marks::of(limits, self.start_ns, self.first_used_ns);
         (self.soft, self.hard) = (marks(self.lifetime.soft), marks(self.lifetime.hard));
@@ -225,9 +232,6 @@ impl Usage {
     /// Of an SA made at `now_ns`.
     #[must_use]
     pub fn new(lifetime: Lifetime, now_ns: u64) -> Usage {
-        let (soft, hard, next) = (Marks::NEVER, Marks::NEVER, Marks::NEVER);
-        let mut all = AllMarks { lifetime, start_ns: now_ns, first_used_ns: 0, soft, hard, next };
-        all.set();
         let mut usage = Usage {
             packets_left: NEVER.cast_signed(),
             bytes_left: NEVER.cast_signed(),
@@ -237,10 +241,17 @@ impl Usage {
             expired: false,
             soft_told: false,
             hard_told: false,
-            all: Box::new(all),
+            all: Box::new(AllMarks::new(lifetime, now_ns)),
         };
         usage.wait();
         usage
+    }
+
+    /// Begins an SA's lifetime, which was not used yet: where it is, as workers allocate nothing.
+    pub fn start(&mut self, lifetime: Lifetime, now_ns: u64) {
+        *self.all = AllMarks::new(lifetime, now_ns);
+        (self.packets_left, self.bytes_left) = (NEVER.cast_signed(), NEVER.cast_signed());
+        self.wait();
     }
 
     /// Counts a packet of `octets`; true when a limit is reached whose event was not told yet: ask
