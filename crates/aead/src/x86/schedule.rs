@@ -36,16 +36,27 @@ pub(crate) fn context(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> Kernel
 #[target_feature(enable = "aes,pclmulqdq,avx")]
 fn expanded(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> KernelKey {
     let zero = _mm_setzero_si128();
-    let (round_keys, far_powers, powers) = (*expand(key), [zero; _], [zero; _]);
+    let round_keys = match size {
+        AesSize::Aes128 => *expand::<4>(key),
+        AesSize::Aes192 => *expand::<6>(key),
+        AesSize::Aes256 => *expand::<8>(key),
+    };
+    let (far_powers, powers) = ([zero; _], [zero; _]);
     let mut context = KernelKey { far_powers, powers, salt, size, spare: [0; _], round_keys };
     let h = hash_key(&context.round_keys, key.len());
     let mut power = h;
-    for slot in context.powers.iter_mut().rev() {
+    for slot in context.powers.iter_mut().rev().take(4) {
         *slot = power;
         power = multiply(power, h);
     }
-    // H^20 and H^4 are in the table.
-    let [mut power, .., fourth, _, _, _] = context.powers;
+    // A multiplication waits long for the one before. Of these, each needs the fourth before it.
+    let count = context.powers.len();
+    let fourth = context.powers[count - 4];
+    for at in (0..count - 4).rev() {
+        context.powers[at] = multiply(context.powers[at + 4], fourth);
+    }
+    // The first in the table is H^20.
+    let mut power = context.powers[0];
     for slot in context.far_powers.iter_mut().rev() {
         power = multiply(power, fourth);
         *slot = power;
@@ -53,31 +64,31 @@ fn expanded(size: AesSize, key: &[u8], salt: [u8; SALT_LEN]) -> KernelKey {
     context
 }
 
-/// The key schedule of FIPS 197 section 5.2, for 4, 6 or 8 words of key: the round keys in the
-/// order of memory, zeroes behind them.
+/// The key schedule of FIPS 197 section 5.2, for `WORDS` words of key, 4, 6 or 8: the round keys in
+/// the order of memory, zeroes behind them.
 #[target_feature(enable = "aes,pclmulqdq,avx")]
-fn expand(key: &[u8]) -> Zeroizing<[__m128i; ROUND_KEYS]> {
+fn expand<const WORDS: usize>(key: &[u8]) -> Zeroizing<[__m128i; ROUND_KEYS]> {
     let (key, _) = key.as_chunks::<4>();
-    let count = 4 * (key.len() + 7);
+    let count = 4 * (WORDS + 7);
     // First octet of a word lowest, as the instructions have it.
     let mut words = Zeroizing::new([0_u32; 4 * ROUND_KEYS]);
     for (word, octets) in words.iter_mut().zip(key) {
         *word = u32::from_le_bytes(*octets);
     }
     let mut round = 1;
-    for at in key.len()..count {
+    for at in WORDS..count {
         let last = words[at - 1];
-        let changed = match at % key.len() {
+        let changed = match at % WORDS {
             0 => {
                 let changed = sub_word(last).rotate_right(8) ^ round;
                 // Times x modulo x^8 + x^4 + x^3 + x + 1. Rounds are no secret.
                 round = round << 1 ^ if round & 0x80 == 0 { 0 } else { 0x11b };
                 changed
             }
-            4 if key.len() > 6 => sub_word(last),
+            4 if WORDS > 6 => sub_word(last),
             _ => last,
         };
-        words[at] = words[at - key.len()] ^ changed;
+        words[at] = words[at - WORDS] ^ changed;
     }
     let mut round_keys = Zeroizing::new([_mm_setzero_si128(); ROUND_KEYS]);
     let (quads, _) = words.as_chunks::<4>();
