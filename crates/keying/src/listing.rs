@@ -153,7 +153,7 @@ pub(crate) fn listed_to(is_ours: bool, sa: &Sa, truth: &Truth) -> Body {
 /// What those who listen are told when an SA goes.
 pub(crate) fn deleted(sa: &Sa, truth: &Truth) -> Body {
     let mut list = attributes(sa, truth);
-    list.0.insert(0, Attribute::Sa(info(sa, truth)));
+    list.0.insert(0, Attribute::Sa(Box::new(info(sa, truth))));
     Body::DeleteSa(id(sa), list)
 }
 

@@ -210,7 +210,7 @@ impl Policies {
         } else {
             PolicyId { index: policy.info().index, dir, ..PolicyId::default() }
         };
-        let mut list = vec![Attribute::Policy(*policy.info())];
+        let mut list = vec![Attribute::Policy(Box::new(*policy.info()))];
         list.extend(policy.attributes().0);
         let body = Body::DeletePolicy(name, Attributes(list));
         Ok(Event { groups: Groups::POLICY, body })

@@ -79,6 +79,23 @@ impl<T: Field> Payload for T {
     }
 }
 
+/// Records that are much larger than most values.
+macro_rules! boxed {
+    ($($record:ty)*) => {$(
+        impl Payload for Box<$record> {
+            fn parse(octets: &[u8]) -> Result<Box<$record>, Fault> {
+                Payload::parse(octets).map(Box::new)
+            }
+
+            fn write(&self, writer: &mut Writer) {
+                writer.record(&**self);
+            }
+        }
+    )*};
+}
+
+boxed!(SaInfo PolicyInfo);
+
 /// Records one behind the other, one at least.
 fn parse_records<T: Field>(octets: &[u8], max: usize, expected: &'static str) -> RecordsOf<T> {
     let invalid = Fault::value(expected, Errno::EINVAL);
@@ -216,9 +233,9 @@ attributes! {
         /// Templates of a policy, in the order in which SAs are applied to what is sent.
         Templates(Vec<Template>) = 5 "XFRMA_TMPL",
         /// The SA that was deleted.
-        Sa(SaInfo) = 6 "XFRMA_SA",
+        Sa(Box<SaInfo>) = 6 "XFRMA_SA",
         /// The policy that was deleted.
-        Policy(PolicyInfo) = 7 "XFRMA_POLICY",
+        Policy(Box<PolicyInfo>) = 7 "XFRMA_POLICY",
         /// A label.
         SecurityContext(SecurityContext) = 8 "XFRMA_SEC_CTX",
         /// What was used so far.

@@ -244,7 +244,7 @@ fn normal(body: Body) -> Body {
     let known = |list: Attributes| {
         let list = list.0.into_iter().filter_map(|attribute| match attribute {
             Attribute::Unknown(_) => None,
-            Attribute::Policy(info) => Some(Attribute::Policy(timeless(info))),
+            Attribute::Policy(info) => Some(Attribute::Policy(Box::new(timeless(*info)))),
             attribute => Some(attribute),
         });
         Attributes(list.collect())

@@ -219,7 +219,7 @@ fn normal(body: Body) -> Body {
                 let add_time = u64::from(usage.add_time != 0);
                 Some(Attribute::Usage(Usage { add_time, ..usage }))
             }
-            Attribute::Sa(sa) => Some(Attribute::Sa(info(sa))),
+            Attribute::Sa(sa) => Some(Attribute::Sa(Box::new(info(*sa)))),
             attribute => Some(attribute),
         };
         Attributes(list.0.into_iter().filter_map(of).collect())

@@ -130,8 +130,8 @@ fn records() -> impl Strategy<Value = Attribute> {
     prop_oneof![
         any_of!(Encap).prop_map(Attribute::Encap),
         vec(any_of!(Template), 1..=6).prop_map(Attribute::Templates),
-        any_of!(SaInfo).prop_map(Attribute::Sa),
-        any_of!(PolicyInfo).prop_map(Attribute::Policy),
+        any_of!(SaInfo).prop_map(Box::new).prop_map(Attribute::Sa),
+        any_of!(PolicyInfo).prop_map(Box::new).prop_map(Attribute::Policy),
         any_of!(Usage).prop_map(Attribute::Usage),
         any_of!(Replay).prop_map(Attribute::Replay),
         address().prop_map(Attribute::SourceAddress),
