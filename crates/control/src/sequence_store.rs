@@ -30,7 +30,7 @@ const DOMAIN: &[u8] = b"culvert sequence store v1";
 
 /// Identity of a key in the store: a hash, which says nothing about the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Fingerprint(u128);
+pub struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
     /// The fingerprint of key and salt.
@@ -40,7 +40,7 @@ impl Fingerprint {
         hash.update(DOMAIN);
         hash.update(keymat.as_bytes());
         let digest: [u8; 32] = hash.finalize().into();
-        Fingerprint(digest.first_chunk().copied().map_or(0, u128::from_be_bytes))
+        Fingerprint(digest.first_chunk().copied().expect("it is longer"))
     }
 }
 
@@ -158,7 +158,7 @@ impl SequenceStore {
 
 /// The file with the mark of a key.
 fn name(key: &Fingerprint) -> String {
-    format!("{:032x}.sequence", key.0)
+    format!("{}.sequence", hex::encode(key.0))
 }
 
 #[cfg(test)]
