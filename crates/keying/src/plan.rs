@@ -15,6 +15,8 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::net::IpAddr;
 
 use culvert_control::Direction;
@@ -32,6 +34,7 @@ use culvert_xfrm::policy::PolicyInfo;
 use culvert_xfrm::policy::Template;
 use culvert_xfrm::sa::Mode;
 
+use crate::sas;
 use crate::sas::Name;
 use crate::sas::Sa;
 use crate::selector;
@@ -40,7 +43,7 @@ use crate::selector;
 type Pair = (IpAddr, IpAddr);
 
 /// SAs that a template may mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
     direction: Direction,
     proto: u8,
@@ -151,6 +154,22 @@ pub(crate) fn kind(sa: &Sa, direction: Direction) -> Option<Kind> {
         destination: (!source_only).then_some(destination),
         spi: None,
     })
+}
+
+/// Whole words, of which a hash has fewer than of fields.
+impl Hash for Kind {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Kind { direction, proto, mode, reqid, source, destination, spi } = *self;
+        let word = u64::from(reqid) << 32 | u64::from(proto) << 8 | u64::from(mode);
+        state.write_u64(word | u64::from(direction == Direction::Inbound) << 16);
+        sas::hash_address(source, state);
+        if let Some(destination) = destination {
+            sas::hash_address(destination, state);
+        }
+        if let Some(spi) = spi {
+            state.write_u32(spi);
+        }
+    }
 }
 
 impl Kind {

@@ -32,6 +32,15 @@ pub(crate) fn window_size(sa: &Sa) -> Result<u32, Refusal> {
     }
 }
 
+/// The highest number that an SA says it received.
+pub(crate) fn highest(sa: &Sa) -> u64 {
+    match (sa.attributes.replay_esn(), sa.attributes.replay()) {
+        (Some(replay), _) => replay.seq,
+        (None, Some(replay)) => u64::from(replay.seq),
+        (None, None) => 0,
+    }
+}
+
 /// What an SA says that it received.
 pub(crate) fn received(sa: &Sa) -> WindowState {
     if let Some(replay) = sa.attributes.replay_esn() {

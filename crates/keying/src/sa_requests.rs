@@ -1,5 +1,7 @@
 //! What requests about SAs do.
 
+use std::collections::btree_map::Entry;
+
 use culvert_control::ControlError;
 use culvert_control::Direction;
 use culvert_control::SaSpec;
@@ -150,13 +152,13 @@ impl Service {
         known: Option<Direction>,
         now: u64,
     ) -> Done<SaNumber> {
-        let (mut installed, mut groups) = (Installed::default(), Vec::new());
-        for direction in self.directions(plane, &sa, known) {
+        let (mut installed, mut groups) = (Installed::default(), [None; 4]);
+        let directions = self.directions(plane, &sa, known);
+        for (at, direction) in directions.into_iter().flatten().enumerate() {
             let kind = plan::kind(&sa, direction)
                 .ok_or_else(|| Refusal::new(Errno::EAFNOSUPPORT, "IPv4 or IPv6"))?;
             let (group, alias) = self.plan.groups_of(kind, sa.info.id.spi.0);
-            groups.push(group);
-            groups.extend(alias);
+            groups[2 * at..][..2].copy_from_slice(&[Some(group), alias]);
             let added =
                 add(plane, |epoch| spec::spec(&sa, direction, Groups { group, alias }, epoch, now));
             let handle = match added {
@@ -175,7 +177,7 @@ impl Service {
         let number = self.sas.insert(sa).inspect_err(|_| {
             installed.handles().for_each(|handle| plane.remove(handle));
         })?;
-        for group in groups {
+        for group in groups.into_iter().flatten() {
             self.members.entry(group).or_default().push(number);
         }
         self.is_stale |= self.policies.depend_on_sas();
@@ -190,12 +192,12 @@ impl Service {
         plane: &impl DataPlane,
         sa: &Sa,
         known: Option<Direction>,
-    ) -> Vec<Direction> {
+    ) -> [Option<Direction>; 2] {
         let mark = sa.mark();
         if self.scope.mark & mark.mask != mark.value || sa.if_id() != self.scope.if_id {
             let (mark, if_id) = (mark.value, sa.if_id());
             tracing::warn!(mark, if_id, "an SA for packets that this gateway does not have");
-            return Vec::new();
+            return [None; 2];
         }
         let said = match sa.attributes.direction() {
             Some(&SaDirection::IN) => Some(Direction::Inbound),
@@ -209,8 +211,8 @@ impl Service {
             _ => None,
         };
         match said.or(by_address).or(known) {
-            Some(direction) => vec![direction],
-            None => vec![Direction::Inbound, Direction::Outbound],
+            Some(direction) => [Some(direction), None],
+            None => [Some(Direction::Inbound), Some(Direction::Outbound)],
         }
     }
 
@@ -258,10 +260,10 @@ impl Service {
         let sa = self.sas.remove(number)?;
         sa.installed.handles().for_each(|handle| plane.remove(handle));
         for group in self.groups_of(&sa) {
-            if let Some(members) = self.members.get_mut(&group) {
-                if members.remove(number) {
-                    self.members.remove(&group);
-                }
+            if let Entry::Occupied(mut members) = self.members.entry(group)
+                && members.get_mut().remove(number)
+            {
+                members.remove();
             }
         }
         Some(sa)

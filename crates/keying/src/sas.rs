@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::net::IpAddr;
 
 use culvert_control::Direction;
@@ -35,11 +37,29 @@ const SPI_TRIES: u32 = 1 << 12;
 pub(crate) struct SaNumber(pub(crate) u64);
 
 /// How packets and requests name an SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Name {
     pub(crate) destination: IpAddr,
     pub(crate) spi: u32,
     pub(crate) proto: u8,
+}
+
+/// Whole words, of which a hash has fewer than of fields.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Name { destination, spi, proto } = *self;
+        hash_address(destination, state);
+        state.write_u64(u64::from(spi) << 8 | u64::from(proto));
+    }
+}
+
+/// An address; one of IPv4 as the address of IPv6 that stands for it, which hardly any SA has.
+pub(crate) fn hash_address(address: IpAddr, state: &mut impl Hasher) {
+    let bits = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    state.write(&bits.to_ne_bytes());
 }
 
 /// What an SA is on the data plane. One whose direction nothing tells is there in both.

@@ -4,6 +4,7 @@
 //! [`settle`](Service::settle) has returned: then all workers do what was asked, an inbound SA
 //! takes packets, and no worker sends by a policy or an SA that is gone.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 
@@ -86,7 +87,7 @@ pub struct Service {
     pub(crate) plan: Plan,
     pub(crate) scope: Scope,
     /// SAs by the groups that they are in.
-    pub(crate) members: HashMap<Group, Numbers>,
+    pub(crate) members: BTreeMap<Group, Numbers>,
     /// Policies to ask for by the groups that have no SA.
     pub(crate) wants: HashMap<Group, Vec<Want>>,
     /// Groups by the policies that name them.
@@ -116,7 +117,7 @@ impl Service {
             policies,
             plan: Plan::default(),
             scope,
-            members: HashMap::new(),
+            members: BTreeMap::new(),
             wants: HashMap::new(),
             named: HashMap::new(),
             chains: HashSet::new(),

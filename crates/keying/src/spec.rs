@@ -76,13 +76,13 @@ pub(crate) fn spec(
     if is_inbound {
         spec.selectors = selectors(sa)?;
         spec.receiving = receiving(sa);
-        let received = replay::received(sa);
         spec.replay_window = match replay::window_size(sa)? {
             0 => 0,
             size => size.max(WINDOW_MIN),
         };
-        spec.sequence = received.top();
-        spec.window = (spec.replay_window > 0 && received.top() > 0).then_some(received);
+        spec.sequence = replay::highest(sa);
+        let has_received = spec.replay_window > 0 && spec.sequence > 0;
+        spec.window = has_received.then(|| replay::received(sa));
     } else {
         spec.alias = groups.alias;
         spec.epoch = Some(epoch);
