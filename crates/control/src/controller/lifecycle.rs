@@ -162,7 +162,7 @@ impl<A: Aead> Controller<A> {
         let (inbound, location) = (record.direction == Direction::Inbound, record.location);
         // On its way, it gets them when it is back here.
         if record.stage.is_on_its_way() {
-            record.lifetime = Some(lifetime);
+            record.lifetime = Some(Box::new(lifetime));
             return Ok(());
         }
         let Location { worker, slot } = location;
@@ -313,7 +313,8 @@ impl<A: Aead> Controller<A> {
                 self.answered(index, Direction::Outbound, slot, entry.map(Entry::Outbound))?;
             }
             // What is replaced is dropped here, on the control thread.
-            Event::Changed(_) => {
+            Event::Changed(changes) => {
+                self.publication.take_back(changes);
                 let concerned = self.publication.taken_once(index);
                 if !concerned.is_empty() {
                     self.forget();

@@ -129,7 +129,7 @@ impl<A: Aead> Controller<A> {
             self.command(worker, Command::Retarget { inbound, slot, peer });
         }
         if let Some(lifetime) = lifetime {
-            let limit = Limit { inbound, slot, lifetime };
+            let limit = Limit { inbound, slot, lifetime: *lifetime };
             self.command(worker, Command::Limit(Box::new(limit)));
         }
         if !inbound && let Some(ceiling) = self.leases.ceiling(id) {

@@ -54,6 +54,8 @@ pub(super) struct Publication {
     bundles_changed: bool,
     /// Editions to come.
     drafts: VecDeque<Draft>,
+    /// Lists for changes to come.
+    spare: Vec<Vec<Change>>,
     /// SAs that wait for the editions on their way, the oldest first.
     sent: VecDeque<Vec<SaId>>,
     /// The last edition that was sent.
@@ -70,15 +72,6 @@ struct Draft {
     concerns: Vec<SaId>,
 }
 
-impl Default for Draft {
-    /// With room for what it will have when it is full.
-    fn default() -> Draft {
-        let (changes, concerns) =
-            (Vec::with_capacity(CHANGES_MAX), Vec::with_capacity(CHANGES_MAX));
-        Draft { changes, concerns }
-    }
-}
-
 impl Publication {
     pub(super) fn new(workers: usize) -> Publication {
         Publication {
@@ -88,6 +81,7 @@ impl Publication {
             policies: None,
             bundles_changed: false,
             drafts: VecDeque::new(),
+            spare: Vec::new(),
             sent: VecDeque::new(),
             edition: 0,
             taken_by: vec![0; workers],
@@ -124,9 +118,23 @@ impl Publication {
         self.standing.get(&group)?.latest()
     }
 
+    fn begin_draft(&mut self) {
+        let fresh = || Vec::with_capacity(CHANGES_MAX);
+        let changes = self.spare.pop().unwrap_or_else(fresh);
+        self.drafts.push_back(Draft { changes, concerns: Vec::with_capacity(CHANGES_MAX) });
+    }
+
+    /// What an edition replaced is dropped, and its list is kept for another one.
+    pub(super) fn take_back(&mut self, mut changes: Vec<Change>) {
+        changes.clear();
+        if self.spare.len() < EDITIONS_MAX {
+            self.spare.push(changes);
+        }
+    }
+
     fn say(&mut self, change: Change) {
         if self.drafts.back().is_none_or(|draft| draft.changes.len() >= CHANGES_MAX) {
-            self.drafts.push_back(Draft::default());
+            self.begin_draft();
         }
         self.drafts.back_mut().expect("it was just there").changes.push(change);
     }
@@ -135,7 +143,7 @@ impl Publication {
     /// one: when all workers have taken that up, SA `id` is looked at.
     fn concerns(&mut self, id: SaId) -> u64 {
         if self.drafts.is_empty() {
-            self.drafts.push_back(Draft::default());
+            self.begin_draft();
         }
         self.drafts.back_mut().expect("it was just there").concerns.push(id);
         self.edition + self.drafts.len() as u64

@@ -94,8 +94,8 @@ pub(super) struct Record {
     pub(super) replay_window: u32,
     pub(super) location: Location,
     pub(super) stage: Stage,
-    /// Limits that it got while it was on its way.
-    pub(super) lifetime: Option<Lifetime>,
+    /// Limits that it got while it was on its way: large, and seldom there.
+    pub(super) lifetime: Option<Box<Lifetime>>,
     /// It is to go away.
     pub(super) is_doomed: bool,
     /// Of an outbound SA: takes no packets, though nothing keeps it from that but its owner's will.
