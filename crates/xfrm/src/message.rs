@@ -38,6 +38,9 @@ use crate::sa::SpiRequest;
 /// ever for an answer that is longer.
 pub const ANSWER_LEN_MAX: usize = 4096;
 
+/// Octets of an acknowledgement: its header, a number, and the header of its request.
+const ACKNOWLEDGEMENT_LEN: usize = Header::LEN + 4 + Header::LEN;
+
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -264,7 +267,11 @@ impl Message {
     /// not.
     #[must_use]
     pub fn to_octets(&self) -> Zeroizing<Vec<u8>> {
-        let mut writer = Writer::new();
+        let mut writer = match self.body {
+            // Most answers are acknowledgements.
+            Body::Error(_) => Writer::with_capacity(ACKNOWLEDGEMENT_LEN),
+            _ => Writer::new(),
+        };
         writer.record(&self.header());
         self.body.write(&mut writer);
         let len = u32::try_from(writer.len()).expect("a message of less than 4 GiB");

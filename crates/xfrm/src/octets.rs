@@ -56,7 +56,12 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new() -> Writer {
-        Writer { octets: Zeroizing::new(Vec::with_capacity(512)), base: 0 }
+        Writer::with_capacity(512)
+    }
+
+    /// With room for so many octets, all of which are wiped in the end.
+    pub(crate) fn with_capacity(room: usize) -> Writer {
+        Writer { octets: Zeroizing::new(Vec::with_capacity(room)), base: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
