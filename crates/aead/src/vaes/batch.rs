@@ -13,6 +13,7 @@ use crate::port::ICV_LEN;
 use crate::port::Op;
 use crate::port::Status;
 use crate::provider::ProviderKey;
+use crate::vaes::ahead::Ahead;
 use crate::vaes::kernel::Tail;
 use crate::vaes::short;
 use crate::vaes::short::FOUR;
@@ -27,7 +28,6 @@ use crate::vaes::unsorted::AHEAD;
 use crate::vaes::unsorted::Alike;
 use crate::vaes::unsorted::Singly;
 use crate::vaes::unsorted::are_alike;
-use crate::vaes::unsorted::prefetch;
 use crate::x86::block::store_block;
 use crate::x86::schedule::KEYS_128;
 use crate::x86::schedule::KEYS_192;
@@ -80,7 +80,7 @@ pub(super) fn seal(ops: &mut [Op<'_, ProviderKey>]) {
             }
             match stream::key_of(others) {
                 Some(key) => stream::seal(key, others),
-                None => Singly::new(others).for_each(|op| seal_one(op, &mut unfinished)),
+                None => Singly::new(others).for_each(|next| seal_one(next, &mut unfinished)),
             }
             continue;
         }
@@ -115,8 +115,8 @@ pub(super) fn open(ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
             match stream::key_of(others) {
                 Some(key) => stream::open(key, others, statuses_of_others),
                 None => {
-                    for (op, status) in Singly::new(others).zip(statuses_of_others) {
-                        *status = Status::of(open_one(op));
+                    for (next, status) in Singly::new(others).zip(statuses_of_others) {
+                        *status = Status::of(open_one(next));
                     }
                 }
             }
@@ -139,23 +139,24 @@ pub(super) fn open(ops: &mut [Op<'_, ProviderKey>], statuses: &mut [Status]) {
     }
 }
 
-/// Takes a packet of those that run one by one, number `at` of `order`, and asks for text and key
-/// of the one [`AHEAD`] of it, at the start for those before that, too.
+/// Takes a packet of those that run one by one, number `at` of `order`, with what is to be asked
+/// for meanwhile: the one [`AHEAD`] of it. At the start those before that are asked for at once.
 #[inline(always)]
 fn take<'a, 'b>(
     slots: &mut [Slot<'a, 'b>; SORTED],
     packet: u8,
     order: &[u8],
     at: usize,
-) -> &'b mut Op<'a, ProviderKey> {
+) -> (&'b mut Op<'a, ProviderKey>, Ahead) {
     let op = slots[usize::from(packet)].take().expect("a packet has one turn");
-    let first = if at == 0 { 1 } else { at + AHEAD };
-    for later in order.iter().take(at + AHEAD + 1).skip(first) {
-        if let Some(later) = &slots[usize::from(*later)] {
-            prefetch(later, op.key);
-        }
+    let ahead = |at: usize| {
+        let later = order.get(at).and_then(|&later| slots[usize::from(later)].as_ref());
+        later.map_or(Ahead::NONE, |later| Ahead::of(later, op.key))
+    };
+    if at == 0 {
+        (1..AHEAD).for_each(|at| ahead(at).ask());
     }
-    op
+    (op, ahead(at + AHEAD))
 }
 
 /// The packet that was sealed last of those that run one by one, and has no ICV yet: it is made
@@ -168,29 +169,38 @@ struct Unfinished<'a, 'b> {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn seal_one<'a, 'b>(op: &'b mut Op<'a, ProviderKey>, unfinished: &mut Unfinished<'a, 'b>) {
+fn seal_one<'a, 'b>(
+    (op, ahead): (&'b mut Op<'a, ProviderKey>, Ahead),
+    unfinished: &mut Unfinished<'a, 'b>,
+) {
     match op.key {
         ProviderKey::Kernel(key) => {
             let start =
                 key.start(op.esp.first_chunk().expect("room for header and ICV"), op.esn_high);
-            let icv = key.seal(start, op.esp, &mut unfinished.tail);
+            let icv = key.seal(start, op.esp, &mut unfinished.tail, ahead);
             let place = op.esp.last_chunk_mut().expect("room for header and ICV");
             if let Some(before) = unfinished.icv.replace(place) {
                 store_block(before, icv);
             }
         }
-        other => other.seal_portable(op.esn_high, op.esp),
+        other => {
+            ahead.ask();
+            other.seal_portable(op.esn_high, op.esp);
+        }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn open_one(op: &mut Op<'_, ProviderKey>) -> bool {
+fn open_one((op, ahead): (&mut Op<'_, ProviderKey>, Ahead)) -> bool {
     match op.key {
         ProviderKey::Kernel(key) => match op.esp.first_chunk() {
-            Some(start) => key.open(key.start(start, op.esn_high), op.esp),
+            Some(start) => key.open(key.start(start, op.esn_high), op.esp, ahead),
             None => false,
         },
-        other => other.open_portable(op.esn_high, op.esp),
+        other => {
+            ahead.ask();
+            other.open_portable(op.esn_high, op.esp)
+        }
     }
 }

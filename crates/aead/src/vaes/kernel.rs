@@ -125,6 +125,7 @@
 use std::arch::x86_64::*;
 
 use crate::port::ICV_LEN;
+use crate::vaes::ahead::Ahead;
 use crate::vaes::math::FAR_POWERS;
 use crate::vaes::math::LANES;
 use crate::vaes::math::POWERS;
@@ -360,14 +361,15 @@ pub(super) fn seal<'a, const KEYS: usize>(
     start: Start,
     packet: &mut [u8],
     tail: &mut Tail<'a>,
+    ahead: Ahead,
 ) -> __m128i {
     let (packet, _) = packet.split_last_chunk_mut::<ICV_LEN>().expect("room for header and ICV");
     match group_of(packet.len(), &TO_SEAL) {
-        8 => seal_groups::<KEYS, 8>(schedule, start, packet, tail),
-        6 => seal_groups::<KEYS, 6>(schedule, start, packet, tail),
-        5 => seal_groups::<KEYS, 5>(schedule, start, packet, tail),
-        4 => seal_groups::<KEYS, 4>(schedule, start, packet, tail),
-        _ => seal_tail(schedule, start, packet, tail),
+        8 => seal_groups::<KEYS, 8>(schedule, start, packet, tail, ahead),
+        6 => seal_groups::<KEYS, 6>(schedule, start, packet, tail, ahead),
+        5 => seal_groups::<KEYS, 5>(schedule, start, packet, tail, ahead),
+        4 => seal_groups::<KEYS, 4>(schedule, start, packet, tail, ahead),
+        _ => seal_tail(schedule, start, packet, tail, ahead),
     }
 }
 
@@ -379,21 +381,25 @@ fn seal_groups<'a, const KEYS: usize, const GROUP: usize>(
     start: Start,
     packet: &mut [u8],
     tail: &mut Tail<'a>,
+    mut ahead: Ahead,
 ) -> __m128i {
     let lengths = lengths(start.aad_bits, packet.len());
     let mut place = Place::first(start, packet);
     let mut hash = _mm_setzero_si128();
     let (groups, rest) = cut::<GROUP>(packet);
     let (first, others) = groups.split_first_mut().expect("there is one");
+    ahead.ask_some();
     let keystream = keystream_and_tail!(KEYS, GROUP, schedule, place, tail, hash);
     // Sealed and not hashed yet.
     let mut sealed = place.crypt(&load_group(first), &keystream);
     store_group(first, &sealed);
     for group in others {
+        ahead.ask_some();
         let keystream = keystream_and_group!(KEYS, GROUP, schedule, place, GROUP, &sealed);
         sealed = place.crypt(&load_group(group), &keystream);
         store_group(group, &sealed);
     }
+    ahead.ask();
     macro_rules! tail {
         ($vectors:literal) => {{
             let keystream = keystream_and_group!(KEYS, $vectors, schedule, place, GROUP, &sealed);
@@ -413,7 +419,9 @@ fn seal_tail<'a, const KEYS: usize>(
     start: Start,
     packet: &mut [u8],
     tail: &mut Tail<'a>,
+    ahead: Ahead,
 ) -> __m128i {
+    ahead.ask();
     let lengths = lengths(start.aad_bits, packet.len());
     let mut place = Place::first(start, packet);
     let mut hash = _mm_setzero_si128();
@@ -436,16 +444,17 @@ pub(super) fn open<const KEYS: usize>(
     schedule: &Schedule<'_, KEYS>,
     start: Start,
     packet: &mut [u8],
+    ahead: Ahead,
 ) -> bool {
     let Some((packet, icv)) = packet.split_last_chunk_mut() else {
         return false;
     };
     let icv = load_block(icv);
     match group_of(packet.len(), &TO_OPEN) {
-        8 => open_groups::<KEYS, 8>(schedule, start, packet, icv),
-        6 => open_groups::<KEYS, 6>(schedule, start, packet, icv),
-        5 => open_groups::<KEYS, 5>(schedule, start, packet, icv),
-        _ => open_groups::<KEYS, 4>(schedule, start, packet, icv),
+        8 => open_groups::<KEYS, 8>(schedule, start, packet, icv, ahead),
+        6 => open_groups::<KEYS, 6>(schedule, start, packet, icv, ahead),
+        5 => open_groups::<KEYS, 5>(schedule, start, packet, icv, ahead),
+        _ => open_groups::<KEYS, 4>(schedule, start, packet, icv, ahead),
     }
 }
 
@@ -457,6 +466,7 @@ fn open_groups<const KEYS: usize, const GROUP: usize>(
     start: Start,
     packet: &mut [u8],
     icv: __m128i,
+    mut ahead: Ahead,
 ) -> bool {
     let (lengths, mut place) = (lengths(start.aad_bits, packet.len()), Place::first(start, packet));
     let mut last = Tail::new();
@@ -471,11 +481,14 @@ fn open_groups<const KEYS: usize, const GROUP: usize>(
     }
     // The first one by itself, as where it stands in the packet is known.
     if let Some((first, others)) = groups.split_first_mut() {
+        ahead.ask_some();
         group!(first);
         for group in others {
+            ahead.ask_some();
             group!(group);
         }
     }
+    ahead.ask();
     macro_rules! tail {
         ($vectors:literal) => {{
             let sealed = load_tail::<$vectors>(rest);

@@ -21,6 +21,7 @@ use crate::algorithm::AesSize;
 use crate::algorithm::SALT_LEN;
 use crate::port::MIN_ESP_LEN;
 use crate::prefetch::LINE;
+use crate::vaes::ahead::Ahead;
 use crate::vaes::kernel;
 use crate::vaes::kernel::Tail;
 use crate::vaes::math;
@@ -66,22 +67,29 @@ impl KernelKey {
         start: Start,
         packet: &mut [u8],
         tail: &mut Tail<'a>,
+        ahead: Ahead,
     ) -> __m128i {
         match self.size {
-            AesSize::Aes128 => kernel::seal::<KEYS_128>(&self.schedule(), start, packet, tail),
-            AesSize::Aes192 => kernel::seal::<KEYS_192>(&self.schedule(), start, packet, tail),
-            AesSize::Aes256 => kernel::seal::<KEYS_256>(&self.schedule(), start, packet, tail),
+            AesSize::Aes128 => {
+                kernel::seal::<KEYS_128>(&self.schedule(), start, packet, tail, ahead)
+            }
+            AesSize::Aes192 => {
+                kernel::seal::<KEYS_192>(&self.schedule(), start, packet, tail, ahead)
+            }
+            AesSize::Aes256 => {
+                kernel::seal::<KEYS_256>(&self.schedule(), start, packet, tail, ahead)
+            }
         }
     }
 
     /// Verifies one packet, which has at least header and ICV, and decrypts it if authentic.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
     #[inline]
-    pub(super) fn open(&self, start: Start, packet: &mut [u8]) -> bool {
+    pub(super) fn open(&self, start: Start, packet: &mut [u8], ahead: Ahead) -> bool {
         match self.size {
-            AesSize::Aes128 => kernel::open::<KEYS_128>(&self.schedule(), start, packet),
-            AesSize::Aes192 => kernel::open::<KEYS_192>(&self.schedule(), start, packet),
-            AesSize::Aes256 => kernel::open::<KEYS_256>(&self.schedule(), start, packet),
+            AesSize::Aes128 => kernel::open::<KEYS_128>(&self.schedule(), start, packet, ahead),
+            AesSize::Aes192 => kernel::open::<KEYS_192>(&self.schedule(), start, packet, ahead),
+            AesSize::Aes256 => kernel::open::<KEYS_256>(&self.schedule(), start, packet, ahead),
         }
     }
 

@@ -8,10 +8,12 @@
 //! - `stream`: many longer packets of one SA and one length.
 //! - `kernel`: one packet of any length; the essay on what all the kernels do.
 //! - `math`: what they are made of: the field of GHASH, the start of AES, loads and stores.
+//! - `ahead`: what later packets need, asked for in between.
 //! - `key`: the context of an SA.
 
 #![expect(unsafe_code, reason = "only run-time detection knows that the CPU has the instructions")]
 
+mod ahead;
 mod batch;
 mod kernel;
 mod key;
@@ -24,6 +26,7 @@ mod unsorted;
 use crate::port::Op;
 use crate::port::Status;
 use crate::provider::ProviderKey;
+use crate::vaes::ahead::Ahead;
 use crate::vaes::kernel::Tail;
 use crate::x86::Kernels;
 use crate::x86::block::store_block;
@@ -72,11 +75,11 @@ impl Kernels for Vaes {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 fn seal_general(key: &KernelKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) {
     let mut tail = Tail::new();
-    key.seal(key.start_general(nonce, aad), packet, &mut tail);
+    key.seal(key.start_general(nonce, aad), packet, &mut tail, Ahead::NONE);
     store_block(packet.last_chunk_mut().expect("room for the ICV"), tail.icv());
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 fn open_general(key: &KernelKey, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) -> bool {
-    key.open(key.start_general(nonce, aad), packet)
+    key.open(key.start_general(nonce, aad), packet, Ahead::NONE)
 }

@@ -314,7 +314,7 @@ fn seal_chunks<const KEYS: usize, const CHUNK: usize, const LAST: usize>(
     let (mut sum, mut mask) = (Sum::zero(), _mm_setzero_si128());
     let mut nowhere = [0; ICV_LEN];
     let mut place = &mut nowhere;
-    for op in Singly::new(alike) {
+    for (op, mut ahead) in Singly::new(alike) {
         let nonce = stream.nonce(op.esp);
         let (packet, icv) = op.esp.split_at_mut(len);
         let icv = icv.first_chunk_mut().expect("room for the ICV");
@@ -337,6 +337,7 @@ fn seal_chunks<const KEYS: usize, const CHUNK: usize, const LAST: usize>(
         sum = Sum::zero();
         let mut hashed = 0;
         for chunk in others {
+            ahead.ask_some();
             let powers = stream.powers::<CHUNK>(hashed);
             hashed += CHUNK;
             let keystream = keystream!(KEYS, CHUNK, stream, nonce, hashed, round, {
@@ -345,6 +346,7 @@ fn seal_chunks<const KEYS: usize, const CHUNK: usize, const LAST: usize>(
             sealed = crypt(chunk, &keystream, _mm512_set1_epi64(-1));
         }
 
+        ahead.ask();
         let powers = stream.powers::<CHUNK>(hashed);
         let keystream = keystream!(KEYS, LAST, stream, nonce, before_last, round, {
             hash_between!(round, CHUNK, sealed, powers, sum);
@@ -376,7 +378,7 @@ fn open_chunks<const KEYS: usize, const CHUNK: usize, const LAST: usize>(
     statuses: &mut [Status],
 ) {
     let (len, before_last) = (stream.len, stream.vectors - LAST);
-    for (op, status) in Singly::new(alike).zip(statuses) {
+    for ((op, mut ahead), status) in Singly::new(alike).zip(statuses) {
         let nonce = stream.nonce(op.esp);
         let (packet, icv) = op.esp.split_at_mut(len);
         let icv = icv.first_chunk_mut().expect("room for the ICV");
@@ -389,6 +391,7 @@ fn open_chunks<const KEYS: usize, const CHUNK: usize, const LAST: usize>(
         let mut done = 0;
         let mut text = behind_first_lane();
         for chunk in &mut *chunks {
+            ahead.ask_some();
             let mut sealed = load_chunk(chunk);
             if done == 0 {
                 sealed[0] = stream.with_aad(sealed[0]);
@@ -405,6 +408,7 @@ fn open_chunks<const KEYS: usize, const CHUNK: usize, const LAST: usize>(
             done += CHUNK;
         }
 
+        ahead.ask();
         let sealed = load_last::<LAST>(rest);
         let powers = stream.powers::<LAST>(before_last);
         let keystream = keystream!(KEYS, LAST, stream, nonce, before_last, round, {

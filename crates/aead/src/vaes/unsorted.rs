@@ -1,16 +1,12 @@
 //! Packets as they came, with those that come next asked for to be in the cache.
 
 use crate::port::Op;
-use crate::prefetch::prefetch_lines;
 use crate::provider::ProviderKey;
-use crate::vaes::key::KernelKey;
-use crate::vaes::math::VECTOR;
+use crate::vaes::ahead::Ahead;
 use crate::vaes::short;
 use crate::vaes::short::FOUR;
 use crate::vaes::short::Fours;
 use crate::vaes::sorted::FOURS_AHEAD;
-use crate::x86::block::BLOCK;
-use crate::x86::schedule::KEYS_256;
 
 /// How many packets ahead those are prepared that run one by one.
 pub(super) const AHEAD: usize = 2;
@@ -34,33 +30,22 @@ pub(super) struct Singly<'a, 'b> {
 impl<'a, 'b> Singly<'a, 'b> {
     pub(super) fn new(ops: &'b mut [Op<'a, ProviderKey>]) -> Singly<'a, 'b> {
         for (op, next) in ops.iter().zip(ops.iter().skip(1)).take(AHEAD - 1) {
-            prefetch(next, op.key);
+            Ahead::of(next, op.key).ask();
         }
         Singly { left: ops }
     }
 }
 
 impl<'a, 'b> Iterator for Singly<'a, 'b> {
-    type Item = &'b mut Op<'a, ProviderKey>;
+    type Item = (&'b mut Op<'a, ProviderKey>, Ahead);
 
     #[inline(always)]
-    fn next(&mut self) -> Option<&'b mut Op<'a, ProviderKey>> {
+    fn next(&mut self) -> Option<(&'b mut Op<'a, ProviderKey>, Ahead)> {
         let (op, left) = std::mem::take(&mut self.left).split_first_mut()?;
         self.left = left;
-        if let Some(later) = self.left.get(AHEAD - 1) {
-            prefetch(later, op.key);
-        }
-        Some(op)
+        let ahead = self.left.get(AHEAD - 1).map_or(Ahead::NONE, |later| Ahead::of(later, op.key));
+        Some((op, ahead))
     }
-}
-
-/// Asks for text and key of a packet; not for a key that is at hand.
-#[inline(always)]
-pub(super) fn prefetch(op: &Op<'_, ProviderKey>, at_hand: &ProviderKey) {
-    if !std::ptr::eq(op.key, at_hand) {
-        prefetch_lines(op.key, KernelKey::lines(KEYS_256, op.esp.len() / BLOCK));
-    }
-    prefetch_lines(op.esp.as_ptr(), 0..op.esp.len().div_ceil(VECTOR));
 }
 
 /// Packets of one SA and one length, as they came: what a busy stream is made of.
