@@ -68,6 +68,8 @@ impl<K> OutboundSa<K> {
     /// again, whatever its numbers are. IVs that the provider makes must have the
     /// [same base](culvert_aead::Keymat::with_iv_base).
     ///
+    /// Before the SA is given to a worker, which keeps what comes of it beside the headers.
+    ///
     /// # Panics
     /// When the epoch is 0, or has more than 24 bits.
     pub fn set_epoch(&mut self, epoch: u64) {
@@ -129,6 +131,10 @@ impl<K> OutboundSa<K> {
     /// sequence numbers included.
     pub fn due(&mut self, now_ns: u64) -> Option<Expiry> {
         if let Some(expiry) = self.usage.due(now_ns) {
+            // Numbers that are low as well are no news then; that none is left is told by the next.
+            if !self.sequence.is_exhausted() {
+                self.sequence.take_news();
+            }
             return Some(expiry);
         }
         if !self.sequence.take_news() {
@@ -394,5 +400,25 @@ mod tests {
         let expected =
             [(40, Some(ExpiryCause::Sequence)), (120, None), (200, Some(ExpiryCause::Bytes))];
         assert_eq!(events, expected);
+    }
+
+    /// P16, P17: a packet that reaches a soft limit with a number that is low is one event.
+    #[test]
+    fn two_reasons_at_once_are_one_event() {
+        let bytes = |bytes| Limits { bytes: Some(bytes), ..Limits::default() };
+        let lifetime = Lifetime::new(bytes(100), Limits::default()).unwrap();
+        let last = u64::from(u32::MAX) - 6;
+        let mut sa = sa_with(Algorithm::Aes128Gcm16, false, last, lifetime);
+        sa.sequence.set_reserve(4);
+        for octets in [10, 10, 90] {
+            assert!(!sa.is_due());
+            let seq = sa.next_seq().unwrap();
+            sa.write_header(&mut [0; 16], seq);
+            sa.count(octets);
+        }
+        assert!(sa.is_due());
+        let soft = Expiry { kind: ExpiryKind::Soft, cause: ExpiryCause::Bytes };
+        assert_eq!(sa.due(0), Some(soft));
+        assert!(!sa.is_due());
     }
 }

@@ -101,8 +101,8 @@ impl WindowState {
     }
 
     /// Takes the bits of a window over, of which those where `top` is are `head`, without
-    /// allocation: where there is no room for them,
-    /// everything up to the highest number counts as seen.
+    /// allocation: where there is no room for them, everything up to the highest number counts as
+    /// seen.
     pub(crate) fn copy(&mut self, top: u64, size: u64, ring: &[u64], head: u64) {
         self.ring.clear();
         self.top = top;
