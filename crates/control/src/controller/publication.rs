@@ -193,6 +193,10 @@ impl Publication {
         if let Some(alias) = record.alias {
             self.standing.entry(alias).or_default().join(Role::Alias, serving);
         }
+    }
+
+    /// Errors name an outbound SA so from now on.
+    fn name_sender(&mut self, record: &Record) {
         let sender = record.sender();
         let before = self.said.senders.get(&sender).copied();
         if before == Some(record.location) {
@@ -322,6 +326,7 @@ impl<A: Aead> Controller<A> {
             Direction::Outbound => {
                 record.is_listed = true;
                 self.publication.name_outbound(id, record);
+                self.publication.name_sender(record);
                 let edition = self.restate(id);
                 if let Some(record) = self.records.get_mut(&id) {
                     record.named = Some(edition);
@@ -356,10 +361,11 @@ impl<A: Aead> Controller<A> {
         let (sender, location) = (record.sender(), record.location);
         self.publication.forget_outbound(record);
         change(record);
+        self.publication.name_outbound(id, record);
         if (sender, location) != (record.sender(), record.location) {
             self.publication.forget_sender(sender, location);
+            self.publication.name_sender(record);
         }
-        self.publication.name_outbound(id, record);
         self.restate(id);
     }
 

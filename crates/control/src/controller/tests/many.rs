@@ -188,3 +188,29 @@ fn rivals_for_a_name_follow_each_other() {
     lab.settle();
     assert_eq!(named(&lab), None);
 }
+
+/// A second group that comes later says nothing new of who has a name, be it the older or the
+/// younger of two that goes first.
+#[test]
+fn a_second_group_leaves_no_stale_sender() {
+    for later_first in [true, false] {
+        let mut lab = watched(2, 8);
+        let ids = [1, 2].map(|octet| {
+            let mut spec = outbound(0x2001);
+            spec.keymat = Keymat::new(vec![octet; 20]);
+            let id = lab.controller.add_sa(&spec).unwrap();
+            lab.settle();
+            id
+        });
+        lab.controller.set_alias(ids[0], Group(11)).unwrap();
+        lab.settle();
+        let order = if later_first { [ids[1], ids[0]] } else { ids };
+        for id in order {
+            lab.controller.remove_sa(id).unwrap();
+            lab.settle();
+        }
+        let name = (Protocol::Esp, 0x2001, "192.0.2.2".parse().unwrap());
+        let left = lab.workers[0].snapshot().senders.get(&name).copied();
+        assert_eq!(left, None, "later first {later_first}");
+    }
+}
