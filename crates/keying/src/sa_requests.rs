@@ -565,6 +565,8 @@ impl Service {
     /// Tells those who listen, if anybody does.
     pub(crate) fn tell(&mut self, groups: u32, body: impl FnOnce() -> Body) {
         if self.listening & groups != 0 {
+            // Who comes to listen later hears nothing of it, as it may lack what only they ask for.
+            let groups = groups & self.heard;
             self.events.push(Event { groups, body: body() });
         }
     }
@@ -642,7 +644,7 @@ fn of_hosts(info: &SaInfo) -> Selector {
 
 /// What is kept of attributes: no interface, and of unknown ones as much as an answer has room for.
 fn kept(mut attributes: Attributes) -> Attributes {
-    let mut room = UNKNOWN_OCTETS_MAX;
+    let (mut room, count) = (UNKNOWN_OCTETS_MAX, attributes.0.len());
     attributes.0.retain(|attribute| {
         let Attribute::Unknown(unknown) = attribute else {
             return !matches!(attribute, Attribute::Offload(_));
@@ -651,6 +653,9 @@ fn kept(mut attributes: Attributes) -> Attributes {
         room = left.unwrap_or(room);
         left.is_some()
     });
+    if attributes.0.len() < count {
+        attributes.0.shrink_to_fit();
+    }
     attributes
 }
 

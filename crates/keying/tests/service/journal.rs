@@ -8,6 +8,7 @@ use culvert_xfrm::Attribute;
 use culvert_xfrm::Attributes;
 use culvert_xfrm::Body;
 use culvert_xfrm::event::Expire;
+use culvert_xfrm::event::Groups;
 use culvert_xfrm::policy::DefaultAction;
 use culvert_xfrm::policy::Defaults;
 use culvert_xfrm::policy::Direction;
@@ -156,4 +157,21 @@ fn entries_are_short() {
     let id = SaId::default();
     let event = |body| culvert_keying::policies::Event { groups: 4, body };
     assert!(entry(&event(Body::GetSa(id, none()))).is_none());
+}
+
+/// Whoever listens from after a request on hears nothing of it: half of it would be worse.
+#[test]
+fn who_comes_later_hears_nothing() {
+    let mut lab = Lab::new();
+    lab.service.set_listening(0);
+    lab.ok(new(info(OUT, 0x2000), 1));
+    lab.ok(delete(&info(OUT, 0x2000)));
+    lab.service.add_listening(Groups::SA);
+    for event in lab.events() {
+        let lists = match &event.body {
+            Body::NewSa(_, list) | Body::DeleteSa(_, list) => list.0.len(),
+            body => panic!("{body:?}"),
+        };
+        assert!(event.groups & Groups::SA == 0 || lists > 0, "{event:?}");
+    }
 }
