@@ -30,6 +30,10 @@ use crate::sa::SaSpec;
 /// Commands that make it worth to wake a worker before [`Controller::poll`] is called.
 const SENT_EARLY: usize = 8;
 
+/// SAs on their way up to which commands are sent early: their answers leave room for what workers
+/// have to say besides.
+const ON_THEIR_WAY: usize = 512;
+
 /// UDP port of IKE without NAT traversal.
 const IKE_PORT: u16 = 500;
 
@@ -73,7 +77,7 @@ impl<A: Aead> Controller<A> {
         self.installing.insert(id);
         // Workers begin while control makes the next ones.
         let worker = &mut self.workers[usize::from(location.worker.0)];
-        if worker.backlog.len() >= SENT_EARLY {
+        if worker.backlog.len() >= SENT_EARLY && self.installing.len() <= ON_THEIR_WAY {
             worker.send_backlog();
         }
         Ok(id)
