@@ -139,10 +139,11 @@ use crate::vaes::math::add_lanes;
 use crate::vaes::math::behind_first_lane;
 use crate::vaes::math::each;
 use crate::vaes::math::in_order;
+use crate::vaes::math::keep_in_order;
 use crate::vaes::math::lengths;
-use crate::vaes::math::load;
-use crate::vaes::math::load_first;
+use crate::vaes::math::load_group;
 use crate::vaes::math::load_lanes;
+use crate::vaes::math::load_tail;
 use crate::vaes::math::masked_xor;
 use crate::vaes::math::masked_xor_not;
 use crate::vaes::math::ones;
@@ -150,8 +151,8 @@ use crate::vaes::math::reduce;
 use crate::vaes::math::reflect;
 use crate::vaes::math::rounds;
 use crate::vaes::math::states;
-use crate::vaes::math::store;
-use crate::vaes::math::store_first;
+use crate::vaes::math::store_group;
+use crate::vaes::math::store_tail;
 use crate::x86::block::BLOCK;
 use crate::x86::block::is_equal;
 use crate::x86::block::load_block;
@@ -336,15 +337,6 @@ macro_rules! by_vectors {
             4 => $of!(4),
             _ => $of!(5),
         }
-    };
-}
-
-/// [`in_order`] for arrays of up to eight vectors.
-macro_rules! keep_in_order {
-    ($vectors:expr, $states:ident) => {
-        each!($vectors, j, {
-            in_order!($states[j]);
-        });
     };
 }
 
@@ -721,53 +713,6 @@ fn stride<const KEYS: usize>(schedule: Schedule<'_, KEYS>, vectors: usize) -> __
         None | Some(0) => schedule.powers[POWERS - LANES * vectors],
         Some(_) => schedule.far_powers[GROUP_MAX - vectors],
     })
-}
-
-/// The vectors of a group.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn load_group<const GROUP: usize>(group: &[[u8; VECTOR]; GROUP]) -> [__m512i; GROUP] {
-    let mut vectors = [_mm512_setzero_si512(); GROUP];
-    each!(GROUP, j, {
-        vectors[j] = load(&group[j]);
-    });
-    vectors
-}
-
-/// Overwrites a group.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn store_group<const GROUP: usize>(group: &mut [[u8; VECTOR]; GROUP], vectors: &[__m512i; GROUP]) {
-    each!(GROUP, j, {
-        store(&mut group[j], vectors[j]);
-    });
-}
-
-/// The octets of `tail`, which end in the last of the vectors, and zeroes behind.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn load_tail<const VECTORS: usize>(tail: &[u8]) -> [__m512i; VECTORS] {
-    let (whole, last) = tail.split_at(VECTOR * (VECTORS - 1));
-    let (whole, _) = whole.as_chunks();
-    let mut vectors = [_mm512_setzero_si512(); VECTORS];
-    each!(VECTORS, j, {
-        vectors[j] = if j < VECTORS - 1 { load(&whole[j]) } else { load_first(last) };
-    });
-    vectors
-}
-
-/// Overwrites `tail`, which ends in the last of the vectors.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn store_tail<const VECTORS: usize>(tail: &mut [u8], vectors: &[__m512i; VECTORS]) {
-    let (whole, last) = tail.split_at_mut(VECTOR * (VECTORS - 1));
-    let (whole, _) = whole.as_chunks_mut();
-    each!(VECTORS, j, {
-        if j < VECTORS - 1 {
-            store(&mut whole[j], vectors[j]);
-        }
-    });
-    store_first(last, vectors[VECTORS - 1]);
 }
 
 #[cfg(test)]

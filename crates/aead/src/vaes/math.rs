@@ -140,6 +140,16 @@ macro_rules! in_order {
 }
 pub(super) use in_order;
 
+/// [`in_order`] for arrays of up to eight vectors.
+macro_rules! keep_in_order {
+    ($vectors:expr, $states:ident) => {
+        each!($vectors, j, {
+            in_order!($states[j]);
+        });
+    };
+}
+pub(super) use keep_in_order;
+
 /// `value`, of which the compiler knows no more that it is what it was: so that it reads it again,
 /// and does not keep what it read on the stack.
 #[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written there")]
@@ -486,6 +496,56 @@ pub(super) fn store_first(octets: &mut [u8], vector: __m512i) {
     // SAFETY: the mask has no bit beyond the length of the slice, and what is masked out is not
     // written, nor does it fault. Why not safe: there is no safe masked store.
     unsafe { _mm512_mask_storeu_epi8(octets.as_mut_ptr().cast(), mask, vector) };
+}
+
+/// The vectors of a group.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+pub(super) fn load_group<const GROUP: usize>(group: &[[u8; VECTOR]; GROUP]) -> [__m512i; GROUP] {
+    let mut vectors = [_mm512_setzero_si512(); GROUP];
+    each!(GROUP, j, {
+        vectors[j] = load(&group[j]);
+    });
+    vectors
+}
+
+/// Overwrites a group.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+pub(super) fn store_group<const GROUP: usize>(
+    group: &mut [[u8; VECTOR]; GROUP],
+    vectors: &[__m512i; GROUP],
+) {
+    each!(GROUP, j, {
+        store(&mut group[j], vectors[j]);
+    });
+}
+
+/// The octets of `tail`, which end in the last of the vectors, and zeroes behind.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+pub(super) fn load_tail<const VECTORS: usize>(tail: &[u8]) -> [__m512i; VECTORS] {
+    let (whole, last) = tail.split_at(VECTOR * (VECTORS - 1));
+    let (whole, _) = whole.as_chunks();
+    let mut vectors = [_mm512_setzero_si512(); VECTORS];
+    each!(VECTORS, j, {
+        vectors[j] = if j < VECTORS - 1 { load(&whole[j]) } else { load_first(last) };
+    });
+    vectors
+}
+
+/// Overwrites `tail`, which ends in the last of the vectors.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
+#[inline]
+pub(super) fn store_tail<const VECTORS: usize>(tail: &mut [u8], vectors: &[__m512i; VECTORS]) {
+    let (whole, last) = tail.split_at_mut(VECTOR * (VECTORS - 1));
+    let (whole, _) = whole.as_chunks_mut();
+    each!(VECTORS, j, {
+        if j < VECTORS - 1 {
+            store(&mut whole[j], vectors[j]);
+        }
+    });
+    store_first(last, vectors[VECTORS - 1]);
 }
 
 /// Four blocks as a vector.

@@ -37,18 +37,19 @@ use crate::vaes::math::counters_of;
 use crate::vaes::math::each;
 use crate::vaes::math::esp_iv;
 use crate::vaes::math::in_order;
+use crate::vaes::math::keep_in_order;
 use crate::vaes::math::lengths;
-use crate::vaes::math::load;
-use crate::vaes::math::load_first;
+use crate::vaes::math::load_group;
 use crate::vaes::math::load_lanes;
+use crate::vaes::math::load_tail;
 use crate::vaes::math::masked_xor;
 use crate::vaes::math::ones;
 use crate::vaes::math::read_again;
 use crate::vaes::math::reduce;
 use crate::vaes::math::reflect;
 use crate::vaes::math::rounds;
-use crate::vaes::math::store;
-use crate::vaes::math::store_first;
+use crate::vaes::math::store_group;
+use crate::vaes::math::store_tail;
 use crate::vaes::unsorted::Singly;
 use crate::x86::block::BLOCK;
 use crate::x86::block::is_equal;
@@ -258,9 +259,7 @@ macro_rules! keystream {
         });
         rounds!($keys, $vectors, states, round_keys, 2, $round, {
             $between
-            each!($vectors, j, {
-                in_order!(states[j]);
-            });
+            keep_in_order!($vectors, states);
         });
         states
     }};
@@ -392,7 +391,7 @@ fn open_chunks<const KEYS: usize, const CHUNK: usize, const LAST: usize>(
         let mut text = behind_first_lane();
         for chunk in &mut *chunks {
             ahead.ask_some();
-            let mut sealed = load_chunk(chunk);
+            let mut sealed = load_group(chunk);
             if done == 0 {
                 sealed[0] = stream.with_aad(sealed[0]);
             }
@@ -409,14 +408,14 @@ fn open_chunks<const KEYS: usize, const CHUNK: usize, const LAST: usize>(
         }
 
         ahead.ask();
-        let sealed = load_last::<LAST>(rest);
+        let sealed = load_tail::<LAST>(rest);
         let powers = stream.powers::<LAST>(before_last);
         let keystream = keystream!(KEYS, LAST, stream, nonce, before_last, round, {
             hash_between!(round, LAST, sealed, powers, sum);
         });
         let is_authentic = is_equal(stream.icv(sum, mask), icv);
         if is_authentic {
-            store_last(rest, &sealed, &keystream);
+            store_tail(rest, &plus(&sealed, &keystream));
         } else {
             restore::<KEYS, CHUNK>(stream, nonce, chunks);
         }
@@ -449,73 +448,35 @@ fn crypt<const CHUNK: usize>(
     keystream: &[__m512i; CHUNK],
     text: __m512i,
 ) -> [__m512i; CHUNK] {
-    let mut changed = load_chunk(chunk);
-    each!(CHUNK, j, {
-        changed[j] = match j {
-            0 => masked_xor(keystream[0], text, changed[0]),
-            _ => _mm512_xor_si512(keystream[j], changed[j]),
-        };
-        store(&mut chunk[j], changed[j]);
-    });
+    let octets = load_group(chunk);
+    let mut changed = plus(&octets, keystream);
+    changed[0] = masked_xor(keystream[0], text, octets[0]);
+    store_group(chunk, &changed);
     changed
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn load_chunk<const CHUNK: usize>(chunk: &[[u8; VECTOR]; CHUNK]) -> [__m512i; CHUNK] {
-    let mut octets = [_mm512_setzero_si512(); CHUNK];
-    each!(CHUNK, j, {
-        octets[j] = load(&chunk[j]);
-    });
-    octets
 }
 
 /// Adds the keystream to the last chunk, whose end is in the last vector: what is behind is zero.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
 fn seal_last<const LAST: usize>(rest: &mut [u8], keystream: &[__m512i; LAST]) -> [__m512i; LAST] {
-    let octets = load_last(rest);
-    store_last(rest, &octets, keystream);
-    let mut sealed = octets;
-    each!(LAST, j, {
-        sealed[j] = _mm512_xor_si512(octets[j], keystream[j]);
-    });
-    sealed[LAST - 1] =
-        masked_xor(keystream[LAST - 1], ones(rest.len() - VECTOR * (LAST - 1)), octets[LAST - 1]);
+    let mut sealed = plus(&load_tail(rest), keystream);
+    store_tail(rest, &sealed);
+    let end = ones(rest.len() - VECTOR * (LAST - 1));
+    sealed[LAST - 1] = _mm512_and_si512(sealed[LAST - 1], end);
     sealed
 }
 
-/// The last chunk, and zeroes behind.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
 #[inline]
-fn load_last<const LAST: usize>(rest: &[u8]) -> [__m512i; LAST] {
-    let (whole, end) = rest.split_at(VECTOR * (LAST - 1));
-    let whole = whole.as_chunks().0;
-    let mut octets = [_mm512_setzero_si512(); LAST];
-    each!(LAST, j, {
-        octets[j] = if j < LAST - 1 { load(&whole[j]) } else { load_first(end) };
+fn plus<const COUNT: usize>(
+    octets: &[__m512i; COUNT],
+    keystream: &[__m512i; COUNT],
+) -> [__m512i; COUNT] {
+    let mut sum = [_mm512_setzero_si512(); COUNT];
+    each!(COUNT, j, {
+        sum[j] = _mm512_xor_si512(octets[j], keystream[j]);
     });
-    octets
-}
-
-/// Overwrites the last chunk with its octets and the keystream added.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2,vaes,vpclmulqdq")]
-#[inline]
-fn store_last<const LAST: usize>(
-    rest: &mut [u8],
-    octets: &[__m512i; LAST],
-    keystream: &[__m512i; LAST],
-) {
-    let (whole, end) = rest.split_at_mut(VECTOR * (LAST - 1));
-    let whole = whole.as_chunks_mut().0;
-    each!(LAST, j, {
-        let changed = _mm512_xor_si512(octets[j], keystream[j]);
-        if j < LAST - 1 {
-            store(&mut whole[j], changed);
-        } else {
-            store_first(end, changed);
-        }
-    });
+    sum
 }
 
 #[cfg(test)]
